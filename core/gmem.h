@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest memory: regions of RAM at guest physical addresses.
+ *
+ * Every way of writing marks the VMM's dirty bitmap, one bit per 4 KiB page,
+ * after the bytes are in place; whoever drains the bitmap clears a bit before
+ * reading the page (pairs: gmem_mark() and gmem_dirty_drain()).  There is no
+ * function that hands out a writable pointer without an obligation to mark:
+ * gmem_pin_write() must be followed by gmem_unpin_write().
+ *
+ * Any address and length may come straight from the guest.
+ */
+#ifndef CORE_GMEM_H
+#define CORE_GMEM_H
+
+#include <sys/uio.h>
+
+#include "core/err.h"
+
+enum {
+    GMEM_REGIONS_MAX = 64,
+};
+
+struct gmem;
+
+/* How the bytes of a region are kept on the host. */
+struct gmem_backing {
+    bool shared;            /* memfd or file mapped MAP_SHARED */
+    bool hugepages;         /* hugetlb; sizes must be multiples of it */
+    uint64_t hugepage_size; /* bytes, a power of two; 0: the host's default */
+    const char *file;       /* file or directory to map; NULL: memory; borrowed */
+    int fd;                 /* ready memfd to map from @fd_offset, or -1; taken */
+    uint64_t fd_offset;     /* bytes */
+    bool prefault;          /* populate at once */
+    bool reserve;           /* account swap now (no MAP_NORESERVE) */
+    bool mergeable;         /* MADV_MERGEABLE */
+    bool thp;               /* MADV_HUGEPAGE on memory that is not hugetlb */
+};
+
+/* A region as others see it.  The values never change once it is added. */
+struct gmem_region {
+    uint64_t gpa; /* bytes, 4 KiB aligned */
+    uint64_t len; /* bytes, 4 KiB aligned */
+    uint8_t *hva; /* borrowed; read freely, write only through gmem_* */
+    int fd;       /* memfd or file behind it, borrowed; -1 if anonymous */
+    uint64_t fd_offset;
+    bool shared;
+    const char *id; /* memory zone, or "ram" */
+};
+
+/**
+ * gmem_new() - an empty guest memory.
+ *
+ * Return: 0 and *@ret_gm, owned by the caller, to be given to gmem_free(); -ENOMEM.
+ * Threads: any.
+ */
+CHECKED int gmem_new(struct gmem **ret_gm);
+
+/**
+ * gmem_free() - unmap every region and free.
+ * @gm: taken; NULL is allowed.
+ *
+ * Threads: the last user.
+ */
+void gmem_free(struct gmem *gm);
+
+/**
+ * gmem_add_region() - map RAM at a guest address.
+ * @gpa, @len: bytes, 4 KiB aligned, not overlapping a region that is there.
+ * @id:        name of the memory zone; copied.
+ * @backing:   how to keep it; the fd in it is taken, also on failure.
+ *
+ * Return: index of the region, >= 0; -EINVAL for a bad range or backing;
+ * -E2BIG past GMEM_REGIONS_MAX; or the kernel's errno, named in @err.
+ * Threads: control, before any device or vCPU runs.
+ */
+CHECKED int gmem_add_region(struct gmem *gm, uint64_t gpa, uint64_t len, const char *id,
+                            const struct gmem_backing *backing, struct err *err);
+
+/**
+ * gmem_nr_regions() - how many regions there are.
+ *
+ * Threads: any.
+ */
+unsigned gmem_nr_regions(const struct gmem *gm);
+
+/**
+ * gmem_region() - one region.
+ * @i: below gmem_nr_regions().
+ *
+ * Return: borrowed, valid until gmem_free().
+ * Threads: any.
+ */
+const struct gmem_region *gmem_region(const struct gmem *gm, unsigned i);
+
+/**
+ * gmem_size() - bytes of RAM in all regions.
+ *
+ * Threads: any.
+ */
+uint64_t gmem_size(const struct gmem *gm);
+
+/**
+ * gmem_copy_in() - copy bytes out of guest memory.
+ * @gpa: guest physical address; any value, also from the guest.
+ * @dst: @len bytes of host memory.
+ *
+ * Reads each byte once.  Concurrent guest writes give a mix of old and new.
+ * The range may cross adjacent regions.
+ *
+ * Return: 0; -EFAULT if [@gpa, @gpa + @len) is not all RAM (then @dst is unchanged).
+ * Threads: any.
+ */
+CHECKED int gmem_copy_in(struct gmem *gm, uint64_t gpa, void *dst, size_t len);
+
+/**
+ * gmem_copy_out() - copy bytes into guest memory and mark the pages dirty.
+ *
+ * As gmem_copy_in(), in the other direction.
+ *
+ * Return: 0; -EFAULT if the range is not all RAM (then nothing is written).
+ * Threads: any.
+ */
+CHECKED int gmem_copy_out(struct gmem *gm, uint64_t gpa, const void *src, size_t len);
+
+/**
+ * gmem_fill() - set bytes of guest memory and mark the pages dirty.
+ *
+ * Return: 0; -EFAULT if the range is not all RAM (then nothing is written).
+ * Threads: any.
+ */
+CHECKED int gmem_fill(struct gmem *gm, uint64_t gpa, uint8_t byte, uint64_t len);
+
+/**
+ * gmem_load_le16() - one aligned little-endian load with acquire order.
+ * @gpa: must be 2-byte aligned.
+ *
+ * Return: 0; -EFAULT if not RAM or not aligned.
+ * Threads: any.  Pairs with the driver's barrier before it publishes an index.
+ */
+CHECKED int gmem_load_le16(struct gmem *gm, uint64_t gpa, uint16_t *ret_val);
+
+/**
+ * gmem_store_le16() - one aligned little-endian store with release order, marked dirty.
+ *
+ * Return: 0; -EFAULT if not RAM or not aligned.
+ * Threads: any.
+ */
+CHECKED int gmem_store_le16(struct gmem *gm, uint64_t gpa, uint16_t val);
+
+/**
+ * gmem_iov() - host pieces of a guest range, for reading by writev() and its like.
+ * @iov, @cap: where to put the pieces; one piece per region crossed.
+ *
+ * Return: number of pieces; -EFAULT if not all RAM; -E2BIG if @cap is too small.
+ * Threads: any.
+ */
+CHECKED int gmem_iov(struct gmem *gm, uint64_t gpa, uint64_t len, struct iovec *iov, unsigned cap);
+
+/**
+ * gmem_pin_write() - host pieces of a guest range, for writing by readv() and its like.
+ *
+ * The pieces may be written until gmem_unpin_write() is called with the same
+ * range, which the caller owes even if nothing was written.
+ *
+ * Return: as gmem_iov().
+ * Threads: any.
+ */
+CHECKED int gmem_pin_write(struct gmem *gm, uint64_t gpa, uint64_t len, struct iovec *iov,
+                           unsigned cap);
+
+/**
+ * gmem_unpin_write() - the bytes are in place: mark their pages dirty.
+ * @gpa, @len: what was pinned, or the part of it that was written.
+ *
+ * Threads: any, not necessarily the one that pinned.
+ */
+void gmem_unpin_write(struct gmem *gm, uint64_t gpa, uint64_t len);
+
+/**
+ * gmem_mark() - mark the pages of a range dirty; the bytes are already in place.
+ *
+ * Parts of the range that are not RAM are ignored.
+ * Threads: any.
+ */
+void gmem_mark(struct gmem *gm, uint64_t gpa, uint64_t len);
+
+/**
+ * gmem_dirty_drain() - move the VMM's dirty bits of one region into a bitmap.
+ * @region: index.
+ * @bits:   one bit per page, (pages + 63) / 64 words; the bits are OR'ed in.
+ *
+ * Threads: one drainer at a time.  Pairs with gmem_mark(): a page whose bit
+ * was moved and that is read afterwards shows the bytes that were marked.
+ */
+void gmem_dirty_drain(struct gmem *gm, unsigned region, uint64_t *bits);
+
+#endif

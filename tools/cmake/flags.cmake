@@ -1,0 +1,48 @@
+# Every compiler and linker flag of the project, on one target that all others link.
+
+add_library(chrysalis_flags INTERFACE)
+target_include_directories(chrysalis_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_definitions(chrysalis_flags INTERFACE _GNU_SOURCE
+                           CHRYSALIS_VERSION="${PROJECT_VERSION}")
+
+target_compile_options(chrysalis_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition
+  -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Wconversion -Wsign-conversion -Wcast-qual
+  -Wcast-align -Wformat=2 -Wimplicit-fallthrough -Wswitch-enum -Wnull-dereference
+  -Wdouble-promotion -fno-strict-aliasing -fno-common)
+
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(chrysalis_flags INTERFACE
+    -Wlogical-op -Wduplicated-cond -Wduplicated-branches -Wtrampolines)
+else()
+  target_compile_options(chrysalis_flags INTERFACE -Wthread-safety)
+endif()
+
+if(CHRYSALIS_WERROR)
+  target_compile_options(chrysalis_flags INTERFACE -Werror)
+endif()
+
+if(CHRYSALIS_SANITIZE)
+  target_compile_options(chrysalis_flags INTERFACE
+    -fsanitize=${CHRYSALIS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(chrysalis_flags INTERFACE -fsanitize=${CHRYSALIS_SANITIZE})
+  # The sanitizers' own instrumentation defeats the flow analysis behind these two.
+  if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(chrysalis_flags INTERFACE
+      -Wno-null-dereference -Wno-maybe-uninitialized)
+  endif()
+endif()
+
+if(CHRYSALIS_COVERAGE)
+  target_compile_options(chrysalis_flags INTERFACE --coverage)
+  target_link_options(chrysalis_flags INTERFACE --coverage)
+endif()
+
+# Hardening, for programs that meet hostile input: every optimised build without sanitizers.
+if(NOT CHRYSALIS_SANITIZE AND NOT CHRYSALIS_COVERAGE)
+  set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+  target_compile_options(chrysalis_flags INTERFACE
+    -fstack-protector-strong -fstack-clash-protection -fcf-protection=full
+    $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+  target_link_options(chrysalis_flags INTERFACE -pie -Wl,-z,relro,-z,now,-z,noexecstack)
+endif()
