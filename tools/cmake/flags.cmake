@@ -13,7 +13,7 @@ target_compile_options(chrysalis_flags INTERFACE
 
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
   target_compile_options(chrysalis_flags INTERFACE
-    -Wlogical-op -Wduplicated-cond -Wduplicated-branches -Wtrampolines)
+    -Wno-format-truncation -Wlogical-op -Wduplicated-cond -Wduplicated-branches -Wtrampolines)
 else()
   target_compile_options(chrysalis_flags INTERFACE -Wthread-safety)
 endif()
