@@ -7,11 +7,9 @@
  * consumer; each consumer takes pages off its own bitmap at its own pace.
  *
  * The hypervisor's log is switched on with the first consumer and starts with
- * every page dirty (KVM_DIRTY_LOG_INITIALLY_SET), so a new first consumer's
- * first drain is the whole memory and switching on costs nothing.  Pages are
- * write-protected again in slices, by dirty_before_read(), just before they
- * are read: a consumer must call it for the pages it is about to read after a
- * drain, unless the vCPUs are stopped.
+ * every page dirty (KVM_DIRTY_LOG_INITIALLY_SET), so switching on costs nothing
+ * and the first drain reports the whole memory.  Pages are write-protected
+ * again in slices by dirty_take(), just before they are read.
  */
 #ifndef CORE_DIRTY_H
 #define CORE_DIRTY_H
@@ -113,7 +111,9 @@ struct dirty_run {
  * @nr_max: most pages wanted, > 0.
  * @ret_run: the pages are no longer set.
  *
- * Calls dirty_before_read() for the run unless @stopped.
+ * Unless @stopped (no vCPU runs), the run and a slice of pages after it are
+ * write-protected again, so that a write after this call is seen by a later
+ * drain.
  *
  * Return: 1 and a run; 0 if no page is set; the hypervisor's errno.
  * Threads: any; several threads may take from one consumer.
