@@ -221,4 +221,25 @@ CHECKED int kvm_vcpu_set_boot_regs(struct kvm_vcpu *vcpu, const struct kvm_regs 
  */
 CHECKED int kvm_vcpu_get_sregs(struct kvm_vcpu *vcpu, struct kvm_sregs *ret_sregs, struct err *err);
 
+/**
+ * kvm_vcpu_clock_paused() - tell a guest with kvmclock that it stood still (KVM_KVMCLOCK_CTRL).
+ *
+ * A guest without kvmclock, or a kernel without the call, is not told.
+ * Threads: control, with the vCPU stopped.
+ */
+void kvm_vcpu_clock_paused(struct kvm_vcpu *vcpu);
+
+/**
+ * kvm_vcpu_set_msrs() - write a few MSRs.
+ * @nr: at most KVM_VCPU_MSRS_MAX.
+ *
+ * Return: 0; -EINVAL names the MSR that KVM did not take; the kernel's errno.
+ * Threads: control, with the vCPU stopped.
+ */
+enum {
+    KVM_VCPU_MSRS_MAX = 256,
+};
+CHECKED int kvm_vcpu_set_msrs(struct kvm_vcpu *vcpu, const struct kvm_msr_entry *msrs, unsigned nr,
+                              struct err *err);
+
 #endif

@@ -86,3 +86,30 @@ int kvm_vcpu_get_sregs(struct kvm_vcpu *v, struct kvm_sregs *ret_sregs, struct e
         return err_set(err, -errno, "vCPU %u: KVM_GET_SREGS: %s", v->id, strerror(errno));
     return 0;
 }
+
+void kvm_vcpu_clock_paused(struct kvm_vcpu *v)
+{
+    /* EINVAL: the guest has not switched kvmclock on. */
+    (void)ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
+int kvm_vcpu_set_msrs(struct kvm_vcpu *v, const struct kvm_msr_entry *msrs, unsigned nr,
+                      struct err *err)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entries[KVM_VCPU_MSRS_MAX];
+    } set = {.head = {.nmsrs = nr}};
+    int n;
+
+    if (nr > KVM_VCPU_MSRS_MAX)
+        return err_set(err, -E2BIG, "vCPU %u: %u MSRs at once", v->id, nr);
+    memcpy(set.entries, msrs, nr * sizeof(*msrs));
+    n = ioctl(v->fd, KVM_SET_MSRS, &set);
+    if (n < 0)
+        return err_set(err, -errno, "vCPU %u: KVM_SET_MSRS: %s", v->id, strerror(errno));
+    if ((unsigned)n < nr)
+        return err_set(err, -EINVAL, "vCPU %u: KVM does not take MSR %#x = %#llx", v->id,
+                       msrs[n].index, (unsigned long long)msrs[n].data);
+    return 0;
+}

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A virtual machine: memory, processors, buses, devices and time, put together.
+ *
+ * The machine knows its devices only through core/device.h; which device sits
+ * at which address is the board's business (struct vm_board_ops).
+ *
+ * Order of stop: vCPUs, clock, devices.  Order of start: clock, devices, vCPUs.
+ */
+#ifndef CORE_VM_H
+#define CORE_VM_H
+
+#include "core/device.h"
+#include "core/dirty.h"
+#include "core/state.h"
+#include "core/vcpu.h"
+#include "core/vm_life.h"
+
+struct cpu_model;
+struct kvm;
+struct vm;
+struct vm_config;
+struct x86_vcpu_state;
+
+enum {
+    VM_DEVICES_MAX = 1024,
+    VM_QUIESCE_MS = 10000, /* longest wait for the devices' I/O in a pause */
+};
+
+/* What a thread is for; its sandbox follows from it. */
+enum thread_role {
+    THREAD_CONTROL,
+    THREAD_VCPU,
+    THREAD_IO,
+    THREAD_WORKER,
+    THREAD_API,
+    THREAD_ROLE_NR,
+};
+
+/* What the machine tells its owner.  Called from any thread; must not block or call back. */
+struct vm_hooks {
+    void (*request)(void *arg, enum machine_request what);
+    void (*stopped)(void *arg, unsigned vcpu, enum vcpu_stop why, const char *what);
+    void (*event)(void *arg, const char *source, const char *event, const char *id);
+    void (*thread_start)(void *arg, enum thread_role role);
+    void *arg;
+};
+
+/* The board: which devices there are and where. */
+struct vm_board_ops {
+    /* Create every device with vm_add_device() and give it its windows. */
+    CHECKED int (*build)(struct vm *vm, const struct vm_config *cfg, void **ret_board,
+                         struct err *err);
+    void (*destroy)(void *board);
+    /* Level of an interrupt line. */
+    void (*irq_set)(void *board, unsigned pin, bool level);
+    void (*eoi)(void *board, uint8_t vector);
+    /* Write ACPI and SMBIOS tables into guest memory; *@ret_rsdp_gpa is 0 without ACPI. */
+    CHECKED int (*write_tables)(void *board, uint64_t *ret_rsdp_gpa, struct err *err);
+    /* Exclusive use of disks and taps: taken before the first run, handed over in a migration. */
+    CHECKED int (*acquire)(void *board, struct err *err);
+    void (*release)(void *board);
+    /* Everything is in place at a new host: tell the network. */
+    void (*announce)(void *board);
+    void (*power_button)(void *board);
+    /* A new VM generation id, for a clone or a restored snapshot. */
+    void (*set_generation)(void *board, const uint8_t id[16]);
+    /* Description of the machine's devices for vm.info; owned by the caller. */
+    struct json_object *(*device_tree)(void *board);
+};
+
+/**
+ * vm_new() - build a machine.
+ * @cfg:   complete; borrowed for the life of the machine.
+ * @model: the CPU model that guests see, from another host; NULL: this host's. Borrowed for the call.
+ * @board: static.
+ * @hooks: copied.
+ *
+ * Nothing runs and no disk is locked yet.
+ *
+ * Return: 0 and *@ret_vm, owned, in state VM_CREATED; a negative errno that
+ * names the device or the option.
+ * Threads: control.
+ */
+CHECKED int vm_new(const struct vm_config *cfg, const struct cpu_model *model,
+                   const struct vm_board_ops *board, const struct vm_hooks *hooks,
+                   struct vm **ret_vm, struct err *err);
+
+/**
+ * vm_free() - stop and take apart.
+ * @vm: taken, in any state; NULL is allowed.
+ *
+ * Threads: control.
+ */
+void vm_free(struct vm *vm);
+
+/**
+ * vm_boot() - load the payload and start: VM_CREATED to VM_RUNNING.
+ *
+ * Return: 0; -EPERM in another state; errors of the payload's files, named.
+ * Threads: control.
+ */
+CHECKED int vm_boot(struct vm *vm, struct err *err);
+
+/**
+ * vm_pause() - VM_RUNNING to VM_PAUSED: no vCPU runs, no device touches guest memory.
+ *
+ * Return: 0; -EPERM in another state; -ETIMEDOUT names the device whose I/O did
+ * not end, and the VM runs on.
+ * Threads: control, or the worker that control gave the VM to.
+ */
+CHECKED int vm_pause(struct vm *vm, struct err *err);
+
+/**
+ * vm_resume() - VM_PAUSED to VM_RUNNING.
+ *
+ * Return: 0; -EPERM in another state; the kernel's errno.
+ * Threads: as vm_pause().
+ */
+CHECKED int vm_resume(struct vm *vm, struct err *err);
+
+/**
+ * vm_reset() - power-on values everywhere and boot again; VM_RUNNING or VM_PAUSED to VM_RUNNING.
+ *
+ * Return: as vm_pause() and vm_boot().
+ * Threads: control.
+ */
+CHECKED int vm_reset(struct vm *vm, struct err *err);
+
+/**
+ * vm_state() - where the machine is in its life.
+ *
+ * Threads: any.
+ */
+enum vm_state vm_state(const struct vm *vm);
+
+/**
+ * vm_nmi() - an NMI for every vCPU.
+ *
+ * Return: 0; -EPERM unless running; the kernel's errno.
+ * Threads: control.
+ */
+CHECKED int vm_nmi(struct vm *vm, struct err *err);
+
+/**
+ * vm_power_button() - press it.
+ *
+ * Return: 0; -EPERM unless running.
+ * Threads: control.
+ */
+CHECKED int vm_power_button(struct vm *vm, struct err *err);
+
+/* --- Parts, for those who build, move and freeze --------------------------- */
+
+/**
+ * vm_gmem() - guest memory; borrowed.
+ *
+ * Threads: any.
+ */
+struct gmem *vm_gmem(struct vm *vm);
+
+/**
+ * vm_dirty() - the account of dirty memory; borrowed.
+ *
+ * Threads: any.
+ */
+struct dirty *vm_dirty(struct vm *vm);
+
+/**
+ * vm_kvm() - the hypervisor; borrowed.  For the board.
+ *
+ * Threads: any.
+ */
+struct kvm *vm_kvm(struct vm *vm);
+
+/**
+ * vm_board() - what the board's build gave; borrowed.
+ *
+ * Threads: any.
+ */
+void *vm_board(struct vm *vm);
+
+/**
+ * vm_config() - as given to vm_new(); borrowed.
+ *
+ * Threads: any.
+ */
+const struct vm_config *vm_config(const struct vm *vm);
+
+/**
+ * vm_cpu_model() - what the guest's processors are; borrowed.
+ *
+ * Threads: any.
+ */
+const struct cpu_model *vm_cpu_model(const struct vm *vm);
+
+/**
+ * vm_env() - the environment that devices get; borrowed.  For the board.
+ *
+ * Threads: any.
+ */
+const struct dev_env *vm_env(struct vm *vm);
+
+/**
+ * vm_add_device() - create a device and make it part of the machine.
+ * @id, @ops, @cfg: as device_new().
+ *
+ * Devices are quiesced in the order in which they were added and resumed in
+ * the opposite one.
+ *
+ * Return: 0 and *@ret_dev, borrowed from the machine; -EEXIST for an id that is
+ * taken; -E2BIG past VM_DEVICES_MAX; or what device_new() returned.
+ * Threads: control, while building.
+ */
+CHECKED int vm_add_device(struct vm *vm, const struct device_ops *ops, const char *id,
+                          const void *cfg, struct device **ret_dev, struct err *err);
+
+/**
+ * vm_nr_devices(), vm_device() - the machine's devices, in order of addition.
+ *
+ * Threads: any.
+ */
+unsigned vm_nr_devices(const struct vm *vm);
+struct device *vm_device(struct vm *vm, unsigned i);
+
+/**
+ * vm_acquire() - take exclusive use of disks and taps; harmless when held.
+ *
+ * Return: 0; -EAGAIN names the disk that somebody else has locked.
+ * Threads: as vm_pause().
+ */
+CHECKED int vm_acquire(struct vm *vm, struct err *err);
+
+/**
+ * vm_release() - give up exclusive use of disks and taps; harmless when not held.
+ *
+ * Threads: as vm_pause().
+ */
+void vm_release(struct vm *vm);
+
+/**
+ * vm_announce() - tell the network that the VM is here now.
+ *
+ * Threads: any.
+ */
+void vm_announce(struct vm *vm);
+
+/**
+ * vm_set_generation() - give the guest a new VM generation id and notify it.
+ *
+ * Threads: control, while paused.
+ */
+void vm_set_generation(struct vm *vm, const uint8_t id[16]);
+
+/* --- State (core/vm_state.c) ------------------------------------------------ */
+
+/**
+ * vm_save() - append the state of clock, vCPUs and all devices as sections.
+ * @buf: grows; unchanged on failure.
+ *
+ * Changes guest memory through devices only as their own dirty bits tell: drain
+ * once more afterwards.
+ *
+ * Return: 0; -EPERM unless VM_PAUSED; the kernel's errno; -ENOMEM.
+ * Threads: as vm_pause().
+ */
+CHECKED int vm_save(struct vm *vm, struct state_buf *buf, struct err *err);
+
+/* How time goes on after a load. */
+enum vm_load_clock {
+    VM_CLOCK_CONTINUE, /* a snapshot: guest time goes on where it stopped */
+    VM_CLOCK_ADVANCE,  /* a migration: the blackout counts as guest time */
+};
+
+/**
+ * vm_load() - load a machine's state: VM_CREATED to VM_PAUSED.
+ * @data, @len: hostile bytes, as from vm_save().
+ *
+ * Every section is parsed and checked before any part of the machine changes.
+ * A failure after that (KVM refuses a register) leaves the machine good only
+ * for vm_free().
+ *
+ * Return: 0; -EBADMSG, -ENOTSUP, -E2BIG with the section and field in @err.
+ * Threads: control or worker.
+ */
+CHECKED int vm_load(struct vm *vm, const uint8_t *data, size_t len, enum vm_load_clock clock,
+                    struct err *err);
+
+/**
+ * vm_describe() - what a host needs to build the same machine: config and CPU model.
+ * @buf: grows; sections "config" and "cpu-model".
+ *
+ * Return: 0; -ENOMEM.
+ * Threads: any.
+ */
+CHECKED int vm_describe(struct vm *vm, struct state_buf *buf, struct err *err);
+
+/**
+ * vm_parse_description() - read what vm_describe() wrote.
+ * @data, @len: hostile bytes.
+ * @ret_cfg:    complete; owned, to be given to vm_config_release().
+ * @ret_model:  owned, to be given to cpu_model_free().
+ *
+ * Return: 0; -EBADMSG, -ENOTSUP, -EINVAL with the field in @err.
+ * Threads: any.
+ */
+CHECKED int vm_parse_description(const uint8_t *data, size_t len, struct vm_config *ret_cfg,
+                                 struct cpu_model **ret_model, struct err *err);
+
+#endif
