@@ -60,15 +60,17 @@ struct state_desc {
     const struct state_field *fields;
     size_t nr_fields;
     /*
-     * Give members that an older version did not have their value.  @version
-     * is what the section said.  May be NULL: they are zero then.
+     * Give members that an older version did not have their value; called
+     * after the rest was read.  @version is what the bytes said, below
+     * version.  May be NULL: they are zero then.
      */
     void (*defaults)(void *obj, uint16_t version);
     /*
      * Refuse a decoded object that no sequence of guest accesses could have
      * produced.  Sees the scratch copy and, read-only, the live object that
      * it is meant for (its configuration may be compared); touches neither.
-     * May be NULL.
+     * Its message starts with the member's name ("index: 200 is past 127");
+     * where the object is comes in front of it.  May be NULL.
      */
     int (*check)(const void *scratch, const void *live, struct err *err);
 };
@@ -100,7 +102,7 @@ struct state_desc {
 #define STATE(T, since_, kind_, m)     STATE_ROW_(T, since_, kind_, m, false)
 #define STATE_OPT(T, since_, kind_, m) STATE_ROW_(T, since_, kind_, m, true)
 
-/* An embedded struct, or a fixed array of them all of which travel. */
+/* An embedded struct, or a fixed array of two or more, all of which travel. */
 #define STATE_STRUCT(T, since_, desc_, m)                                                   \
     {                                                                                       \
         .name = #m, .kind = STATE_KIND_STRUCT, .since = (since_), .count = 1,               \
@@ -124,6 +126,16 @@ struct state_desc {
         .count_offset = offsetof(T, len_) + STATE_SAME_(T, len_, uint32_t),                 \
     }
 /* clang-format on */
+
+/**
+ * state_desc_check() - whether a table is sane: names, kinds, versions, sizes, depth.
+ *
+ * For the tests of whoever declares a table; state_save() asserts some of it.
+ *
+ * Return: 0; -EINVAL, with the row in @err.
+ * Threads: any.
+ */
+CHECKED int state_desc_check(const struct state_desc *desc, struct err *err);
 
 /* A growing buffer of encoded bytes; zero-initialised is empty. */
 struct state_buf {
@@ -183,8 +195,9 @@ CHECKED int state_section_next(const uint8_t **data, size_t *len, struct state_s
  *               to be given to state_commit() or state_discard().
  *
  * Return: 0; -ENOTSUP for a type, version or required field that this build
- * does not know; -EBADMSG for bytes that break the format, with the field's
- * name ("cmos.index") in @err; -ENOMEM; or what desc->check returned.
+ * does not know; -EBADMSG for bytes that break the format; -ENOMEM; or what
+ * desc->check returned.  @err names the section's id and the field
+ * ("_disk0.queues[2].size: missing").
  * Threads: any.
  */
 CHECKED int state_stage(const struct state_section *sec, const struct state_desc *desc,
