@@ -180,7 +180,7 @@ int json_value_u64(struct json_object *val, const char *what, uint64_t min, uint
 
     if (!json_object_is_type(val, json_type_int))
         return err_set(err, -EINVAL, "%s: must be an integer", what);
-    /* Negative numbers read as 0 by json-c, and too large ones as UINT64_MAX, which is above max. */
+    /* json-c reads negative numbers as 0, and too large ones as UINT64_MAX, above any max. */
     v = json_object_get_uint64(val);
     if ((!v && json_object_get_int64(val) < 0) || v < min || v > max)
         return err_set(err, -EINVAL, "%s: %s is not in %" PRIu64 "..%" PRIu64, what,

@@ -154,6 +154,29 @@ int config_refuse(const struct config_field *field, const char *what, struct err
 void config_release_object(const struct config_table *table, void *obj);
 
 /**
+ * config_object_from_json() - read a struct by its table.
+ * @val: borrowed; any content.
+ * @dst: zeroed; on failure good only for config_release_object().
+ *
+ * Return: as vm_config_from_json().
+ * Threads: any.
+ */
+CHECKED int config_object_from_json(const struct config_table *table, struct json_object *val,
+                                    void *dst, struct err *err);
+
+/**
+ * config_object_from_option() - read a struct by its table from "key=value,...".
+ * @dst:    zeroed, or filled by such a value before; on failure good only for
+ *          config_release_object().
+ * @option: name in messages.
+ *
+ * Return: as vm_config_from_option().
+ * Threads: any.
+ */
+CHECKED int config_object_from_option(const struct config_table *table, void *dst,
+                                      const char *option, const char *value, struct err *err);
+
+/**
  * config_object_to_json() - write a struct by its table.
  *
  * Return: 0 and *@ret_obj, owned; -ENOMEM.

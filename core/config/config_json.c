@@ -171,6 +171,12 @@ static int config_read_object(const struct config_table *table, struct json_obje
     return 0;
 }
 
+int config_object_from_json(const struct config_table *table, struct json_object *val, void *dst,
+                            struct err *err)
+{
+    return config_read_object(table, val, dst, "", err);
+}
+
 int vm_config_from_json(struct json_object *obj, struct vm_config *ret_cfg, struct err *err)
 {
     struct vm_config cfg = {0};

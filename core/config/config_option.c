@@ -220,8 +220,8 @@ static int config_option_pair(const struct config_table *table, void *dst, const
     return err_set(err, -EINVAL, "%s: unknown key '%.48s'", option, pair->key);
 }
 
-static int config_option_object(const struct config_table *table, void *dst, const char *option,
-                                const char *value, struct err *err)
+int config_object_from_option(const struct config_table *table, void *dst, const char *option,
+                              const char *value, struct err *err)
 {
     struct option_set set = {0};
     int rc = option_set_parse(value, &set, err);
@@ -328,7 +328,7 @@ int vm_config_from_option(struct vm_config *cfg, enum vm_option opt, const char 
     if (option->off_nr)
         rc = config_append_object(&array, cfg, option->name, &dst, err);
     if (!rc)
-        rc = config_option_object(option->table, dst, option->name, value, err);
+        rc = config_object_from_option(option->table, dst, option->name, value, err);
     if (!rc && (opt == VM_OPT_SERIAL || opt == VM_OPT_CONSOLE || opt == VM_OPT_DEBUG_CONSOLE))
         rc = config_option_mode(dst, option->name, err);
     return rc;

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the actions on a VM take: snapshot, restore, migration.
+ *
+ * As for struct vm_config: the same structs from the API's JSON and from the
+ * command line, all zero means default, the *_read() functions put the defaults
+ * in place.  Names are Cloud Hypervisor's.
+ */
+#ifndef CORE_CONFIG_ACTION_CONFIG_H
+#define CORE_CONFIG_ACTION_CONFIG_H
+
+#include "core/err.h"
+
+struct json_object;
+
+enum action_limits {
+    MIGRATION_CONNECTIONS_MAX = 128,
+    MIGRATION_DOWNTIME_MS_DEFAULT = 300,
+    MIGRATION_TIMEOUT_S_DEFAULT = 3600,
+};
+
+struct snapshot_config {
+    char *destination_url;
+};
+
+enum memory_restore_mode {
+    MEMORY_RESTORE_COPY,
+    MEMORY_RESTORE_ON_DEMAND,
+};
+
+struct restore_config {
+    char *source_url;
+    bool prefault;
+    bool resume; /* run at once instead of staying paused */
+    enum memory_restore_mode memory_restore_mode;
+};
+
+enum migration_timeout_strategy {
+    MIGRATION_TIMEOUT_CANCEL,
+    MIGRATION_TIMEOUT_IGNORE, /* stop the guest and finish, however long it takes */
+};
+
+enum migration_memory_mode {
+    MIGRATION_PRECOPY,
+    MIGRATION_POSTCOPY,
+};
+
+struct send_migration_config {
+    char *destination_url; /* unix:<path> or tcp:<host>:<port> */
+    bool local;
+    bool preserve_source;
+    uint32_t downtime_ms; /* default 300 */
+    uint32_t timeout_s;   /* default 3600 */
+    enum migration_timeout_strategy timeout_strategy;
+    uint32_t connections; /* default 1 */
+    char *tls_dir;
+    enum migration_memory_mode memory_mode;
+};
+
+struct receive_migration_config {
+    char *receiver_url; /* unix:<path> or tcp:<host>:<port> */
+    char *tls_dir;
+    enum migration_memory_mode memory_mode;
+};
+
+enum action_kind {
+    ACTION_SNAPSHOT,          /* struct snapshot_config */
+    ACTION_RESTORE,           /* struct restore_config */
+    ACTION_SEND_MIGRATION,    /* struct send_migration_config */
+    ACTION_RECEIVE_MIGRATION, /* struct receive_migration_config */
+};
+
+/**
+ * action_config_from_text() - read what an action takes from JSON.
+ * @kind:    which struct @ret_cfg is.
+ * @text:    @len bytes, any content.
+ * @ret_cfg: owned, to be given to action_config_release().
+ *
+ * Return: 0; -EINVAL, -E2BIG or -ENOTSUP with @err naming the field; -ENOMEM.
+ * Threads: any.
+ */
+CHECKED int action_config_from_text(enum action_kind kind, const char *text, size_t len,
+                                    void *ret_cfg, struct err *err);
+
+/**
+ * action_config_from_option() - the same from "key=value,...".
+ * @option: name in messages ("--restore").
+ *
+ * Return: as action_config_from_text().
+ * Threads: any.
+ */
+CHECKED int action_config_from_option(enum action_kind kind, const char *option, const char *value,
+                                      void *ret_cfg, struct err *err);
+
+/**
+ * action_config_to_json() - the body of the API's request.
+ *
+ * Return: 0 and *@ret_obj, owned, to be given to json_object_put(); -ENOMEM.
+ * Threads: any.
+ */
+CHECKED int action_config_to_json(enum action_kind kind, const void *cfg,
+                                  struct json_object **ret_obj);
+
+/**
+ * action_config_release() - free what the struct owns and make it all zero.
+ *
+ * Threads: any.
+ */
+void action_config_release(enum action_kind kind, void *cfg);
+
+#endif

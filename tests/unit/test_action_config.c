@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <json-c/json_object.h>
+#include <string.h>
+
+#include "core/config/action_config.h"
+
+static void test_a_migration_has_defaults(void **state)
+{
+    static const char text[] = "{\"destination_url\":\"unix:/m\"}";
+    struct send_migration_config cfg;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(
+        action_config_from_text(ACTION_SEND_MIGRATION, text, sizeof(text) - 1, &cfg, &err), 0);
+    assert_string_equal(cfg.destination_url, "unix:/m");
+    assert_int_equal(cfg.downtime_ms, 300);
+    assert_int_equal(cfg.timeout_s, 3600);
+    assert_int_equal(cfg.connections, 1);
+    assert_int_equal(cfg.timeout_strategy, MIGRATION_TIMEOUT_CANCEL);
+    assert_int_equal(cfg.memory_mode, MIGRATION_PRECOPY);
+    action_config_release(ACTION_SEND_MIGRATION, &cfg);
+}
+
+static void test_option_and_json_say_the_same(void **state)
+{
+    struct send_migration_config cfg, again;
+    struct json_object *obj = NULL;
+    struct err err = {0};
+    const char *text;
+
+    (void)state;
+    assert_int_equal(
+        action_config_from_option(ACTION_SEND_MIGRATION, "send-migration",
+                                  "destination_url=tcp:[::1]:4444,local=on,downtime_ms=5,"
+                                  "timeout_strategy=ignore,connections=128,tls_dir=/t,"
+                                  "memory_mode=postcopy",
+                                  &cfg, &err),
+        0);
+    assert_int_equal(action_config_to_json(ACTION_SEND_MIGRATION, &cfg, &obj), 0);
+    text = json_object_to_json_string(obj);
+    assert_int_equal(
+        action_config_from_text(ACTION_SEND_MIGRATION, text, strlen(text), &again, &err), 0);
+    assert_string_equal(again.destination_url, "tcp:[::1]:4444");
+    assert_string_equal(again.tls_dir, "/t");
+    assert_true(again.local);
+    assert_int_equal(again.downtime_ms, 5);
+    assert_int_equal(again.connections, 128);
+    assert_int_equal(again.timeout_strategy, MIGRATION_TIMEOUT_IGNORE);
+    assert_int_equal(again.memory_mode, MIGRATION_POSTCOPY);
+    json_object_put(obj);
+    action_config_release(ACTION_SEND_MIGRATION, &cfg);
+    action_config_release(ACTION_SEND_MIGRATION, &again);
+}
+
+static void test_bodies_are_refused_by_name(void **state)
+{
+    static const struct {
+        enum action_kind kind;
+        const char *text;
+        int rc;
+        const char *msg;
+    } rows[] = {
+        {ACTION_SNAPSHOT,          "{}",                                                          -EINVAL,  "destination_url: is missing"                    },
+        {ACTION_SNAPSHOT,          "{\"destination_url\":1}",                                     -EINVAL,  "destination_url: must be a string"              },
+        {ACTION_SNAPSHOT,          "{\"url\":\"a\"}",                                             -EINVAL,  "url: unknown field"                             },
+        {ACTION_RESTORE,           "{\"source_url\":\"\"}",                                       -EINVAL,  "source_url: is missing"                         },
+        {ACTION_RESTORE,           "{\"source_url\":\"a\",\"vfio_fds\":[1]}",                     -ENOTSUP, "vfio_fds: not supp"                             },
+        {ACTION_RESTORE,
+         "{\"source_url\":\"a\",\"prefault\":true,\"memory_restore_mode\":\"OnDemand\"}",         -EINVAL,
+         "prefault: not possible"                                                                                                                            },
+        {ACTION_SEND_MIGRATION,    "{\"destination_url\":\"a\",\"connections\":129}",             -EINVAL,
+         "connections: 129 is not in 1..128"                                                                                                                 },
+        {ACTION_SEND_MIGRATION,    "{\"destination_url\":\"a\",\"downtime_ms\":0}",               -EINVAL,
+         "downtime_ms: 0 is not in"                                                                                                                          },
+        {ACTION_SEND_MIGRATION,    "{\"destination_url\":\"a\",\"timeout_strategy\":\"cancel\"}",
+         -EINVAL,                                                                                           "timeout_strategy: must be one of Cancel, Ignore"},
+        {ACTION_RECEIVE_MIGRATION, "[]",                                                          -EINVAL,  "configuration: must be an object"               },
+        {ACTION_RECEIVE_MIGRATION, "{}",                                                          -EINVAL,  "receiver_url: is missing"                       },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct send_migration_config room;
+        struct err err = {0};
+        int rc =
+            action_config_from_text(rows[i].kind, rows[i].text, strlen(rows[i].text), &room, &err);
+
+        if (rc != rows[i].rc || strncmp(err.msg, rows[i].msg, strlen(rows[i].msg)) != 0)
+            fail_msg("%s: %d '%s'", rows[i].text, rc, err.msg);
+    }
+}
+
+static void test_options_are_refused_by_name(void **state)
+{
+    struct restore_config cfg;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(
+        action_config_from_option(ACTION_RESTORE, "--restore", "resume=on", &cfg, &err), -EINVAL);
+    assert_string_equal(err.msg, "--restore: source_url: is missing");
+    err.code = 0;
+    assert_int_equal(action_config_from_option(ACTION_RESTORE, "--restore",
+                                               "source_url=file:///a,memory_restore_mode=lazy",
+                                               &cfg, &err),
+                     -EINVAL);
+    assert_string_equal(err.msg, "--restore memory_restore_mode: must be one of copy, ondemand");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_migration_has_defaults),
+        cmocka_unit_test(test_option_and_json_say_the_same),
+        cmocka_unit_test(test_bodies_are_refused_by_name),
+        cmocka_unit_test(test_options_are_refused_by_name),
+    };
+
+    return cmocka_run_group_tests_name("action_config", tests, NULL, NULL);
+}
