@@ -12,18 +12,13 @@
 #include <linux/kvm.h>
 
 #include "core/err.h"
+#include "core/x86/layout.h"
 
 struct gmem;
 
 enum {
     X86_BOOT_RAM_MAX = 100, /* ranges of RAM that the memory map can hold */
     X86_BOOT_MSRS_MAX = 4,
-};
-
-/* Guest physical addresses [gpa, gpa + len). */
-struct x86_range {
-    uint64_t gpa; /* bytes */
-    uint64_t len; /* bytes */
 };
 
 /* What to boot.  Zero-initialised but for the fds: nothing optional is there. */

@@ -61,6 +61,12 @@
 #define X86_PLATFORM_PCIHP_SIZE UINT64_C(0x10)
 #define X86_PLATFORM_USED_SIZE  UINT64_C(0x4000)
 
+/* Guest physical addresses [gpa, gpa + len). */
+struct x86_range {
+    uint64_t gpa; /* bytes */
+    uint64_t len; /* bytes */
+};
+
 /* I/O ports. */
 enum x86_port {
     X86_PORT_I8042 = 0x61, /* 0x61-0x64 */

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * AML, written at run time: the byte code of ACPI's DSDT.
+ *
+ * AML is prefix code: an operator is followed by its operands.  So the calls
+ * stand in the order in which ASL's words stand, and everything between
+ * aml_x_begin() and its aml_end() is inside:
+ *
+ *     aml_device_begin(a, "PWRB");              Device (PWRB) {
+ *     aml_name(a, "_HID");                          Name (_HID,
+ *     aml_eisa_id(a, "PNP0C0C");                        EISAID ("PNP0C0C"))
+ *     aml_end(a);                               }
+ *
+ *     aml_if_begin(a);                          If (
+ *     aml_op(a, AML_AND);                           And (
+ *     aml_local(a, 0);                                  Local0,
+ *     aml_int(a, 8);                                    8,
+ *     aml_null(a);                                      )) {
+ *     aml_notify(a, "\\_SB_.PWRB", 0x80);           Notify (\_SB.PWRB, 0x80)
+ *     aml_end(a);                               }
+ *
+ * Names and counts come from this program, never from outside.  The writer
+ * latches the first failure; aml_finish() tells of it.
+ *
+ * Spec: ACPI 6.5, chapter 20 (AML), 6.4 (resource descriptors).
+ * Threads: any, one at a time on one writer.
+ */
+#ifndef CORE_X86_AML_H
+#define CORE_X86_AML_H
+
+#include "core/err.h"
+
+enum {
+    AML_DEPTH_MAX = 12,
+};
+
+/* An open package, block or resource template. */
+struct aml_frame {
+    size_t at;      /* where its length goes */
+    bool resources; /* a buffer of resource descriptors */
+};
+
+/* A writer into memory of the caller. */
+struct aml {
+    uint8_t *data; /* borrowed */
+    size_t len;
+    size_t cap;
+    int failed; /* negative errno of the first failure */
+    unsigned depth;
+    struct aml_frame frames[AML_DEPTH_MAX];
+};
+
+/* Operators; those above 0xff are two bytes. */
+enum aml_opcode {
+    AML_STORE = 0x70,
+    AML_ADD = 0x72,
+    AML_CONCAT = 0x73,
+    AML_SUBTRACT = 0x74,
+    AML_INCREMENT = 0x75,
+    AML_DECREMENT = 0x76,
+    AML_MULTIPLY = 0x77,
+    AML_SHIFT_LEFT = 0x79,
+    AML_SHIFT_RIGHT = 0x7a,
+    AML_AND = 0x7b,
+    AML_OR = 0x7d,
+    AML_XOR = 0x7f,
+    AML_NOT = 0x80,
+    AML_DEREF_OF = 0x83,
+    AML_NOTIFY = 0x86,
+    AML_SIZE_OF = 0x87,
+    AML_INDEX = 0x88,
+    AML_CREATE_DWORD_FIELD = 0x8a,
+    AML_CREATE_QWORD_FIELD = 0x8f,
+    AML_LAND = 0x90,
+    AML_LOR = 0x91,
+    AML_LNOT = 0x92,
+    AML_LEQUAL = 0x93,
+    AML_LGREATER = 0x94,
+    AML_LLESS = 0x95,
+    AML_TO_INTEGER = 0x99,
+    AML_RETURN = 0xa4,
+    AML_BREAK = 0xa5,
+    AML_ACQUIRE = 0x5b23, /* followed by a name and aml_word() of milliseconds */
+    AML_RELEASE = 0x5b27,
+};
+
+enum aml_space {
+    AML_SYSTEM_MEMORY = 0,
+    AML_SYSTEM_IO = 1,
+};
+
+/* Field flags: access width, lock rule, what happens to bits not written. */
+enum {
+    AML_FIELD_ANY = 0,
+    AML_FIELD_BYTE = 1,
+    AML_FIELD_WORD = 2,
+    AML_FIELD_DWORD = 3,
+    AML_FIELD_QWORD = 4,
+    AML_FIELD_LOCK = 1 << 4,
+    AML_FIELD_PRESERVE = 0 << 5,
+    AML_FIELD_WRITE_AS_ONES = 1 << 5,
+    AML_FIELD_WRITE_AS_ZEROS = 2 << 5,
+};
+
+/* Interrupt flags. */
+enum {
+    AML_IRQ_LEVEL_HIGH = 0,
+    AML_IRQ_EDGE_HIGH = 1 << 1,
+    AML_IRQ_LEVEL_LOW = 1 << 2,
+    AML_IRQ_SHARED = 1 << 3,
+};
+
+/**
+ * aml_init() - start writing.
+ * @data, @cap: memory of the caller, borrowed until aml_finish().
+ *
+ * Threads: any.
+ */
+void aml_init(struct aml *a, uint8_t *data, size_t cap);
+
+/**
+ * aml_finish() - is everything written and closed?
+ *
+ * Return: 0; -E2BIG if the memory was too small; -EINVAL for a name that is
+ * none, or a block that is still open: a mistake in the calls.
+ * Threads: any.
+ */
+CHECKED int aml_finish(const struct aml *a, struct err *err);
+
+/* --- Blocks -------------------------------------------------------------- */
+
+/** aml_scope_begin() - Scope (path) {. */
+void aml_scope_begin(struct aml *a, const char *path);
+
+/** aml_device_begin() - Device (path) {. */
+void aml_device_begin(struct aml *a, const char *path);
+
+/** aml_method_begin() - Method (path, nr_args, Serialized or not) {. */
+void aml_method_begin(struct aml *a, const char *path, unsigned nr_args, bool serialized);
+
+/** aml_if_begin() - If (; the condition follows, then the body. */
+void aml_if_begin(struct aml *a);
+
+/** aml_else_begin() - Else {, right after the end of an If. */
+void aml_else_begin(struct aml *a);
+
+/** aml_while_begin() - While (; the condition follows, then the body. */
+void aml_while_begin(struct aml *a);
+
+/** aml_package_begin() - Package (nr) {; the elements follow. */
+void aml_package_begin(struct aml *a, unsigned nr);
+
+/** aml_field_begin() - Field (region, flags) {; aml_field_unit() follow. */
+void aml_field_begin(struct aml *a, const char *region, unsigned flags);
+
+/** aml_resources_begin() - ResourceTemplate () {; aml_res_*() follow. */
+void aml_resources_begin(struct aml *a);
+
+/** aml_end() - }. */
+void aml_end(struct aml *a);
+
+/* --- Objects and values -------------------------------------------------- */
+
+/** aml_name() - Name (path, ; the value follows. */
+void aml_name(struct aml *a, const char *path);
+
+/** aml_name_int() - Name (path, val). */
+void aml_name_int(struct aml *a, const char *path, uint64_t val);
+
+/** aml_name_string() - Name (path, "s"). */
+void aml_name_string(struct aml *a, const char *path, const char *s);
+
+/** aml_name_eisa_id() - Name (path, EISAID ("id")). */
+void aml_name_eisa_id(struct aml *a, const char *path, const char *id);
+
+/** aml_mutex() - Mutex (path, 0). */
+void aml_mutex(struct aml *a, const char *path);
+
+/** aml_region() - OperationRegion (path, space, base, len). */
+void aml_region(struct aml *a, const char *path, enum aml_space space, uint64_t base, uint64_t len);
+
+/** aml_field_unit() - a field of @bits bits; NULL: skip them. */
+void aml_field_unit(struct aml *a, const char *name, unsigned bits);
+
+/** aml_op() - an operator; its operands follow. */
+void aml_op(struct aml *a, enum aml_opcode op);
+
+/** aml_path() - a reference to an object, or a call of a method. */
+void aml_path(struct aml *a, const char *path);
+
+/** aml_notify() - Notify (path, val). */
+void aml_notify(struct aml *a, const char *path, uint64_t val);
+
+/** aml_int() - an integer in its shortest form. */
+void aml_int(struct aml *a, uint64_t val);
+
+/** aml_word() - two bytes as they are: the time-out of AML_ACQUIRE. */
+void aml_word(struct aml *a, uint16_t val);
+
+/** aml_string() - a string of ASCII characters. */
+void aml_string(struct aml *a, const char *s);
+
+/** aml_buffer() - Buffer () {bytes}. */
+void aml_buffer(struct aml *a, const void *bytes, size_t len);
+
+/** aml_eisa_id() - EISAID ("PNP0A08"). */
+void aml_eisa_id(struct aml *a, const char *id);
+
+/** aml_uuid() - ToUUID ("e5c937d0-3553-4d7a-9117-ea4d19c3434d"). */
+void aml_uuid(struct aml *a, const char *uuid);
+
+/** aml_local() - Local0 to Local7. */
+void aml_local(struct aml *a, unsigned n);
+
+/** aml_arg() - Arg0 to Arg6. */
+void aml_arg(struct aml *a, unsigned n);
+
+/** aml_null() - no name: a target that is not wanted. */
+void aml_null(struct aml *a);
+
+/* --- Resource descriptors ------------------------------------------------ */
+
+/** aml_res_io() - IO (Decode16, base, base, 1, len). */
+void aml_res_io(struct aml *a, uint16_t base, uint8_t len);
+
+/** aml_res_memory32() - Memory32Fixed (ReadWrite, base, len). */
+void aml_res_memory32(struct aml *a, uint32_t base, uint32_t len);
+
+/** aml_res_irq() - Interrupt (ResourceConsumer, flags) {gsi}. */
+void aml_res_irq(struct aml *a, unsigned flags, uint32_t gsi);
+
+/** aml_res_bus() - WordBusNumber (ResourceProducer) of first to last. */
+void aml_res_bus(struct aml *a, uint16_t first, uint16_t last);
+
+/** aml_res_io_window() - WordIO (ResourceProducer) of first to last. */
+void aml_res_io_window(struct aml *a, uint16_t first, uint16_t last);
+
+/** aml_res_memory_window() - DWordMemory (ResourceProducer) of [base, base + len). */
+void aml_res_memory_window(struct aml *a, uint32_t base, uint32_t len);
+
+/** aml_res_memory64_window() - QWordMemory (ResourceProducer). */
+void aml_res_memory64_window(struct aml *a, uint64_t base, uint64_t len);
+
+/** aml_res_memory64() - QWordMemory (ResourceConsumer), not cacheable. */
+void aml_res_memory64(struct aml *a, uint64_t base, uint64_t len);
+
+#endif
