@@ -55,7 +55,8 @@ struct dev_env_ops {
     /* Deliver a message-signalled interrupt. */
     void (*msi_send)(void *arg, uint64_t addr, uint32_t data);
     /* Count a guest access that the device's data sheet does not allow. */
-    void (*guest_error)(void *arg, const struct device *dev, const char *fmt, va_list ap);
+    void (*guest_error)(void *arg, const struct device *dev, const char *fmt, va_list ap)
+        PRINTF(3, 0);
     void (*request)(void *arg, enum machine_request what);
     /* Have KVM signal @fd when the guest writes @len bytes (0: any) at @gpa. */
     int (*ioeventfd)(void *arg, int fd, uint64_t gpa, unsigned len, bool on);

@@ -68,6 +68,9 @@ static void env_msi_send(void *arg, uint64_t addr, uint32_t data)
 }
 
 static void env_guest_error(void *arg, const struct device *dev, const char *fmt, va_list ap)
+    PRINTF(3, 0);
+
+static void env_guest_error(void *arg, const struct device *dev, const char *fmt, va_list ap)
 {
     char what[160];
 

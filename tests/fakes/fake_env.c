@@ -49,6 +49,9 @@ static void fake_msi_send(void *arg, uint64_t addr, uint32_t data)
 }
 
 static void fake_guest_error(void *arg, const struct device *dev, const char *fmt, va_list ap)
+    PRINTF(3, 0);
+
+static void fake_guest_error(void *arg, const struct device *dev, const char *fmt, va_list ap)
 {
     struct fake_env *fe = arg;
 

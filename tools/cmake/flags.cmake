@@ -15,7 +15,9 @@ if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
   target_compile_options(chrysalis_flags INTERFACE
     -Wno-format-truncation -Wlogical-op -Wduplicated-cond -Wduplicated-branches -Wtrampolines)
 else()
-  target_compile_options(chrysalis_flags INTERFACE -Wthread-safety)
+  # KVM's structs end in arrays; a buffer for one is a struct around it.
+  target_compile_options(chrysalis_flags INTERFACE -Wthread-safety
+    -Wno-gnu-variable-sized-type-not-at-end)
 endif()
 
 if(CHRYSALIS_WERROR)
@@ -31,6 +33,12 @@ if(CHRYSALIS_SANITIZE)
     target_compile_options(chrysalis_flags INTERFACE
       -Wno-null-dereference -Wno-maybe-uninitialized)
   endif()
+endif()
+
+# Every library is instrumented; only the fuzz targets link libFuzzer's main().
+if(CHRYSALIS_FUZZ)
+  target_compile_options(chrysalis_flags INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(chrysalis_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 if(CHRYSALIS_COVERAGE)
