@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/gmem.h"
+
+/* Two adjacent regions, a hole, and one more. */
+enum {
+    LOW_PAGES = 4,
+    MID_PAGES = 130,
+    HIGH_PAGES = 2,
+};
+static const uint64_t mid_gpa = LOW_PAGES * 4096;
+static const uint64_t high_gpa = UINT64_C(0x100000000);
+
+static int setup(void **state)
+{
+    const struct gmem_backing anon = {.fd = -1};
+    const struct gmem_backing shared = {.fd = -1, .shared = true};
+    struct gmem *gm = NULL;
+
+    assert_int_equal(gmem_new(&gm), 0);
+    assert_int_equal(gmem_add_region(gm, high_gpa, HIGH_PAGES * 4096, "high", &anon, NULL), 0);
+    assert_int_equal(gmem_add_region(gm, 0, LOW_PAGES * 4096, "low", &anon, NULL), 0);
+    assert_int_equal(gmem_add_region(gm, mid_gpa, MID_PAGES * 4096, "mid", &shared, NULL), 1);
+    *state = gm;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    gmem_free(*state);
+    return 0;
+}
+
+static void drain(struct gmem *gm, unsigned region, uint64_t bits[3])
+{
+    memset(bits, 0, 3 * sizeof(*bits));
+    gmem_dirty_drain(gm, region, bits);
+}
+
+static void test_regions_are_in_order_of_address(void **state)
+{
+    struct gmem *gm = *state;
+
+    assert_int_equal(gmem_nr_regions(gm), 3);
+    assert_string_equal(gmem_region(gm, 0)->id, "low");
+    assert_string_equal(gmem_region(gm, 1)->id, "mid");
+    assert_string_equal(gmem_region(gm, 2)->id, "high");
+    assert_true(gmem_region(gm, 1)->fd >= 0);
+    assert_int_equal(gmem_region(gm, 0)->fd, -1);
+    assert_int_equal(gmem_size(gm), (LOW_PAGES + MID_PAGES + HIGH_PAGES) * 4096);
+}
+
+static void test_bad_regions_are_refused(void **state)
+{
+    const struct gmem_backing anon = {.fd = -1};
+    const struct {
+        uint64_t gpa, len;
+    } bad[] = {
+        {0,              4096},
+        {mid_gpa - 4096, 8192},
+        {1,              4096},
+        {1 << 30,        0   },
+        {1 << 30,        5   },
+        {~0ULL << 12,    8192},
+    };
+    struct gmem *gm = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct err err = {0};
+
+        assert_int_equal(gmem_add_region(gm, bad[i].gpa, bad[i].len, "bad", &anon, &err), -EINVAL);
+        assert_int_equal(err.code, -EINVAL);
+    }
+    assert_int_equal(gmem_nr_regions(gm), 3);
+}
+
+static void test_a_file_backs_a_region(void **state)
+{
+    char dir[] = "/tmp/gmem-test-XXXXXX";
+    struct gmem_backing b = {.fd = -1, .shared = true, .file = dir};
+    struct err err = {0};
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(gmem_add_region(*state, 1 << 30, 4096, "dir", &b, &err), 2);
+    b.file = "/nonexistent/x";
+    assert_int_equal(gmem_add_region(*state, 2U << 30, 4096, "none", &b, &err), -ENOENT);
+    assert_non_null(strstr(err.msg, "/nonexistent/x"));
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void test_copies_cross_adjacent_regions_and_mark_both(void **state)
+{
+    struct gmem *gm = *state;
+    uint8_t in[100], out[100];
+    uint64_t bits[3];
+
+    for (size_t i = 0; i < sizeof(out); i++)
+        out[i] = (uint8_t)(i + 1);
+    assert_int_equal(gmem_copy_out(gm, mid_gpa - 50, out, sizeof(out)), 0);
+    assert_int_equal(gmem_copy_in(gm, mid_gpa - 50, in, sizeof(in)), 0);
+    assert_memory_equal(in, out, sizeof(in));
+    drain(gm, 0, bits);
+    assert_int_equal(bits[0], 1 << (LOW_PAGES - 1));
+    drain(gm, 1, bits);
+    assert_int_equal(bits[0], 1);
+    drain(gm, 1, bits);
+    assert_int_equal(bits[0] | bits[1] | bits[2], 0);
+}
+
+static void test_outside_ram_nothing_happens(void **state)
+{
+    struct gmem *gm = *state;
+    uint64_t end = mid_gpa + MID_PAGES * 4096, bits[3];
+    const uint64_t gpas[] = {end - 1, end,       high_gpa - 1,
+                             ~0ULL,   ~0ULL - 1, high_gpa + HIGH_PAGES * 4096 - 1};
+    uint8_t two[2] = {7, 7}, zero[1];
+
+    for (size_t i = 0; i < ARRAY_LEN(gpas); i++) {
+        assert_int_equal(gmem_copy_out(gm, gpas[i], two, 2), -EFAULT);
+        assert_int_equal(gmem_copy_in(gm, gpas[i], two, 2), -EFAULT);
+        assert_int_equal(gmem_fill(gm, gpas[i], 1, 2), -EFAULT);
+        assert_int_equal(two[0], 7);
+    }
+    assert_int_equal(gmem_fill(gm, 0, 1, UINT64_MAX), -EFAULT);
+    for (unsigned r = 0; r < 3; r++) {
+        drain(gm, r, bits);
+        assert_int_equal(bits[0] | bits[1] | bits[2], 0);
+    }
+    assert_int_equal(gmem_copy_in(gm, end - 1, zero, 1), 0);
+    assert_int_equal(zero[0], 0);
+    assert_int_equal(gmem_copy_in(gm, ~0ULL, zero, 0), 0);
+}
+
+static void test_marks_of_long_ranges_are_exact(void **state)
+{
+    struct gmem *gm = *state;
+    uint64_t bits[3];
+
+    gmem_mark(gm, mid_gpa + 63 * 4096 + 5, 66 * 4096);
+    drain(gm, 1, bits);
+    assert_int_equal(bits[0], UINT64_C(1) << 63);
+    assert_int_equal(bits[1], UINT64_MAX);
+    assert_int_equal(bits[2], 3);
+    gmem_mark(gm, 0, UINT64_MAX);
+    drain(gm, 0, bits);
+    assert_int_equal(bits[0], 0xf);
+    drain(gm, 2, bits);
+    assert_int_equal(bits[0], 3);
+}
+
+static void test_cells_are_aligned_and_marked(void **state)
+{
+    struct gmem *gm = *state;
+    uint64_t bits[3];
+    uint16_t v = 0;
+
+    assert_int_equal(gmem_store_le16(gm, 4096, 0x1234), 0);
+    assert_int_equal(gmem_load_le16(gm, 4096, &v), 0);
+    assert_int_equal(v, 0x1234);
+    drain(gm, 0, bits);
+    assert_int_equal(bits[0], 2);
+    assert_int_equal(gmem_store_le16(gm, 4097, 1), -EFAULT);
+    assert_int_equal(gmem_load_le16(gm, high_gpa - 2, &v), -EFAULT);
+}
+
+static void test_pieces_cover_the_range(void **state)
+{
+    struct gmem *gm = *state;
+    struct iovec iov[2];
+    uint64_t bits[3];
+
+    assert_int_equal(gmem_pin_write(gm, mid_gpa - 10, 20, iov, 2), 2);
+    assert_int_equal(iov[0].iov_len, 10);
+    assert_int_equal(iov[1].iov_len, 10);
+    assert_ptr_equal(iov[1].iov_base, gmem_region(gm, 1)->hva);
+    assert_int_equal(gmem_iov(gm, mid_gpa - 10, 20, iov, 1), -E2BIG);
+    assert_int_equal(gmem_iov(gm, high_gpa - 10, 20, iov, 2), -EFAULT);
+    drain(gm, 1, bits);
+    assert_int_equal(bits[0], 0);
+    gmem_unpin_write(gm, mid_gpa - 10, 20);
+    drain(gm, 1, bits);
+    assert_int_equal(bits[0], 1);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_regions_are_in_order_of_address),
+        T(test_bad_regions_are_refused),
+        T(test_a_file_backs_a_region),
+        T(test_copies_cross_adjacent_regions_and_mark_both),
+        T(test_outside_ram_nothing_happens),
+        T(test_marks_of_long_ranges_are_exact),
+        T(test_cells_are_aligned_and_marked),
+        T(test_pieces_cover_the_range),
+    };
+
+    return cmocka_run_group_tests_name("gmem", tests, NULL, NULL);
+}

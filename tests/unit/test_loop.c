@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "core/loop.h"
+
+struct fix {
+    struct loop *loop;
+    pthread_t thread;
+    _Atomic int hits;
+    int fd;
+    struct loop_source *src;
+};
+
+static void *run(void *arg)
+{
+    struct fix *f = arg;
+
+    assert_int_equal(loop_run(f->loop), 0);
+    return NULL;
+}
+
+static int setup(void **state)
+{
+    struct fix *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    assert_int_equal(loop_new(&f->loop), 0);
+    f->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_int_equal(pthread_create(&f->thread, NULL, run, f), 0);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fix *f = *state;
+
+    loop_stop(f->loop);
+    assert_int_equal(pthread_join(f->thread, NULL), 0);
+    loop_remove(f->src);
+    loop_free(f->loop);
+    (void)close(f->fd);
+    free(f);
+    return 0;
+}
+
+static void hit(void *arg)
+{
+    struct fix *f = arg;
+
+    atomic_fetch_add(&f->hits, 1);
+}
+
+static void on_event(void *arg, uint32_t events)
+{
+    struct fix *f = arg;
+    uint64_t n;
+
+    assert_int_equal(events, EPOLLIN);
+    assert_int_equal(read(f->fd, &n, sizeof(n)), sizeof(n));
+    hit(f);
+}
+
+static void wait_for(struct fix *f, int hits)
+{
+    for (int i = 0; i < 5000 && atomic_load(&f->hits) < hits; i++)
+        (void)usleep(1000);
+    assert_int_equal(atomic_load(&f->hits), hits);
+}
+
+static void kick(struct fix *f)
+{
+    uint64_t one = 1;
+
+    assert_int_equal(write(f->fd, &one, sizeof(one)), sizeof(one));
+}
+
+static void test_descriptors_call_back_until_removed(void **state)
+{
+    struct fix *f = *state;
+
+    assert_int_equal(loop_add_fd(f->loop, f->fd, EPOLLIN, on_event, f, &f->src), 0);
+    kick(f);
+    wait_for(f, 1);
+    loop_set_events(f->src, 0);
+    kick(f);
+    (void)usleep(20000);
+    wait_for(f, 1);
+    loop_set_events(f->src, EPOLLIN);
+    wait_for(f, 2);
+    loop_remove(f->src);
+    f->src = NULL;
+    kick(f);
+    (void)usleep(20000);
+    wait_for(f, 2);
+}
+
+static void remove_self(void *arg, uint32_t events)
+{
+    struct fix *f = arg;
+
+    on_event(arg, events);
+    loop_remove(f->src);
+    f->src = NULL;
+}
+
+static void test_a_callback_may_remove_itself(void **state)
+{
+    struct fix *f = *state;
+
+    assert_int_equal(loop_add_fd(f->loop, f->fd, EPOLLIN, remove_self, f, &f->src), 0);
+    kick(f);
+    wait_for(f, 1);
+    kick(f);
+    (void)usleep(20000);
+    wait_for(f, 1);
+}
+
+static void test_timers_fire_once_and_not_early(void **state)
+{
+    struct fix *f = *state;
+    uint64_t before = loop_now_ns();
+
+    assert_int_equal(loop_add_timer(f->loop, hit, f, &f->src), 0);
+    loop_arm_timer(f->src, before + 30000000);
+    wait_for(f, 1);
+    assert_true(loop_now_ns() - before >= 30000000);
+    (void)usleep(50000);
+    wait_for(f, 1);
+    loop_arm_timer(f->src, loop_now_ns() + 30000000);
+    loop_arm_timer(f->src, 0);
+    (void)usleep(50000);
+    wait_for(f, 1);
+}
+
+static void call_back(void *arg)
+{
+    struct fix *f = arg;
+
+    assert_true(pthread_equal(pthread_self(), f->thread));
+    hit(f);
+    /* From the loop's own thread: at once. */
+    assert_int_equal(loop_call(f->loop, hit, f), 0);
+}
+
+static void test_calls_run_on_the_loop_and_are_waited_for(void **state)
+{
+    struct fix *f = *state;
+
+    for (int i = 1; i <= 100; i++) {
+        assert_int_equal(loop_call(f->loop, call_back, f), 0);
+        if (atomic_load(&f->hits) != 2 * i) /* before the loop runs, a call is made here */
+            fail();
+    }
+    assert_int_equal(loop_post(f->loop, hit, f), 0);
+    wait_for(f, 201);
+}
+
+static void test_a_call_before_the_loop_runs_is_made_at_once(void **state)
+{
+    struct fix f = {0};
+
+    (void)state;
+    assert_int_equal(loop_new(&f.loop), 0);
+    assert_int_equal(loop_call(f.loop, hit, &f), 0);
+    assert_int_equal(atomic_load(&f.hits), 1);
+    assert_int_equal(loop_post(f.loop, hit, &f), 0); /* freed with the loop */
+    loop_free(f.loop);
+}
+
+static int wait_until_running(void **state)
+{
+    struct fix *f;
+
+    if (setup(state) < 0)
+        return -1;
+    f = *state;
+    assert_int_equal(loop_post(f->loop, hit, f), 0);
+    wait_for(f, 1);
+    atomic_store(&f->hits, 0);
+    return 0;
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, wait_until_running, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_descriptors_call_back_until_removed),
+        T(test_a_callback_may_remove_itself),
+        T(test_timers_fire_once_and_not_early),
+        T(test_calls_run_on_the_loop_and_are_waited_for),
+        cmocka_unit_test(test_a_call_before_the_loop_runs_is_made_at_once),
+    };
+
+    return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
+}
