@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/store_internal.h"
+#include "store/store_record.h"
+
+enum {
+    STORE_PREFIX_MIN = 4, /* digits of an id that may stand for it */
+};
+
+/* ---- life cycle ---- */
+
+int store_open(const char *path, unsigned flags, struct store **ret_st, struct err *err)
+{
+    struct store *st = calloc(1, sizeof(*st));
+    unsigned dir_flags = (flags & STORE_CREATE ? STORE_DIR_CREATE : 0U) |
+                         (flags & STORE_RDONLY ? STORE_DIR_RDONLY : 0U);
+    uint64_t last_pack;
+    int rc;
+
+    if (!st)
+        return err_set(err, -ENOMEM, "out of memory");
+    (void)pthread_mutex_init(&st->ix_lock, NULL);
+    st->readonly = flags & STORE_RDONLY;
+    rc = store_dir_open(path, dir_flags, &st->be, err);
+    if (rc == 0)
+        rc = store_index_open(st->be, flags & STORE_CREATE ? STORE_INDEX_CREATE : 0, &st->ix, err);
+    if (rc == 0)
+        rc = store_index_identity(st->ix, st->uuid, &last_pack, err);
+    if (rc == 0 && store_fetch_new(st->be, st->ix, &st->ix_lock, &st->fetch) < 0)
+        rc = err_set(err, -ENOMEM, "out of memory");
+    if (rc < 0) {
+        store_close(st);
+        return err_prefix(err, rc, "store %s", path);
+    }
+    *ret_st = st;
+    return 0;
+}
+
+void store_close(struct store *st)
+{
+    if (!st)
+        return;
+    store_fetch_free(st->fetch);
+    store_index_close(st->ix);
+    if (st->be)
+        st->be->ops->free(st->be);
+    (void)pthread_mutex_destroy(&st->ix_lock);
+    free(st);
+}
+
+int store_write_check(const struct store *st, struct err *err)
+{
+    if (st->readonly)
+        return err_set(err, -EROFS, "the store was opened for reading only");
+    return 0;
+}
+
+/* ---- names ---- */
+
+bool store_name_is_good(const char *name)
+{
+    static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                               "0123456789._:@+=-";
+    size_t n = strspn(name, good);
+
+    return n > 0 && n <= STORE_NAME_MAX && !name[n] && name[0] != '-';
+}
+
+/* Split "a,b,c"; false if it is not what labels_join() makes. */
+static bool labels_split(const char *tags, struct store_info *info)
+{
+    info->nr_tags = 0;
+    while (*tags) {
+        size_t n = strcspn(tags, ",");
+        char *tag = info->tags[info->nr_tags];
+
+        if (n == 0 || n > STORE_NAME_MAX || info->nr_tags == STORE_TAGS_MAX)
+            return false;
+        memcpy(tag, tags, n);
+        tag[n] = 0;
+        if (!store_name_is_good(tag))
+            return false;
+        info->nr_tags++;
+        tags += n;
+        if (*tags && !*++tags)
+            return false;
+    }
+    return true;
+}
+
+static void labels_join(const struct store_info *info, char *out, size_t cap)
+{
+    size_t len = 0;
+
+    out[0] = 0;
+    for (unsigned i = 0; i < info->nr_tags; i++)
+        len += (size_t)snprintf(out + len, cap - len, "%s%s", i ? "," : "", info->tags[i]);
+}
+
+/* ---- rows ---- */
+
+static int row_check(struct store_index *ix, const struct store_snap_row *row, struct err *err)
+{
+    struct store_hasher *h = NULL;
+    struct store_digest d;
+    int rc = store_hasher_new(&h, err);
+
+    if (rc < 0)
+        return rc;
+    rc = store_hash(h, row->record, row->record_len, &d);
+    store_hasher_free(h);
+    if (rc < 0)
+        return err_set(err, rc, "SHA-256 failed");
+    if (!store_digest_equal(&d, &row->id))
+        return err_set(err, -EBADMSG, "record: does not match the id");
+    rc = store_index_labels_digest(ix, row, &d, err);
+    if (rc == 0 && !store_digest_equal(&d, &row->labels))
+        rc = err_set(err, -EBADMSG, "name or tags: do not match their digest");
+    return rc;
+}
+
+int store_row_decode(struct store_index *ix, const struct store_snap_row *row,
+                     struct store_found *ret, struct err *err)
+{
+    struct store_info *info = &ret->info;
+    int rc;
+
+    memset(ret, 0, sizeof(*ret));
+    info->seq = row->seq;
+    store_digest_hex(&row->id, info->id);
+    rc = row_check(ix, row, err);
+    if (rc == 0 &&
+        ((row->name && !store_name_is_good(row->name)) || !labels_split(row->tags, info)))
+        rc = err_set(err, -EBADMSG, "name or tags: not allowed");
+    if (rc == 0)
+        rc = store_record_decode(row->record, row->record_len, &ret->rec, err);
+    if (rc < 0)
+        return err_prefix(err, rc, "snapshot %.*s", STORE_ID_SHORT, info->id);
+    if (row->name)
+        memcpy(info->name, row->name, strlen(row->name) + 1);
+    info->rec = ret->rec;
+    return 0;
+}
+
+void store_found_release(struct store_found *found)
+{
+    store_record_free(found->rec);
+    found->rec = NULL;
+    found->info.rec = NULL;
+}
+
+struct list_walk {
+    struct store_index *ix;
+    store_list_fn *fn;
+    void *arg;
+    struct err *err;
+};
+
+static int list_row(void *arg, const struct store_snap_row *row)
+{
+    struct list_walk *w = arg;
+    struct store_found found;
+    int rc = store_row_decode(w->ix, row, &found, w->err);
+
+    if (rc < 0)
+        return rc;
+    rc = w->fn(w->arg, &found.info);
+    store_found_release(&found);
+    return rc;
+}
+
+int store_list(struct store *st, store_list_fn *fn, void *arg, struct err *err)
+{
+    struct list_walk w = {.ix = st->ix, .fn = fn, .arg = arg, .err = err};
+    int rc;
+
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = store_index_each_snapshot(st->ix, list_row, &w, err);
+    (void)pthread_mutex_unlock(&st->ix_lock);
+    return rc;
+}
+
+/* ---- finding one ---- */
+
+enum find_rank {
+    FIND_NOTHING,
+    FIND_TAG,
+    FIND_PREFIX,
+    FIND_NAME,
+};
+
+struct find_walk {
+    struct store_index *ix;
+    const char *ref;
+    enum find_rank rank;  /* how good the best match is */
+    unsigned nr_prefixes; /* ids that begin with the digits */
+    uint64_t seq;         /* of the best match */
+};
+
+static bool tags_have(const char *tags, const char *tag)
+{
+    size_t n = strlen(tag);
+
+    for (const char *p = tags; p; p = strchr(p, ',')) {
+        p += *p == ',';
+        if (strncmp(p, tag, n) == 0 && (p[n] == ',' || !p[n]))
+            return true;
+    }
+    return false;
+}
+
+static enum find_rank find_rank_of(struct find_walk *w, const struct store_snap_row *row)
+{
+    char hex[STORE_DIGEST_HEX + 1];
+    size_t n = strlen(w->ref);
+
+    if (row->name && strcmp(row->name, w->ref) == 0)
+        return FIND_NAME;
+    store_digest_hex(&row->id, hex);
+    if (n >= STORE_PREFIX_MIN && n <= STORE_DIGEST_HEX && strncmp(hex, w->ref, n) == 0) {
+        w->nr_prefixes++;
+        return FIND_PREFIX;
+    }
+    return tags_have(row->tags, w->ref) ? FIND_TAG : FIND_NOTHING;
+}
+
+static int find_row(void *arg, const struct store_snap_row *row)
+{
+    struct find_walk *w = arg;
+    enum find_rank rank = find_rank_of(w, row);
+
+    /* Rows come in order of publication: of two that match equally the newer wins. */
+    if (rank != FIND_NOTHING && rank >= w->rank) {
+        w->rank = rank;
+        w->seq = row->seq;
+    }
+    return 0;
+}
+
+struct take_walk {
+    struct store_index *ix;
+    uint64_t seq;
+    struct store_found *found;
+    bool done;
+    struct err *err;
+};
+
+static int take_row(void *arg, const struct store_snap_row *row)
+{
+    struct take_walk *w = arg;
+    int rc;
+
+    if (row->seq != w->seq)
+        return 0;
+    rc = store_row_decode(w->ix, row, w->found, w->err);
+    w->done = rc == 0;
+    return rc;
+}
+
+static int find_locked(struct store *st, const char *ref, struct store_found *ret, struct err *err)
+{
+    struct find_walk w = {.ix = st->ix, .ref = ref};
+    struct take_walk t = {.ix = st->ix, .found = ret, .err = err};
+    int rc = store_index_each_snapshot(st->ix, find_row, &w, err);
+
+    if (rc < 0)
+        return rc;
+    if (w.rank == FIND_NOTHING)
+        return err_set(err, -ENOENT, "no snapshot \"%s\"", ref);
+    if (w.rank == FIND_PREFIX && w.nr_prefixes > 1)
+        return err_set(err, -ENOTUNIQ, "%u snapshots have an id that begins with \"%s\"",
+                       w.nr_prefixes, ref);
+    t.seq = w.seq;
+    rc = store_index_each_snapshot(st->ix, take_row, &t, err);
+    if (rc == 0 && !t.done)
+        rc = err_set(err, -ENOENT, "no snapshot \"%s\"", ref);
+    return rc;
+}
+
+int store_find(struct store *st, const char *ref, struct store_found *ret, struct err *err)
+{
+    int rc;
+
+    if (!ref[0] || strlen(ref) > STORE_REF_MAX)
+        return err_set(err, -EINVAL, "snapshot: \"%.*s\" cannot be a name or an id", STORE_NAME_MAX,
+                       ref);
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = find_locked(st, ref, ret, err);
+    (void)pthread_mutex_unlock(&st->ix_lock);
+    return rc;
+}
+
+int store_resolve(struct store *st, const char *ref, char *ret_id, struct err *err)
+{
+    struct store_found found;
+    int rc = store_find(st, ref, &found, err);
+
+    if (rc < 0)
+        return rc;
+    memcpy(ret_id, found.info.id, sizeof(found.info.id));
+    store_found_release(&found);
+    return 0;
+}
+
+struct newest_walk {
+    const char *vm;
+    char *id;
+    bool found;
+};
+
+static int newest_row(void *arg, const struct store_info *info)
+{
+    struct newest_walk *w = arg;
+
+    if (w->vm && strcmp(w->vm, info->rec->vm) != 0)
+        return 0;
+    memcpy(w->id, info->id, sizeof(info->id));
+    w->found = true;
+    return 0;
+}
+
+int store_newest(struct store *st, const char *vm, char *ret_id, struct err *err)
+{
+    struct newest_walk w = {.vm = vm, .id = ret_id};
+    int rc = store_list(st, newest_row, &w, err);
+
+    if (rc == 0 && !w.found)
+        rc = err_set(err, -ENOENT, vm ? "no snapshot of VM \"%s\"" : "the store is empty", vm);
+    return rc;
+}
+
+/* ---- changes ---- */
+
+int store_remove(struct store *st, const char *ref, struct err *err)
+{
+    struct store_lock *lock = NULL;
+    struct store_found found;
+    uint64_t seq;
+    int rc = store_write_check(st, err);
+
+    if (rc == 0)
+        rc = store_find(st, ref, &found, err);
+    if (rc < 0)
+        return rc;
+    seq = found.info.seq;
+    store_found_release(&found);
+    rc = st->be->ops->lock(st->be, STORE_LOCK_SNAPSHOTS + seq, STORE_LOCK_EXCLUSIVE, false, &lock,
+                           err);
+    if (rc == -EAGAIN)
+        return err_set(err, -EBUSY, "snapshot \"%s\" is in use", ref);
+    if (rc < 0)
+        return rc;
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = store_index_begin(st->ix, err);
+    if (rc == 0)
+        rc = store_index_del_snapshot(st->ix, seq, err);
+    if (rc == 0)
+        rc = store_index_commit(st->ix, err);
+    else
+        store_index_rollback(st->ix);
+    (void)pthread_mutex_unlock(&st->ix_lock);
+    st->be->ops->unlock(st->be, lock);
+    return rc;
+}
+
+static int relabel_tags(struct store_info *info, const struct store_relabel *change,
+                        struct err *err)
+{
+    if (change->del) {
+        unsigned i = 0;
+
+        while (i < info->nr_tags && strcmp(info->tags[i], change->del) != 0)
+            i++;
+        if (i == info->nr_tags)
+            return err_set(err, -ENOENT, "it has no tag \"%s\"", change->del);
+        info->nr_tags--;
+        memmove(info->tags[i], info->tags[i + 1], (info->nr_tags - i) * sizeof(info->tags[0]));
+    }
+    if (!change->add)
+        return 0;
+    if (!store_name_is_good(change->add))
+        return err_set(err, -EINVAL, "\"%.64s\" cannot be a tag", change->add);
+    for (unsigned i = 0; i < info->nr_tags; i++)
+        if (strcmp(info->tags[i], change->add) == 0)
+            return 0;
+    if (info->nr_tags == STORE_TAGS_MAX)
+        return err_set(err, -E2BIG, "it has %u tags already", info->nr_tags);
+    memcpy(info->tags[info->nr_tags++], change->add, strlen(change->add) + 1);
+    return 0;
+}
+
+static int relabel_locked(struct store *st, const char *ref, const struct store_relabel *change,
+                          struct err *err)
+{
+    char tags[STORE_TAGS_MAX * (STORE_NAME_MAX + 1) + 1];
+    struct store_snap_row row = {0};
+    struct store_found found;
+    int rc = find_locked(st, ref, &found, err);
+
+    if (rc < 0)
+        return rc;
+    rc = relabel_tags(&found.info, change, err);
+    labels_join(&found.info, tags, sizeof(tags));
+    row.seq = found.info.seq;
+    row.name = change->name ? change->name : found.info.name;
+    row.name = row.name[0] ? row.name : NULL;
+    row.tags = tags;
+    row.id.alg = STORE_ALG_SHA256;
+    for (size_t i = 0; i < STORE_DIGEST_LEN; i++) {
+        char two[3] = {found.info.id[2 * i], found.info.id[2 * i + 1], 0};
+
+        row.id.b[i] = (uint8_t)strtoul(two, NULL, 16);
+    }
+    if (rc == 0)
+        rc = store_index_set_labels(st->ix, &row, err);
+    store_found_release(&found);
+    return rc;
+}
+
+int store_relabel(struct store *st, const char *ref, const struct store_relabel *change,
+                  struct err *err)
+{
+    struct err first = {0};
+    int rc = store_write_check(st, err);
+
+    if (rc < 0)
+        return rc;
+    if (change->name && change->name[0] && !store_name_is_good(change->name))
+        return err_set(err, -EINVAL, "\"%.64s\" cannot be a name", change->name);
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = store_index_begin(st->ix, &first);
+    if (rc == 0)
+        rc = relabel_locked(st, ref, change, &first);
+    if (rc == 0)
+        rc = store_index_commit(st->ix, &first);
+    else
+        store_index_rollback(st->ix);
+    (void)pthread_mutex_unlock(&st->ix_lock);
+    if (rc == -EEXIST)
+        return err_set(err, rc, "another snapshot has the name \"%s\"", change->name);
+    return rc < 0 ? err_set(err, rc, "%s", first.msg) : 0;
+}
+
+/* ---- figures ---- */
+
+static int stats_pack(void *arg, uint64_t id, uint64_t len)
+{
+    struct store_stats *s = arg;
+
+    (void)id;
+    s->bytes_packs += len;
+    return 0;
+}
+
+static int stats_file(void *arg, uint64_t id, uint64_t len)
+{
+    struct store_stats *s = arg;
+
+    (void)id;
+    s->bytes_others += len;
+    return 0;
+}
+
+static int stats_snapshot(void *arg, const struct store_info *info)
+{
+    struct store_stats *s = arg;
+
+    for (unsigned i = 0; i < info->rec->nr_regions; i++)
+        s->ram_bytes += info->rec->regions[i].pages * PAGE_SIZE_4K;
+    return 0;
+}
+
+static int stats_counts(struct store *st, struct store_stats *s, struct err *err)
+{
+    struct {
+        enum store_table table;
+        uint64_t *ret;
+    } counts[] = {
+        {STORE_TABLE_SNAPSHOTS, &s->snapshots},
+        {STORE_TABLE_PACKS,     &s->packs    },
+        {STORE_TABLE_SEGMENTS,  &s->segments },
+        {STORE_TABLE_PAGES,     &s->pages    },
+        {STORE_TABLE_OBJECTS,   &s->objects  },
+    };
+    int rc = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(counts) && rc == 0; i++)
+        rc = store_index_count(st->ix, counts[i].table, counts[i].ret, err);
+    if (rc == 0)
+        rc = store_index_bytes(st->ix, &s->bytes_index, err);
+    if (rc == 0)
+        rc = store_index_each_pack(st->ix, stats_pack, s, err);
+    return rc;
+}
+
+int store_stats(struct store *st, struct store_stats *ret_stats, struct err *err)
+{
+    struct store_stats s = {.version = STORE_FORMAT_VERSION};
+    int rc;
+
+    memcpy(s.uuid, st->uuid, sizeof(s.uuid));
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = stats_counts(st, &s, err);
+    (void)pthread_mutex_unlock(&st->ix_lock);
+    if (rc == 0)
+        rc = store_list(st, stats_snapshot, &s, err);
+    if (rc == 0)
+        rc = st->be->ops->pack_list(st->be, stats_file, &s, err);
+    if (rc < 0)
+        return rc;
+    s.bytes_others -= s.bytes_others > s.bytes_packs ? s.bytes_packs : s.bytes_others;
+    *ret_stats = s;
+    return 0;
+}

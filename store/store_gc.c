@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The collector: mark what snapshots reach, sweep the rest.
+ *
+ * It holds the writers' lock alone, so nothing appears while it looks.  Packs
+ * that are to go are removed after the transaction that forgets them is durable;
+ * a pack that is rewritten exists twice until then.
+ *
+ * Spec: docs/store-format.md, "Collection".
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "store/store_map.h"
+#include "store/store_reader_internal.h"
+#include "store/store_record.h"
+
+enum {
+    GC_OBJECT = 1U << 16, /* in the mask of a segment: its one object is alive */
+};
+
+struct gc_pack {
+    uint64_t id;
+    uint64_t len;
+    uint64_t live; /* bytes of segments that are alive */
+    bool remove;
+    bool rewrite;
+};
+
+struct gc_snapshot {
+    struct store_found found;
+};
+
+struct gc {
+    struct store *st;
+    struct store_index *ix; /* its own connection */
+    struct store_gc_result *res;
+    struct err *err;
+    struct store_digest_map objects; /* nodes and pieces that are reached */
+    struct store_id_map segments;    /* masks of slots that are reached */
+
+    size_t nr_snaps, cap_snaps;
+    struct gc_snapshot *snaps;
+    size_t nr_packs, cap_packs;
+    struct gc_pack *packs; /* in order of id */
+    size_t nr_extents, cap_extents;
+    struct store_extent *extents; /* all, in order of id */
+    size_t nr_dead, cap_dead;
+    struct store_digest *dead; /* rows to delete, of one table at a time */
+    size_t nr_moved, cap_moved;
+    struct store_extent *moved; /* new places */
+    struct store_file *file;    /* the pack that is being written */
+    uint64_t file_end;
+};
+
+/* Room for one more element of @size bytes in an array; NULL if there is no memory. */
+static void *gc_grow(void *array, size_t nr, size_t *cap, size_t size)
+{
+    size_t more = *cap ? 2 * *cap : 64;
+    void *p;
+
+    if (nr < *cap)
+        return array;
+    p = reallocarray(array, more, size);
+    if (p)
+        *cap = more;
+    return p;
+}
+
+static int gc_no_memory(struct gc *g)
+{
+    return err_set(g->err, -ENOMEM, "out of memory");
+}
+
+/* ---- mark ---- */
+
+static int gc_mark_object(struct gc *g, const struct store_digest *d)
+{
+    uint64_t segment = 0;
+    int rc = store_index_object(g->ix, d, &segment, NULL, NULL, g->err);
+
+    if (rc <= 0)
+        return rc; /* a missing one is for the verifier to report */
+    if (store_digest_map_put(&g->objects, d, 1) < 0 ||
+        store_id_map_or(&g->segments, segment, GC_OBJECT) < 0)
+        return gc_no_memory(g);
+    return 0;
+}
+
+/* A page is alive where the index has it; if it has lost it, where the hint says. */
+static int gc_mark_page(struct gc *g, const struct store_node *leaf, unsigned i)
+{
+    uint64_t loc = 0;
+    int rc = store_index_page(g->ix, &leaf->digest[i], &loc, g->err);
+
+    if (rc < 0)
+        return rc;
+    if (rc == 0)
+        loc = leaf->loc[i];
+    if (loc && store_id_map_or(&g->segments, store_loc_segment(loc), 1U << store_loc_slot(loc)) < 0)
+        return gc_no_memory(g);
+    return 0;
+}
+
+static int gc_mark_tree(struct gc *g, const struct store_digest *d, uint64_t pages, unsigned level,
+                        uint64_t i)
+{
+    struct store_node *n;
+    int rc;
+
+    if (store_digest_is_zero(d) || store_digest_map_find(&g->objects, d))
+        return 0;
+    n = calloc(1, sizeof(*n));
+    if (!n)
+        return gc_no_memory(g);
+    rc = store_load_node(g->st, d, pages, level, i, n, g->err);
+    if (rc == 0)
+        rc = gc_mark_object(g, d);
+    for (unsigned e = 0; e < n->nr && rc == 0; e++) {
+        if (store_digest_is_zero(&n->digest[e]))
+            continue;
+        if (level == 0)
+            rc = gc_mark_page(g, n, e);
+        else
+            rc = gc_mark_tree(g, &n->digest[e], pages, level - 1, (i << STORE_NODE_SHIFT) + e);
+    }
+    free(n);
+    return rc;
+}
+
+static int gc_mark_snapshot(struct gc *g, const struct store_found *found)
+{
+    const struct store_record *rec = found->rec;
+    int rc = 0;
+
+    for (unsigned i = 0; i < rec->nr_regions && rc == 0; i++)
+        rc = gc_mark_tree(g, &rec->regions[i].root, rec->regions[i].pages,
+                          store_manifest_root_level(rec->regions[i].pages), 0);
+    for (unsigned i = 0; i < rec->nr_chunks && rc == 0; i++)
+        rc = gc_mark_object(g, &rec->chunks[i]);
+    if (rc < 0)
+        return err_prefix(g->err, rc, "snapshot %.*s", STORE_ID_SHORT, found->info.id);
+    return 0;
+}
+
+static int gc_take_snapshot(void *arg, const struct store_snap_row *row)
+{
+    struct gc *g = arg;
+    void *p = gc_grow(g->snaps, g->nr_snaps, &g->cap_snaps, sizeof(g->snaps[0]));
+    int rc;
+
+    if (!p)
+        return gc_no_memory(g);
+    g->snaps = p;
+    rc = store_row_decode(g->ix, row, &g->snaps[g->nr_snaps].found, g->err);
+    if (rc < 0)
+        store_found_release(&g->snaps[g->nr_snaps].found);
+    else
+        g->nr_snaps++;
+    return rc;
+}
+
+static int gc_mark(struct gc *g)
+{
+    int rc = store_index_each_snapshot(g->ix, gc_take_snapshot, g, g->err);
+
+    for (size_t i = 0; i < g->nr_snaps && rc == 0; i++)
+        rc = gc_mark_snapshot(g, &g->snaps[i].found);
+    return rc;
+}
+
+/* ---- count ---- */
+
+static int gc_take_pack(void *arg, uint64_t id, uint64_t len)
+{
+    struct gc *g = arg;
+    void *p = gc_grow(g->packs, g->nr_packs, &g->cap_packs, sizeof(g->packs[0]));
+
+    if (!p)
+        return gc_no_memory(g);
+    g->packs = p;
+    g->packs[g->nr_packs++] = (struct gc_pack){.id = id, .len = len};
+    return 0;
+}
+
+static int gc_take_extent(void *arg, const struct store_extent *e)
+{
+    struct gc *g = arg;
+    void *p = gc_grow(g->extents, g->nr_extents, &g->cap_extents, sizeof(g->extents[0]));
+
+    if (!p)
+        return gc_no_memory(g);
+    g->extents = p;
+    g->extents[g->nr_extents++] = *e;
+    return 0;
+}
+
+static int gc_pack_compare(const void *a, const void *b)
+{
+    const struct gc_pack *x = a, *y = b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static struct gc_pack *gc_pack_find(const struct gc *g, uint64_t id)
+{
+    const struct gc_pack key = {.id = id};
+
+    if (!g->nr_packs)
+        return NULL;
+    return bsearch(&key, g->packs, g->nr_packs, sizeof(g->packs[0]), gc_pack_compare);
+}
+
+/* What is alive in each pack, and so what is to become of it. */
+static int gc_count(struct gc *g)
+{
+    int rc = store_index_each_pack(g->ix, gc_take_pack, g, g->err);
+
+    if (rc == 0)
+        rc = store_index_each_extent(g->ix, gc_take_extent, g, g->err);
+    for (size_t i = 0; i < g->nr_extents && rc == 0; i++) {
+        struct gc_pack *p = gc_pack_find(g, g->extents[i].pack);
+
+        if (store_id_map_find(&g->segments, g->extents[i].id)) {
+            if (p)
+                p->live += g->extents[i].len;
+        } else {
+            g->res->segments_dropped++;
+        }
+    }
+    for (size_t i = 0; i < g->nr_packs && rc == 0; i++) {
+        struct gc_pack *p = &g->packs[i];
+
+        p->remove = p->live == 0;
+        p->rewrite = p->live && p->live < p->len / 2;
+        g->res->packs_removed += p->remove;
+        g->res->packs_rewritten += p->rewrite;
+        if (p->remove || p->rewrite)
+            g->res->bytes_freed += p->len - p->live;
+    }
+    return rc;
+}
+
+/* ---- rewrite ---- */
+
+static int gc_open_file(struct gc *g)
+{
+    struct store_codec_ctx *ctx = NULL;
+    uint8_t uuid[STORE_UUID_LEN];
+    uint64_t last = 0;
+    int rc = store_index_identity(g->ix, uuid, &last, g->err);
+
+    if (rc == 0)
+        rc = store_fetch_codec_get(g->st->fetch, &ctx, g->err);
+    if (rc < 0)
+        return rc;
+    rc = store_pack_create(g->st->be, store_codec_hasher(ctx), last + 1, uuid, &g->file, g->err);
+    store_fetch_codec_put(g->st->fetch, ctx);
+    g->file_end = STORE_PACK_HDR_LEN;
+    return rc;
+}
+
+/* Copy a segment as it is to the end of the new pack. */
+static int gc_move(struct gc *g, const struct store_extent *e)
+{
+    struct store_backend *be = g->st->be;
+    auto_free uint8_t *bytes = malloc(e->len);
+    struct store_file *from = NULL;
+    struct store_segment seg;
+    void *p;
+    int rc;
+
+    p = gc_grow(g->moved, g->nr_moved, &g->cap_moved, sizeof(g->moved[0]));
+    if (!bytes || !p)
+        return gc_no_memory(g);
+    g->moved = p;
+    rc = store_fetch_file_get(g->st->fetch, e->pack, &from, g->err);
+    if (rc < 0)
+        return rc;
+    rc = be->ops->read(from, bytes, e->len, e->off, g->err);
+    store_fetch_file_put(g->st->fetch, from);
+    if (rc == 0)
+        rc = store_segment_parse(bytes, &seg, g->err);
+    if (rc == 0 && (seg.id != e->id || seg.stored_len != e->len - STORE_SEGMENT_HDR_LEN))
+        rc = err_set(g->err, -EBADMSG, "segment %llu: is not where it should be",
+                     (unsigned long long)e->id);
+    if (rc == 0)
+        rc = be->ops->write(g->file, bytes, e->len, g->file_end, g->err);
+    if (rc < 0)
+        return err_prefix(g->err, rc, "pack %llu", (unsigned long long)e->pack);
+    g->moved[g->nr_moved++] =
+        (struct store_extent){.id = e->id, .pack = g->file->id, .off = g->file_end, .len = e->len};
+    g->file_end += e->len;
+    return 0;
+}
+
+static int gc_rewrite(struct gc *g)
+{
+    struct store_backend *be = g->st->be;
+    int rc = 0;
+
+    for (size_t i = 0; i < g->nr_extents && rc == 0; i++) {
+        const struct store_extent *e = &g->extents[i];
+        const struct gc_pack *p = gc_pack_find(g, e->pack);
+
+        if (!p || !p->rewrite || !store_id_map_find(&g->segments, e->id))
+            continue;
+        if (!g->file)
+            rc = gc_open_file(g);
+        if (rc == 0)
+            rc = gc_move(g, e);
+    }
+    if (rc == 0 && g->file)
+        rc = be->ops->sync(g->file, g->err);
+    if (rc == 0 && g->file)
+        rc = be->ops->packs_sync(be, g->err);
+    return rc;
+}
+
+/* ---- sweep ---- */
+
+static int gc_add_dead(struct gc *g, const struct store_digest *d)
+{
+    void *p = gc_grow(g->dead, g->nr_dead, &g->cap_dead, sizeof(g->dead[0]));
+
+    if (!p)
+        return gc_no_memory(g);
+    g->dead = p;
+    g->dead[g->nr_dead++] = *d;
+    return 0;
+}
+
+static int gc_look_page(void *arg, const struct store_digest *d, uint64_t loc)
+{
+    struct gc *g = arg;
+    const uint32_t *mask = store_id_map_find(&g->segments, store_loc_segment(loc));
+
+    return mask && *mask >> store_loc_slot(loc) & 1 ? 0 : gc_add_dead(g, d);
+}
+
+static int gc_look_object(void *arg, const struct store_digest *d, uint64_t segment)
+{
+    struct gc *g = arg;
+
+    (void)segment;
+    return store_digest_map_find(&g->objects, d) ? 0 : gc_add_dead(g, d);
+}
+
+static int gc_sweep_rows(struct gc *g, bool dry)
+{
+    int rc = store_index_each_page(g->ix, gc_look_page, g, g->err);
+
+    g->res->pages_dropped = g->nr_dead;
+    for (size_t i = 0; i < g->nr_dead && rc == 0 && !dry; i++)
+        rc = store_index_del_page(g->ix, &g->dead[i], g->err);
+    g->nr_dead = 0;
+    if (rc == 0)
+        rc = store_index_each_object(g->ix, gc_look_object, g, g->err);
+    g->res->objects_dropped = g->nr_dead;
+    for (size_t i = 0; i < g->nr_dead && rc == 0 && !dry; i++)
+        rc = store_index_del_object(g->ix, &g->dead[i], g->err);
+    return rc;
+}
+
+static int gc_sweep_packs(struct gc *g)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < g->nr_extents && rc == 0; i++)
+        if (!store_id_map_find(&g->segments, g->extents[i].id))
+            rc = store_index_del_extent(g->ix, g->extents[i].id, g->err);
+    if (rc == 0 && g->file)
+        rc = store_index_add_pack(g->ix, g->file->id, g->file_end, g->err);
+    for (size_t i = 0; i < g->nr_moved && rc == 0; i++)
+        rc = store_index_put_extent(g->ix, &g->moved[i], g->err);
+    for (size_t i = 0; i < g->nr_packs && rc == 0; i++)
+        if (g->packs[i].remove || g->packs[i].rewrite)
+            rc = store_index_del_pack(g->ix, g->packs[i].id, g->err);
+    return rc;
+}
+
+static int gc_sweep(struct gc *g)
+{
+    int rc = store_index_begin(g->ix, g->err);
+
+    /*
+     * Written even if there is nothing to forget: a commit of a writer that
+     * failed half-way may lie in the log, naming packs that are about to go, and
+     * a crash would bring it back unless another commit takes its place.
+     */
+    if (rc == 0)
+        rc = store_index_touch(g->ix, g->err);
+    if (rc == 0)
+        rc = gc_sweep_rows(g, false);
+    if (rc == 0)
+        rc = gc_sweep_packs(g);
+    if (rc == 0)
+        rc = store_index_commit(g->ix, g->err);
+    else
+        store_index_rollback(g->ix);
+    return rc;
+}
+
+/* ---- packs that no row names any more ---- */
+
+struct gc_stray {
+    struct gc *g;
+    bool remove;
+    size_t nr, cap;
+    uint64_t *ids;
+};
+
+static int gc_look_file(void *arg, uint64_t id, uint64_t len)
+{
+    struct gc_stray *s = arg;
+    const struct gc_pack *p = gc_pack_find(s->g, id);
+    void *more;
+
+    if ((p && !p->remove && !p->rewrite) || (s->g->file && s->g->file->id == id))
+        return 0;
+    if (!p) {
+        s->g->res->packs_removed++;
+        s->g->res->bytes_freed += len;
+    }
+    more = gc_grow(s->ids, s->nr, &s->cap, sizeof(s->ids[0]));
+    if (!more)
+        return gc_no_memory(s->g);
+    s->ids = more;
+    s->ids[s->nr++] = id;
+    return 0;
+}
+
+static int gc_remove_files(struct gc *g, bool dry)
+{
+    struct gc_stray s = {.g = g};
+    struct store_backend *be = g->st->be;
+    int rc = be->ops->pack_list(be, gc_look_file, &s, g->err);
+
+    for (size_t i = 0; i < s.nr && rc == 0 && !dry; i++)
+        rc = be->ops->pack_remove(be, s.ids[i], g->err);
+    if (rc == 0 && s.nr && !dry)
+        rc = be->ops->packs_sync(be, g->err);
+    free(s.ids);
+    return rc;
+}
+
+/* ---- life cycle ---- */
+
+static int gc_run(struct gc *g, bool dry)
+{
+    int rc = gc_mark(g);
+
+    if (rc == 0)
+        rc = gc_count(g);
+    if (rc == 0 && dry)
+        rc = gc_sweep_rows(g, true);
+    if (rc == 0 && !dry)
+        rc = gc_rewrite(g);
+    if (rc == 0 && !dry)
+        rc = gc_sweep(g);
+    if (rc == 0)
+        rc = gc_remove_files(g, dry);
+    if (rc == 0 && !dry) {
+        store_fetch_forget(g->st->fetch);
+        rc = store_index_trim(g->ix, g->err);
+    }
+    return rc;
+}
+
+static void gc_release(struct gc *g)
+{
+    for (size_t i = 0; i < g->nr_snaps; i++)
+        store_found_release(&g->snaps[i].found);
+    g->st->be->ops->close(g->file);
+    store_digest_map_release(&g->objects);
+    store_id_map_release(&g->segments);
+    free(g->snaps);
+    free(g->packs);
+    free(g->extents);
+    free(g->dead);
+    free(g->moved);
+    store_index_close(g->ix);
+}
+
+int store_gc(struct store *st, unsigned flags, struct store_gc_result *ret, struct err *err)
+{
+    struct store_gc_result res = {0};
+    struct gc g = {.st = st, .res = &res, .err = err};
+    struct store_lock *lock = NULL;
+    int rc = store_write_check(st, err);
+
+    if (rc < 0)
+        return rc;
+    rc = st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, flags & STORE_GC_WAIT,
+                           &lock, err);
+    if (rc == -EAGAIN)
+        return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
+    if (rc < 0)
+        return rc;
+    rc = store_index_open(st->be, 0, &g.ix, err);
+    if (rc == 0)
+        rc = gc_run(&g, flags & STORE_GC_DRY_RUN);
+    gc_release(&g);
+    st->be->ops->unlock(st->be, lock);
+    if (rc == 0)
+        *ret = res;
+    return rc;
+}

@@ -1,0 +1,783 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/store_index.h"
+
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "store/store_pack.h"
+#include "store/store_record.h"
+#include "store/store_schema.h"
+#include "store/store_segment.h"
+
+enum {
+    INDEX_BUSY_MS = 60 * 1000,
+    INDEX_VALUE_MAX = STORE_RECORD_LEN_MAX + 4096, /* bytes of any one SQL value */
+    INDEX_SQL_MAX = 4096,
+    INDEX_KEY_LEN = sizeof(struct store_digest),
+};
+
+enum index_stmt {
+    ST_IDENTITY,
+    ST_PAGE,
+    ST_OBJECT,
+    ST_EXTENTS,
+    ST_SNAPSHOTS,
+    ST_PACKS,
+    ST_ALL_EXTENTS,
+    ST_ALL_PAGES,
+    ST_ALL_OBJECTS,
+    ST_BEGIN,
+    ST_COMMIT,
+    ST_ADD_PACK,
+    ST_LAST_PACK,
+    ST_PUT_EXTENT,
+    ST_ADD_PAGE,
+    ST_ADD_OBJECT,
+    ST_ADD_SNAPSHOT,
+    ST_SET_LABELS,
+    ST_DEL_SNAPSHOT,
+    ST_DEL_PACK,
+    ST_DEL_EXTENT,
+    ST_DEL_PAGE,
+    ST_DEL_OBJECT,
+    ST_MAX,
+};
+
+static const char *const index_sql[ST_MAX] = {
+    [ST_IDENTITY] = "SELECT uuid, last_pack FROM store",
+    [ST_PAGE] = "SELECT loc FROM pages WHERE digest = ?",
+    [ST_OBJECT] = "SELECT segment, hints FROM objects WHERE digest = ?",
+    [ST_EXTENTS] = "SELECT id, pack, off, len FROM segments WHERE id >= ? ORDER BY id LIMIT ?",
+    [ST_SNAPSHOTS] = "SELECT seq, id, name, tags, labels, record FROM snapshots ORDER BY seq",
+    [ST_PACKS] = "SELECT id, len FROM packs ORDER BY id",
+    [ST_ALL_EXTENTS] = "SELECT id, pack, off, len FROM segments ORDER BY id",
+    [ST_ALL_PAGES] = "SELECT digest, loc FROM pages ORDER BY digest",
+    [ST_ALL_OBJECTS] = "SELECT digest, segment FROM objects ORDER BY digest",
+    [ST_BEGIN] = "BEGIN IMMEDIATE",
+    [ST_COMMIT] = "COMMIT",
+    [ST_ADD_PACK] = "INSERT INTO packs(id, len) VALUES(?, ?)",
+    [ST_LAST_PACK] = "UPDATE store SET last_pack = max(last_pack, ?)",
+    [ST_PUT_EXTENT] = "INSERT OR REPLACE INTO segments(id, pack, off, len) VALUES(?, ?, ?, ?)",
+    [ST_ADD_PAGE] = "INSERT OR IGNORE INTO pages(digest, loc) VALUES(?, ?)",
+    [ST_ADD_OBJECT] = "INSERT OR IGNORE INTO objects(digest, segment, hints) VALUES(?, ?, ?)",
+    [ST_ADD_SNAPSHOT] = "INSERT INTO snapshots(id, name, tags, labels, record) "
+                        "VALUES(?, ?, ?, x'', ?)",
+    [ST_SET_LABELS] = "UPDATE snapshots SET name = ?, tags = ?, labels = ? WHERE seq = ?",
+    [ST_DEL_SNAPSHOT] = "DELETE FROM snapshots WHERE seq = ?",
+    [ST_DEL_PACK] = "DELETE FROM packs WHERE id = ?",
+    [ST_DEL_EXTENT] = "DELETE FROM segments WHERE id = ?",
+    [ST_DEL_PAGE] = "DELETE FROM pages WHERE digest = ?",
+    [ST_DEL_OBJECT] = "DELETE FROM objects WHERE digest = ?",
+};
+
+struct store_index {
+    sqlite3 *db;
+    sqlite3_stmt *st[ST_MAX];
+    struct store_hasher *hasher;
+    bool in_tx;
+};
+
+/* ---- statements ---- */
+
+static int index_fail(struct store_index *ix, struct err *err)
+{
+    return err_set(err, store_sqlite_errno(ix->db), "store.db: %s", sqlite3_errmsg(ix->db));
+}
+
+/* A prepared statement, ready to be bound; NULL with @err set. */
+static sqlite3_stmt *index_stmt(struct store_index *ix, enum index_stmt which, struct err *err)
+{
+    if (!ix->st[which] &&
+        sqlite3_prepare_v3(ix->db, index_sql[which], -1, SQLITE_PREPARE_PERSISTENT, &ix->st[which],
+                           NULL) != SQLITE_OK) {
+        (void)index_fail(ix, err);
+        return NULL;
+    }
+    (void)sqlite3_reset(ix->st[which]);
+    return ix->st[which];
+}
+
+/* Run a statement that yields no rows. */
+static int index_run(struct store_index *ix, sqlite3_stmt *st, struct err *err)
+{
+    int rc = 0;
+
+    if (sqlite3_step(st) != SQLITE_DONE)
+        rc = index_fail(ix, err);
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+static int index_errno(struct store_index *ix)
+{
+    return store_sqlite_errno(ix->db);
+}
+
+/* Fetch the next row: 1; 0 at the end; or an errno.  Resets unless there is one. */
+static int index_step(struct store_index *ix, sqlite3_stmt *st, struct err *err)
+{
+    int rc = sqlite3_step(st);
+
+    if (rc == SQLITE_ROW)
+        return 1;
+    rc = rc == SQLITE_DONE ? 0 : index_fail(ix, err);
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+static void index_bind_key(sqlite3_stmt *st, int i, const struct store_digest *d)
+{
+    (void)sqlite3_bind_blob(st, i, d, INDEX_KEY_LEN, SQLITE_STATIC);
+}
+
+static void index_bind_int(sqlite3_stmt *st, int i, uint64_t v)
+{
+    (void)sqlite3_bind_int64(st, i, (int64_t)v);
+}
+
+static int index_col_int(sqlite3_stmt *st, int i, uint64_t max, uint64_t *ret, struct err *err)
+{
+    int64_t v = sqlite3_column_int64(st, i);
+
+    if (sqlite3_column_type(st, i) != SQLITE_INTEGER || v < 0 || (uint64_t)v > max)
+        return err_set(err, -EBADMSG, "store.db: %s: impossible value", sqlite3_column_name(st, i));
+    *ret = (uint64_t)v;
+    return 0;
+}
+
+static int index_col_key(sqlite3_stmt *st, int i, struct store_digest *ret, struct err *err)
+{
+    const void *p = sqlite3_column_blob(st, i);
+
+    if (sqlite3_column_type(st, i) != SQLITE_BLOB || !p ||
+        sqlite3_column_bytes(st, i) != INDEX_KEY_LEN)
+        return err_set(err, -EBADMSG, "store.db: %s: not a digest", sqlite3_column_name(st, i));
+    memcpy(ret, p, sizeof(*ret));
+    if (ret->alg != STORE_ALG_SHA256)
+        return err_set(err, -EBADMSG, "store.db: %s: unknown algorithm %u",
+                       sqlite3_column_name(st, i), ret->alg);
+    return 0;
+}
+
+static int index_col_extent(sqlite3_stmt *st, struct store_extent *ret, struct err *err)
+{
+    uint64_t len = 0;
+    int rc = index_col_int(st, 0, STORE_SEGMENT_ID_MAX, &ret->id, err);
+
+    if (rc == 0)
+        rc = index_col_int(st, 1, STORE_PACK_ID_MAX, &ret->pack, err);
+    if (rc == 0)
+        rc = index_col_int(st, 2, INT64_MAX / 2, &ret->off, err);
+    if (rc == 0)
+        rc = index_col_int(st, 3, STORE_SEGMENT_LEN_MAX, &len, err);
+    ret->len = (uint32_t)len;
+    if (rc == 0 && len <= STORE_SEGMENT_HDR_LEN)
+        return err_set(err, -EBADMSG, "store.db: segments.len: impossible value");
+    return rc;
+}
+
+/* ---- life cycle ---- */
+
+static void index_harden(sqlite3 *db)
+{
+    static const struct {
+        int op, on;
+    } settings[] = {
+        {SQLITE_DBCONFIG_DEFENSIVE,      1},
+        {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
+        {SQLITE_DBCONFIG_ENABLE_TRIGGER, 0},
+        {SQLITE_DBCONFIG_ENABLE_VIEW,    0},
+        {SQLITE_DBCONFIG_DQS_DML,        0},
+        {SQLITE_DBCONFIG_DQS_DDL,        0},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+        (void)sqlite3_db_config(db, settings[i].op, settings[i].on, NULL);
+    (void)sqlite3_limit(db, SQLITE_LIMIT_LENGTH, INDEX_VALUE_MAX);
+    (void)sqlite3_limit(db, SQLITE_LIMIT_SQL_LENGTH, INDEX_SQL_MAX);
+    (void)sqlite3_busy_timeout(db, INDEX_BUSY_MS);
+}
+
+/* "file:" URI of a database that nobody can change, for media that are read-only. */
+static char *index_immutable_uri(const char *path)
+{
+    char *uri = malloc(3 * strlen(path) + 32);
+    char *p = uri;
+
+    if (!uri)
+        return NULL;
+    p = stpcpy(p, "file:");
+    for (; *path; path++)
+        p += sprintf(p, strchr("?#%", *path) ? "%%%02X" : "%c", (unsigned char)*path);
+    (void)stpcpy(p, "?immutable=1");
+    return uri;
+}
+
+static int index_connect(struct store_index *ix, const struct store_backend *be, struct err *err)
+{
+    static const char pragmas[] = "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;"
+                                  "PRAGMA synchronous = FULL; PRAGMA cache_size = -4096;"
+                                  "PRAGMA temp_store = MEMORY";
+    auto_free char *uri = be->readonly ? index_immutable_uri(be->index_path) : NULL;
+    int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;
+
+    if (be->readonly && !uri)
+        return err_set(err, -ENOMEM, "out of memory");
+    flags |= uri ? SQLITE_OPEN_READONLY | SQLITE_OPEN_URI : SQLITE_OPEN_READWRITE;
+    if (sqlite3_open_v2(uri ? uri : be->index_path, &ix->db, flags, NULL) != SQLITE_OK) {
+        if (!ix->db)
+            return err_set(err, -ENOMEM, "out of memory");
+        return index_fail(ix, err);
+    }
+    index_harden(ix->db);
+    if (sqlite3_exec(ix->db, pragmas, NULL, NULL, NULL) != SQLITE_OK)
+        return index_fail(ix, err);
+    return 0;
+}
+
+int store_index_open(const struct store_backend *be, unsigned flags, struct store_index **ret_ix,
+                     struct err *err)
+{
+    struct store_index *ix = calloc(1, sizeof(*ix));
+    uint8_t uuid[STORE_UUID_LEN];
+    int rc;
+
+    if (!ix)
+        return err_set(err, -ENOMEM, "out of memory");
+    rc = store_hasher_new(&ix->hasher, err);
+    if (rc == 0)
+        rc = index_connect(ix, be, err);
+    if (rc == 0) {
+        struct err first = {0};
+
+        rc = store_schema_check(ix->db, &first);
+        if (rc == -ENOENT && (flags & STORE_INDEX_CREATE)) {
+            rc = getrandom(uuid, sizeof(uuid), 0) == sizeof(uuid) ? 0 : -EIO;
+            if (rc == 0)
+                rc = store_schema_create(ix->db, uuid, err);
+            if (rc == 0)
+                rc = store_schema_check(ix->db, err);
+        } else if (rc < 0) {
+            rc = err_set(err, rc, "%s", first.msg);
+        }
+    }
+    if (rc < 0) {
+        store_index_close(ix);
+        return rc;
+    }
+    *ret_ix = ix;
+    return 0;
+}
+
+void store_index_close(struct store_index *ix)
+{
+    if (!ix)
+        return;
+    store_index_rollback(ix);
+    for (unsigned i = 0; i < ST_MAX; i++)
+        (void)sqlite3_finalize(ix->st[i]);
+    (void)sqlite3_close(ix->db);
+    store_hasher_free(ix->hasher);
+    free(ix);
+}
+
+/* ---- questions ---- */
+
+int store_index_identity(struct store_index *ix, uint8_t *ret_uuid, uint64_t *ret_last_pack,
+                         struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_IDENTITY, err);
+    int rc = st ? index_step(ix, st, err) : index_errno(ix);
+
+    if (rc < 0)
+        return rc;
+    if (rc == 0)
+        return err_set(err, -EBADMSG, "store.db: store: has no row");
+    rc = index_col_int(st, 1, STORE_PACK_ID_MAX, ret_last_pack, err);
+    if (sqlite3_column_type(st, 0) != SQLITE_BLOB || sqlite3_column_bytes(st, 0) != STORE_UUID_LEN)
+        rc = err_set(err, -EBADMSG, "store.db: uuid: not 16 bytes");
+    else
+        memcpy(ret_uuid, sqlite3_column_blob(st, 0), STORE_UUID_LEN);
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+int store_index_page(struct store_index *ix, const struct store_digest *d, uint64_t *ret_loc,
+                     struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_PAGE, err);
+    int rc;
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, d);
+    rc = index_step(ix, st, err);
+    if (rc <= 0)
+        return rc;
+    rc = index_col_int(st, 0, INT64_MAX, ret_loc, err);
+    (void)sqlite3_reset(st);
+    return rc < 0 ? rc : 1;
+}
+
+int store_index_object(struct store_index *ix, const struct store_digest *d, uint64_t *ret_segment,
+                       uint8_t *hints, size_t *hints_len, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_OBJECT, err);
+    int rc;
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, d);
+    rc = index_step(ix, st, err);
+    if (rc <= 0)
+        return rc;
+    rc = index_col_int(st, 0, STORE_SEGMENT_ID_MAX, ret_segment, err);
+    if (rc == 0 && hints) {
+        int n = sqlite3_column_bytes(st, 1);
+
+        /* Hints that cannot be right are no hints. */
+        if (sqlite3_column_type(st, 1) != SQLITE_BLOB || n > STORE_HINTS_LEN_MAX)
+            n = 0;
+        if (n)
+            memcpy(hints, sqlite3_column_blob(st, 1), (size_t)n);
+        *hints_len = (size_t)n;
+    }
+    (void)sqlite3_reset(st);
+    return rc < 0 ? rc : 1;
+}
+
+int store_index_extents(struct store_index *ix, uint64_t id, struct store_extent *ret, unsigned cap,
+                        struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_EXTENTS, err);
+    unsigned n = 0;
+    int rc;
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_int(st, 1, id);
+    index_bind_int(st, 2, cap);
+    while ((rc = index_step(ix, st, err)) > 0) {
+        rc = n < cap ? index_col_extent(st, &ret[n], err) : -EBADMSG;
+        if (rc < 0)
+            break;
+        n++;
+    }
+    (void)sqlite3_reset(st);
+    return rc < 0 ? rc : (int)n;
+}
+
+static int index_scalar(struct store_index *ix, const char *sql, uint64_t *ret, struct err *err)
+{
+    sqlite3_stmt *st = NULL;
+    int rc;
+
+    if (sqlite3_prepare_v2(ix->db, sql, -1, &st, NULL) != SQLITE_OK)
+        return index_fail(ix, err);
+    rc = index_step(ix, st, err);
+    if (rc > 0)
+        rc = index_col_int(st, 0, INT64_MAX, ret, err);
+    (void)sqlite3_finalize(st);
+    return rc;
+}
+
+static const char *const index_tables[] = {
+    [STORE_TABLE_PACKS] = "packs",         [STORE_TABLE_SEGMENTS] = "segments",
+    [STORE_TABLE_PAGES] = "pages",         [STORE_TABLE_OBJECTS] = "objects",
+    [STORE_TABLE_SNAPSHOTS] = "snapshots",
+};
+
+int store_index_count(struct store_index *ix, enum store_table table, uint64_t *ret_nr,
+                      struct err *err)
+{
+    char sql[64];
+
+    (void)snprintf(sql, sizeof(sql), "SELECT count(*) FROM %s", index_tables[table]);
+    return index_scalar(ix, sql, ret_nr, err);
+}
+
+int store_index_has_rows(struct store_index *ix, enum store_table table, struct err *err)
+{
+    uint64_t v = 0;
+    char sql[64];
+    int rc;
+
+    (void)snprintf(sql, sizeof(sql), "SELECT EXISTS(SELECT 1 FROM %s)", index_tables[table]);
+    rc = index_scalar(ix, sql, &v, err);
+    return rc < 0 ? rc : v != 0;
+}
+
+int store_index_bytes(struct store_index *ix, uint64_t *ret_len, struct err *err)
+{
+    uint64_t pages = 0, size = 0;
+    int rc = index_scalar(ix, "PRAGMA page_count", &pages, err);
+
+    if (rc == 0)
+        rc = index_scalar(ix, "PRAGMA page_size", &size, err);
+    *ret_len = pages * size;
+    return rc;
+}
+
+/* ---- walks ---- */
+
+static int index_col_labels(sqlite3_stmt *st, struct store_snap_row *row, struct err *err)
+{
+    int name = sqlite3_column_type(st, 2);
+
+    row->name = (const char *)sqlite3_column_text(st, 2);
+    row->tags = (const char *)sqlite3_column_text(st, 3);
+    if ((name != SQLITE_TEXT && name != SQLITE_NULL) || !row->tags ||
+        (row->name && strlen(row->name) != (size_t)sqlite3_column_bytes(st, 2)) ||
+        strlen(row->tags) != (size_t)sqlite3_column_bytes(st, 3))
+        return err_set(err, -EBADMSG, "store.db: snapshots.name: not a text");
+    return index_col_key(st, 4, &row->labels, err);
+}
+
+static int index_col_snapshot(sqlite3_stmt *st, struct store_snap_row *row, struct err *err)
+{
+    int rc = index_col_int(st, 0, INT64_MAX, &row->seq, err);
+
+    if (rc == 0)
+        rc = index_col_key(st, 1, &row->id, err);
+    if (rc == 0)
+        rc = index_col_labels(st, row, err);
+    if (rc < 0)
+        return rc;
+    row->record = sqlite3_column_blob(st, 5);
+    row->record_len = (size_t)sqlite3_column_bytes(st, 5);
+    if (sqlite3_column_type(st, 5) != SQLITE_BLOB || !row->record)
+        return err_set(err, -EBADMSG, "store.db: snapshots.record: not a record");
+    return 0;
+}
+
+int store_index_each_snapshot(struct store_index *ix, store_snap_row_fn *fn, void *arg,
+                              struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_SNAPSHOTS, err);
+    int rc = st ? 0 : index_errno(ix);
+
+    while (rc >= 0 && (rc = index_step(ix, st, err)) > 0) {
+        struct store_snap_row row;
+
+        rc = index_col_snapshot(st, &row, err);
+        if (rc == 0)
+            rc = fn(arg, &row);
+    }
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+int store_index_each_pack(struct store_index *ix, store_pack_row_fn *fn, void *arg, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_PACKS, err);
+    int rc = st ? 0 : index_errno(ix);
+
+    while (rc >= 0 && (rc = index_step(ix, st, err)) > 0) {
+        uint64_t id = 0, len = 0;
+
+        rc = index_col_int(st, 0, STORE_PACK_ID_MAX, &id, err);
+        if (rc == 0)
+            rc = index_col_int(st, 1, INT64_MAX / 2, &len, err);
+        if (rc == 0)
+            rc = fn(arg, id, len);
+    }
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+int store_index_each_extent(struct store_index *ix, store_extent_fn *fn, void *arg, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_ALL_EXTENTS, err);
+    int rc = st ? 0 : index_errno(ix);
+
+    while (rc >= 0 && (rc = index_step(ix, st, err)) > 0) {
+        struct store_extent e = {0};
+
+        rc = index_col_extent(st, &e, err);
+        if (rc == 0)
+            rc = fn(arg, &e);
+    }
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+static int index_each_key(struct store_index *ix, enum index_stmt which, uint64_t max,
+                          int (*fn)(void *arg, const struct store_digest *d, uint64_t v), void *arg,
+                          struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, which, err);
+    int rc = st ? 0 : index_errno(ix);
+
+    while (rc >= 0 && (rc = index_step(ix, st, err)) > 0) {
+        struct store_digest d;
+        uint64_t v = 0;
+
+        rc = index_col_key(st, 0, &d, err);
+        if (rc == 0)
+            rc = index_col_int(st, 1, max, &v, err);
+        if (rc == 0)
+            rc = fn(arg, &d, v);
+    }
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+int store_index_each_page(struct store_index *ix, store_page_row_fn *fn, void *arg, struct err *err)
+{
+    return index_each_key(ix, ST_ALL_PAGES, INT64_MAX, fn, arg, err);
+}
+
+int store_index_each_object(struct store_index *ix, store_object_row_fn *fn, void *arg,
+                            struct err *err)
+{
+    return index_each_key(ix, ST_ALL_OBJECTS, STORE_SEGMENT_ID_MAX, fn, arg, err);
+}
+
+/* ---- changes ---- */
+
+int store_index_begin(struct store_index *ix, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_BEGIN, err);
+    int rc = st ? index_run(ix, st, err) : index_errno(ix);
+
+    ix->in_tx = rc == 0;
+    return rc;
+}
+
+int store_index_begin_read(struct store_index *ix, struct err *err)
+{
+    uint64_t unused = 0;
+
+    if (sqlite3_exec(ix->db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
+        return index_fail(ix, err);
+    ix->in_tx = true;
+    /* The state is chosen by the first statement that reads. */
+    return index_scalar(ix, "SELECT count(*) FROM store", &unused, err);
+}
+
+int store_index_commit(struct store_index *ix, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_COMMIT, err);
+    int rc = st ? index_run(ix, st, err) : index_errno(ix);
+
+    if (rc < 0)
+        store_index_rollback(ix);
+    ix->in_tx = false;
+    return rc;
+}
+
+void store_index_rollback(struct store_index *ix)
+{
+    if (ix->in_tx)
+        (void)sqlite3_exec(ix->db, "ROLLBACK", NULL, NULL, NULL);
+    ix->in_tx = false;
+}
+
+static int index_set_last_pack(struct store_index *ix, uint64_t id, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_LAST_PACK, err);
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_int(st, 1, id);
+    return index_run(ix, st, err);
+}
+
+int store_index_add_pack(struct store_index *ix, uint64_t id, uint64_t len, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_ADD_PACK, err);
+    int rc;
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_int(st, 1, id);
+    index_bind_int(st, 2, len);
+    rc = index_run(ix, st, err);
+    return rc < 0 ? rc : index_set_last_pack(ix, id, err);
+}
+
+int store_index_touch(struct store_index *ix, struct err *err)
+{
+    return index_set_last_pack(ix, 0, err);
+}
+
+int store_index_put_extent(struct store_index *ix, const struct store_extent *e, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_PUT_EXTENT, err);
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_int(st, 1, e->id);
+    index_bind_int(st, 2, e->pack);
+    index_bind_int(st, 3, e->off);
+    index_bind_int(st, 4, e->len);
+    return index_run(ix, st, err);
+}
+
+int store_index_add_page(struct store_index *ix, const struct store_digest *d, uint64_t loc,
+                         struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_ADD_PAGE, err);
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, d);
+    index_bind_int(st, 2, loc);
+    return index_run(ix, st, err);
+}
+
+int store_index_add_object(struct store_index *ix, const struct store_digest *d, uint64_t segment,
+                           const uint8_t *hints, size_t hints_len, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_ADD_OBJECT, err);
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, d);
+    index_bind_int(st, 2, segment);
+    (void)sqlite3_bind_blob(st, 3, hints_len ? (const void *)hints : "", (int)hints_len,
+                            SQLITE_STATIC);
+    return index_run(ix, st, err);
+}
+
+static void index_bind_text(sqlite3_stmt *st, int i, const char *s)
+{
+    (void)sqlite3_bind_text(st, i, s, -1, SQLITE_STATIC); /* NULL binds NULL */
+}
+
+int store_index_labels_digest(struct store_index *ix, const struct store_snap_row *row,
+                              struct store_digest *ret, struct err *err)
+{
+    const char *name = row->name ? row->name : "";
+    size_t name_len = strlen(name), tags_len = strlen(row->tags);
+    size_t len = 8 + sizeof(row->id) + 4 + name_len + 4 + tags_len;
+    auto_free uint8_t *bytes = malloc(len);
+    struct wr w = {.p = bytes, .left = len};
+
+    if (!bytes)
+        return err_set(err, -ENOMEM, "out of memory");
+    wr_le64(&w, row->seq);
+    wr_bytes(&w, &row->id, sizeof(row->id));
+    wr_le32(&w, (uint32_t)name_len);
+    wr_bytes(&w, name, name_len);
+    wr_le32(&w, (uint32_t)tags_len);
+    wr_bytes(&w, row->tags, tags_len);
+    if (store_hash(ix->hasher, bytes, len, ret) < 0)
+        return err_set(err, -EIO, "SHA-256 failed");
+    return 0;
+}
+
+int store_index_set_labels(struct store_index *ix, const struct store_snap_row *row,
+                           struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_SET_LABELS, err);
+    struct store_digest labels;
+    int rc;
+
+    if (!st)
+        return index_errno(ix);
+    rc = store_index_labels_digest(ix, row, &labels, err);
+    if (rc < 0)
+        return rc;
+    index_bind_text(st, 1, row->name);
+    index_bind_text(st, 2, row->tags);
+    index_bind_key(st, 3, &labels);
+    index_bind_int(st, 4, row->seq);
+    return index_run(ix, st, err);
+}
+
+int store_index_add_snapshot(struct store_index *ix, const struct store_snap_row *row,
+                             struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_ADD_SNAPSHOT, err);
+    struct store_snap_row again = *row;
+    int rc;
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, &row->id);
+    index_bind_text(st, 2, row->name);
+    index_bind_text(st, 3, row->tags);
+    (void)sqlite3_bind_blob(st, 4, row->record, (int)row->record_len, SQLITE_STATIC);
+    rc = index_run(ix, st, err);
+    if (rc < 0)
+        return rc;
+    again.seq = (uint64_t)sqlite3_last_insert_rowid(ix->db);
+    return store_index_set_labels(ix, &again, err);
+}
+
+static int index_del_int(struct store_index *ix, enum index_stmt which, uint64_t id,
+                         struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, which, err);
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_int(st, 1, id);
+    return index_run(ix, st, err);
+}
+
+static int index_del_key(struct store_index *ix, enum index_stmt which,
+                         const struct store_digest *d, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, which, err);
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, d);
+    return index_run(ix, st, err);
+}
+
+int store_index_del_snapshot(struct store_index *ix, uint64_t seq, struct err *err)
+{
+    return index_del_int(ix, ST_DEL_SNAPSHOT, seq, err);
+}
+
+int store_index_del_pack(struct store_index *ix, uint64_t id, struct err *err)
+{
+    return index_del_int(ix, ST_DEL_PACK, id, err);
+}
+
+int store_index_del_extent(struct store_index *ix, uint64_t id, struct err *err)
+{
+    return index_del_int(ix, ST_DEL_EXTENT, id, err);
+}
+
+int store_index_del_page(struct store_index *ix, const struct store_digest *d, struct err *err)
+{
+    return index_del_key(ix, ST_DEL_PAGE, d, err);
+}
+
+int store_index_del_object(struct store_index *ix, const struct store_digest *d, struct err *err)
+{
+    return index_del_key(ix, ST_DEL_OBJECT, d, err);
+}
+
+int store_index_trim(struct store_index *ix, struct err *err)
+{
+    if (sqlite3_exec(ix->db, "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)", NULL,
+                     NULL, NULL) != SQLITE_OK)
+        return index_fail(ix, err);
+    return 0;
+}
+
+int store_index_check(struct store_index *ix, store_index_problem_fn *fn, void *arg,
+                      struct err *err)
+{
+    sqlite3_stmt *st = NULL;
+    int rc;
+
+    if (sqlite3_prepare_v2(ix->db, "PRAGMA integrity_check(100)", -1, &st, NULL) != SQLITE_OK)
+        return index_fail(ix, err);
+    while ((rc = index_step(ix, st, err)) > 0) {
+        const char *text = (const char *)sqlite3_column_text(st, 0);
+
+        if (!text || strcmp(text, "ok") != 0)
+            fn(arg, text ? text : "damaged");
+    }
+    (void)sqlite3_finalize(st);
+    return rc;
+}

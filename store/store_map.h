@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two growing hash tables for walks over the whole store: digests to a small
+ * value, and segment ids to a value.
+ */
+#ifndef STORE_STORE_MAP_H
+#define STORE_STORE_MAP_H
+
+#include "store/store_digest.h"
+
+struct store_digest_entry {
+    struct store_digest d; /* alg 0: free */
+    uint8_t value;
+};
+
+/* Zeroed: empty. */
+struct store_digest_map {
+    size_t nr, cap;
+    struct store_digest_entry *e;
+};
+
+struct store_id_entry {
+    uint64_t id;
+    uint32_t value;
+    bool used;
+};
+
+/* Zeroed: empty. */
+struct store_id_map {
+    size_t nr, cap;
+    struct store_id_entry *e;
+};
+
+/**
+ * store_digest_map_find() - the value of a digest.
+ *
+ * Return: borrowed until the next put; NULL if it is not there.
+ * Threads: one at a time.
+ */
+uint8_t *store_digest_map_find(const struct store_digest_map *m, const struct store_digest *d);
+
+/**
+ * store_digest_map_put() - set the value of a digest.
+ *
+ * Return: 0; -ENOMEM.
+ * Threads: one at a time.
+ */
+CHECKED int store_digest_map_put(struct store_digest_map *m, const struct store_digest *d,
+                                 uint8_t value);
+
+/**
+ * store_digest_map_release() - free what is inside.
+ *
+ * Threads: one at a time.
+ */
+void store_digest_map_release(struct store_digest_map *m);
+
+/**
+ * store_id_map_find() - the value of an id.
+ *
+ * Return: borrowed until the next put; NULL if it is not there.
+ * Threads: one at a time.
+ */
+uint32_t *store_id_map_find(const struct store_id_map *m, uint64_t id);
+
+/**
+ * store_id_map_or() - set bits in the value of an id, which begins as 0.
+ *
+ * Return: 0; -ENOMEM.
+ * Threads: one at a time.
+ */
+CHECKED int store_id_map_or(struct store_id_map *m, uint64_t id, uint32_t bits);
+
+/**
+ * store_id_map_release() - free what is inside.
+ *
+ * Threads: one at a time.
+ */
+void store_id_map_release(struct store_id_map *m);
+
+#endif

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From pages to segments: chunks of copied pages go through a queue to benches,
+ * where a thread hashes them, sorts out what is known, and fills a segment with
+ * the rest.  The place of a page is known as soon as it enters a segment, before
+ * that is compressed, so duplicates met meanwhile can refer to it.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "store/store_writer_internal.h"
+
+enum {
+    PIPE_CHUNKS_EXTRA = 8,
+    PIPE_EXTENTS_MIN = 1024,
+    PIPE_WRITE_BEHIND_SHIFT = 23, /* start writing back every 8 MiB */
+};
+
+/* ---- failure ---- */
+
+int writer_fail(struct store_writer *w, int rc, const struct err *err)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    if (!w->failure.code) {
+        w->failure = *err;
+        w->failure.code = rc;
+    }
+    atomic_store(&w->failed, true);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    return rc;
+}
+
+int writer_check(struct store_writer *w, struct err *err)
+{
+    int rc = 0;
+
+    if (atomic_load(&w->cancelled))
+        return err_set(err, -ECANCELED, "the snapshot was cancelled");
+    if (!atomic_load(&w->failed))
+        return 0;
+    (void)pthread_mutex_lock(&w->queue_lock);
+    rc = err_set(err, w->failure.code, "%s", w->failure.msg);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    return rc;
+}
+
+/* ---- packs ---- */
+
+/* A pack of its own for this writer. */
+static int pack_new(struct store_writer *w, struct store_codec_ctx *codec, struct writer_pack **ret,
+                    struct err *err)
+{
+    struct writer_pack *p = calloc(1, sizeof(*p));
+    uint8_t uuid[STORE_UUID_LEN];
+    uint64_t last = 0;
+    int rc;
+
+    if (!p)
+        return err_set(err, -ENOMEM, "out of memory");
+    (void)pthread_mutex_lock(&w->ix_lock);
+    rc = store_index_identity(w->ix, uuid, &last, err);
+    (void)pthread_mutex_unlock(&w->ix_lock);
+    if (rc == 0)
+        rc = store_pack_create(w->st->be, store_codec_hasher(codec), last + 1, uuid, &p->file, err);
+    if (rc < 0) {
+        free(p);
+        return rc;
+    }
+    p->id = p->file->id;
+    p->end = STORE_PACK_HDR_LEN;
+    *ret = p;
+    return 0;
+}
+
+/* The pack that new segments go to, and a segment id in it. */
+static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct err *err)
+{
+    struct writer_pack *p = NULL;
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&w->pack_lock);
+    if (w->nr_packs)
+        p = w->packs[w->nr_packs - 1];
+    if (!p || p->end >= WRITER_PACK_TARGET || p->nr_ids >> STORE_SEQ_BITS) {
+        if (w->nr_packs == WRITER_PACKS_MAX)
+            rc = err_set(err, -E2BIG, "a snapshot over %u packs", WRITER_PACKS_MAX);
+        if (rc == 0)
+            rc = pack_new(w, b->codec, &p, err);
+        if (rc == 0) {
+            w->packs[w->nr_packs++] = p;
+            atomic_fetch_add(&w->stored, p->end);
+        }
+    }
+    if (rc == 0) {
+        b->pack = p;
+        b->segment = store_segment_id_make(p->id, p->nr_ids++);
+    }
+    (void)pthread_mutex_unlock(&w->pack_lock);
+    return rc;
+}
+
+/* Hand out space in a pack and note who lies there. */
+static int pack_take_space(struct store_writer *w, const struct writer_bench *b, uint32_t len,
+                           uint64_t *ret_off, struct err *err)
+{
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&w->pack_lock);
+    if (w->nr_extents == w->cap_extents) {
+        size_t cap = w->cap_extents ? 2 * w->cap_extents : PIPE_EXTENTS_MIN;
+        struct store_extent *more = reallocarray(w->extents, cap, sizeof(*more));
+
+        if (more) {
+            w->extents = more;
+            w->cap_extents = cap;
+        } else {
+            rc = err_set(err, -ENOMEM, "out of memory");
+        }
+    }
+    if (rc == 0) {
+        *ret_off = b->pack->end;
+        b->pack->end += len;
+        w->extents[w->nr_extents++] = (struct store_extent){
+            .id = b->segment, .pack = b->pack->id, .off = *ret_off, .len = len};
+    }
+    (void)pthread_mutex_unlock(&w->pack_lock);
+    return rc;
+}
+
+/* ---- segments ---- */
+
+/* Compress the open segment of a bench and append it to its pack. */
+static int bench_flush(struct store_writer *w, struct writer_bench *b, enum store_segment_kind kind,
+                       uint32_t raw_len, struct err *err)
+{
+    const struct store_backend_ops *ops = w->st->be->ops;
+    struct store_segment seg = {
+        .id = b->segment, .kind = kind, .raw_len = raw_len, .nr_items = b->nr};
+    struct store_file *file = b->pack->file;
+    uint64_t off = 0;
+    int n, rc;
+
+    n = store_segment_pack(b->codec, &seg, b->raw, b->digests, b->out, err);
+    rc = n < 0 ? n : pack_take_space(w, b, (uint32_t)n, &off, err);
+    b->pack = NULL;
+    b->nr = 0;
+    if (rc < 0)
+        return rc;
+    rc = ops->write(file, b->out, (size_t)n, off, err);
+    if (rc < 0)
+        return rc;
+    atomic_fetch_add(&w->stored, (uint64_t)n);
+    if (ops->write_behind &&
+        (off + (uint64_t)n) >> PIPE_WRITE_BEHIND_SHIFT != off >> PIPE_WRITE_BEHIND_SHIFT)
+        ops->write_behind(file, off >> PIPE_WRITE_BEHIND_SHIFT << PIPE_WRITE_BEHIND_SHIFT,
+                          (uint64_t)1 << PIPE_WRITE_BEHIND_SHIFT);
+    return 0;
+}
+
+static int bench_flush_pages(struct store_writer *w, struct writer_bench *b, struct err *err)
+{
+    if (!b->pack || !b->nr)
+        return 0;
+    return bench_flush(w, b, STORE_KIND_PAGES, (uint32_t)(b->nr * PAGE_SIZE_4K), err);
+}
+
+/* Put a page that nobody has into the open segment, unless another thread is faster. */
+static int bench_add_page(struct store_writer *w, struct writer_bench *b, const uint8_t *page,
+                          const struct store_digest *d, uint64_t *ret_loc, struct err *err)
+{
+    uint64_t mine;
+    int rc = 0;
+
+    if (!b->pack)
+        rc = pack_take_id(w, b, err);
+    if (rc < 0)
+        return rc;
+    mine = store_loc_make(b->segment, b->nr);
+    *ret_loc = store_seen_claim(w->seen, d, mine);
+    if (*ret_loc != mine) {
+        atomic_fetch_add(&w->known, 1);
+        return 0;
+    }
+    atomic_fetch_add(&w->fresh, 1);
+    memcpy(b->raw + b->nr * PAGE_SIZE_4K, page, PAGE_SIZE_4K);
+    b->digests[b->nr++] = *d;
+    return b->nr == STORE_SEGMENT_SLOTS ? bench_flush_pages(w, b, err) : 0;
+}
+
+int writer_put_object(struct store_writer *w, enum store_segment_kind kind, const uint8_t *raw,
+                      size_t len, struct store_digest *ret_digest, uint64_t *ret_segment,
+                      struct err *err)
+{
+    struct writer_bench *b = w->benches[0];
+    uint64_t there;
+    int rc = store_hash(store_codec_hasher(b->codec), raw, len, ret_digest);
+
+    if (rc < 0)
+        return err_set(err, rc, "SHA-256 failed");
+    rc = store_index_object(w->ix, ret_digest, &there, NULL, NULL, err);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    if (store_seen_find(w->objects, ret_digest, &there))
+        return 0;
+    rc = pack_take_id(w, b, err);
+    if (rc < 0)
+        return rc;
+    *ret_segment = b->segment;
+    (void)store_seen_claim(w->objects, ret_digest, b->segment);
+    memcpy(b->raw, raw, len);
+    b->digests[0] = *ret_digest;
+    b->nr = 1;
+    rc = bench_flush(w, b, kind, (uint32_t)len, err);
+    return rc < 0 ? rc : 1;
+}
+
+/* ---- chunks ---- */
+
+/* Look up in the index what this writer has not stored itself; 0 stays unknown. */
+static int chunk_search(struct store_writer *w, unsigned nr, const struct store_digest *d,
+                        const bool *needed, uint64_t *loc, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < nr; i++)
+        if (needed[i])
+            (void)store_seen_find(w->seen, &d[i], &loc[i]);
+    if (!w->ix_has_pages)
+        return 0;
+    (void)pthread_mutex_lock(&w->ix_lock);
+    for (unsigned i = 0; i < nr && rc >= 0; i++)
+        if (needed[i] && !loc[i])
+            rc = store_index_page(w->ix, &d[i], &loc[i], err);
+    (void)pthread_mutex_unlock(&w->ix_lock);
+    return rc < 0 ? rc : 0;
+}
+
+static int chunk_place(struct store_writer *w, struct writer_bench *b, const struct writer_chunk *c,
+                       const struct store_digest *d, const bool *needed, struct err *err)
+{
+    uint64_t loc[WRITER_CHUNK_PAGES] = {0};
+    int rc = chunk_search(w, c->nr, d, needed, loc, err);
+
+    for (unsigned i = 0; i < c->nr && rc >= 0; i++) {
+        if (!needed[i])
+            continue;
+        if (loc[i])
+            atomic_fetch_add(&w->known, 1);
+        else
+            rc = bench_add_page(w, b, c->data + i * PAGE_SIZE_4K, &d[i], &loc[i], err);
+        if (rc >= 0)
+            writer_leaf_apply(w, c, i, &d[i], loc[i]);
+    }
+    return rc;
+}
+
+static int chunk_process(struct store_writer *w, struct writer_bench *b,
+                         const struct writer_chunk *c, struct err *err)
+{
+    struct store_digest d[WRITER_CHUNK_PAGES];
+    bool needed[WRITER_CHUNK_PAGES] = {false};
+    bool any = false;
+
+    for (unsigned i = 0; i < c->nr; i++) {
+        int rc = store_hash(store_codec_hasher(b->codec), c->data + i * PAGE_SIZE_4K, PAGE_SIZE_4K,
+                            &d[i]);
+
+        if (rc < 0)
+            return err_set(err, rc, "SHA-256 failed");
+        rc = writer_leaf_offer(w, c, i, &d[i], err);
+        if (rc < 0)
+            return rc;
+        needed[i] = rc == PAGE_STORE;
+        any = any || needed[i];
+    }
+    return any ? chunk_place(w, b, c, d, needed, err) : 0;
+}
+
+/* ---- queue ---- */
+
+static struct writer_chunk *queue_pop_locked(struct store_writer *w)
+{
+    struct writer_chunk *c = w->head;
+
+    if (!c)
+        return NULL;
+    w->head = c->next;
+    if (!w->head)
+        w->tail = &w->head;
+    return c;
+}
+
+static struct writer_bench *bench_take_locked(struct store_writer *w)
+{
+    for (unsigned i = 0; i < w->nr_benches; i++) {
+        if (w->benches[i]->busy)
+            continue;
+        w->benches[i]->busy = true;
+        return w->benches[i];
+    }
+    return NULL;
+}
+
+/* Process one chunk; called and returns with the lock held, which it drops meanwhile. */
+static void queue_work_locked(struct store_writer *w, struct writer_bench *b,
+                              struct writer_chunk *c)
+{
+    struct err err = {0};
+    int rc = 0;
+
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    if (!atomic_load(&w->failed) && !atomic_load(&w->cancelled))
+        rc = chunk_process(w, b, c, &err);
+    if (rc < 0)
+        (void)writer_fail(w, rc, &err);
+    (void)pthread_mutex_lock(&w->queue_lock);
+    c->next = w->free;
+    w->free = c;
+    w->nr_free++;
+    b->busy = false;
+    (void)pthread_cond_broadcast(&w->relief);
+    if (w->head)
+        (void)pthread_cond_signal(&w->work);
+}
+
+/* Take a chunk off the queue and process it here, if there is one and a bench is free. */
+static bool queue_help_locked(struct store_writer *w)
+{
+    struct writer_bench *b = w->head ? bench_take_locked(w) : NULL;
+
+    if (!b)
+        return false;
+    queue_work_locked(w, b, queue_pop_locked(w));
+    return true;
+}
+
+struct writer_chunk *writer_chunk_take(struct store_writer *w)
+{
+    struct writer_chunk *c;
+
+    (void)pthread_mutex_lock(&w->queue_lock);
+    while (!w->free)
+        if (!queue_help_locked(w))
+            (void)pthread_cond_wait(&w->relief, &w->queue_lock);
+    c = w->free;
+    w->free = c->next;
+    w->nr_free--;
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    c->nr = 0;
+    return c;
+}
+
+void writer_chunk_give(struct store_writer *w, struct writer_chunk *c)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    if (c->nr) {
+        c->next = NULL;
+        *w->tail = c;
+        w->tail = &c->next;
+        (void)pthread_cond_signal(&w->work);
+    } else {
+        c->next = w->free;
+        w->free = c;
+        w->nr_free++;
+    }
+    (void)pthread_cond_broadcast(&w->relief);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+}
+
+static void *pipeline_thread(void *arg)
+{
+    struct store_writer *w = arg;
+
+    (void)pthread_mutex_lock(&w->queue_lock);
+    while (!w->stop || w->head)
+        if (!queue_help_locked(w))
+            (void)pthread_cond_wait(&w->work, &w->queue_lock);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    return NULL;
+}
+
+/* ---- life cycle ---- */
+
+static int pipeline_add_chunk(struct store_writer *w)
+{
+    struct writer_chunk *c = malloc(sizeof(*c));
+
+    if (!c)
+        return -ENOMEM;
+    c->nr = 0;
+    c->next = w->free;
+    w->free = c;
+    w->nr_free++;
+    w->nr_chunks++;
+    return 0;
+}
+
+static int pipeline_add_bench(struct store_writer *w, struct err *err)
+{
+    struct writer_bench *b = calloc(1, sizeof(*b));
+
+    if (!b)
+        return err_set(err, -ENOMEM, "out of memory");
+    w->benches[w->nr_benches++] = b;
+    return store_codec_new(&b->codec, err);
+}
+
+int writer_pipeline_start(struct store_writer *w, unsigned threads, struct err *err)
+{
+    int rc = 0;
+
+    w->benches = calloc(threads + 1, sizeof(struct writer_bench *));
+    if (!w->benches)
+        return err_set(err, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < threads + 1 && rc == 0; i++)
+        rc = pipeline_add_bench(w, err);
+    for (unsigned i = 0; i < 2 * threads + PIPE_CHUNKS_EXTRA && rc == 0; i++)
+        if (pipeline_add_chunk(w) < 0)
+            rc = err_set(err, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < threads && rc == 0; i++) {
+        rc = -pthread_create(&w->threads[i], NULL, pipeline_thread, w);
+        if (rc < 0)
+            return err_set(err, rc, "cannot start a thread");
+        w->nr_threads++;
+    }
+    return rc;
+}
+
+static void pipeline_join(struct store_writer *w)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    w->stop = true;
+    (void)pthread_cond_broadcast(&w->work);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    while (w->nr_threads)
+        (void)pthread_join(w->threads[--w->nr_threads], NULL);
+}
+
+int writer_pipeline_stop(struct store_writer *w, struct err *err)
+{
+    int rc;
+
+    (void)pthread_mutex_lock(&w->queue_lock);
+    while (w->head || w->nr_free < w->nr_chunks)
+        if (!queue_help_locked(w))
+            (void)pthread_cond_wait(&w->relief, &w->queue_lock);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    pipeline_join(w);
+    rc = writer_check(w, err);
+    for (unsigned i = 0; i < w->nr_benches && rc == 0; i++)
+        rc = bench_flush_pages(w, w->benches[i], err);
+    return rc;
+}
+
+static void chunks_free(struct writer_chunk *c)
+{
+    while (c) {
+        struct writer_chunk *next = c->next;
+
+        free(c);
+        c = next;
+    }
+}
+
+void writer_pipeline_free(struct store_writer *w)
+{
+    atomic_store(&w->cancelled, true); /* what is queued is dropped, not processed */
+    pipeline_join(w);
+    chunks_free(w->head);
+    chunks_free(w->free);
+    for (unsigned i = 0; i < w->nr_benches; i++) {
+        store_codec_free(w->benches[i]->codec);
+        free(w->benches[i]);
+    }
+    free(w->benches);
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/store_reader.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "store/store_cache.h"
+#include "store/store_reader_internal.h"
+#include "store/store_record.h"
+
+enum {
+    READER_NODES = 48, /* decoded nodes kept: 1 MiB */
+    READER_LEVEL_SHIFT = 48,
+    READER_REGION_SHIFT = 56,
+};
+
+struct store_snapshot {
+    struct store *st; /* borrowed */
+    struct store_found found;
+    struct store_lock *lock;   /* shared, on this snapshot */
+    struct store_cache *nodes; /* of struct store_node, by region, level and place */
+};
+
+/* ---- life cycle ---- */
+
+static int snapshot_lock(struct store_snapshot *snap, struct err *err)
+{
+    struct store_backend *be = snap->st->be;
+    struct store_found again;
+    int rc;
+
+    /* On a medium that nobody can write there is nobody to lock out. */
+    if (be->readonly)
+        return 0;
+    rc = be->ops->lock(be, STORE_LOCK_SNAPSHOTS + snap->found.info.seq, STORE_LOCK_SHARED, true,
+                       &snap->lock, err);
+    if (rc < 0)
+        return rc;
+    /* It may have been removed before the lock was ours. */
+    rc = store_find(snap->st, snap->found.info.id, &again, err);
+    if (rc == 0)
+        store_found_release(&again);
+    return rc;
+}
+
+int store_snapshot_open(struct store *st, const char *ref, struct store_snapshot **ret_snap,
+                        struct err *err)
+{
+    struct store_snapshot *snap = calloc(1, sizeof(*snap));
+    int rc;
+
+    if (!snap)
+        return err_set(err, -ENOMEM, "out of memory");
+    snap->st = st;
+    rc = store_find(st, ref, &snap->found, err);
+    if (rc == 0)
+        rc = snapshot_lock(snap, err);
+    if (rc == 0 && store_cache_new(READER_NODES, sizeof(struct store_node), &snap->nodes) < 0)
+        rc = err_set(err, -ENOMEM, "out of memory");
+    if (rc < 0) {
+        store_snapshot_close(snap);
+        return rc;
+    }
+    *ret_snap = snap;
+    return 0;
+}
+
+void store_snapshot_close(struct store_snapshot *snap)
+{
+    if (!snap)
+        return;
+    store_cache_free(snap->nodes);
+    snap->st->be->ops->unlock(snap->st->be, snap->lock);
+    store_found_release(&snap->found);
+    free(snap);
+}
+
+const struct store_info *store_snapshot_info(const struct store_snapshot *snap)
+{
+    return &snap->found.info;
+}
+
+/* ---- state ---- */
+
+int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_state, size_t *ret_len,
+                         struct err *err)
+{
+    const struct store_record *rec = snap->found.rec;
+    auto_free uint8_t *piece = malloc(STORE_SEGMENT_RAW_MAX);
+    auto_free uint8_t *state = NULL;
+    struct store_codec_ctx *ctx = NULL;
+    struct store_digest got;
+    size_t len = 0;
+    int rc;
+
+    state = calloc(1, rec->state_len + 1);
+    if (!piece || !state)
+        return err_set(err, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < rec->nr_chunks; i++) {
+        rc = store_fetch_object(snap->st->fetch, &rec->chunks[i], STORE_KIND_BLOB, piece, NULL,
+                                NULL, err);
+        if (rc < 0)
+            return err_prefix(err, rc, "device state");
+        if ((size_t)rc > rec->state_len - len)
+            return err_set(err, -EBADMSG, "device state: is longer than recorded");
+        memcpy(state + len, piece, (size_t)rc);
+        len += (size_t)rc;
+    }
+    rc = store_fetch_codec_get(snap->st->fetch, &ctx, err);
+    if (rc < 0)
+        return rc;
+    rc = store_hash(store_codec_hasher(ctx), state, len, &got);
+    store_fetch_codec_put(snap->st->fetch, ctx);
+    if (rc < 0 || len != rec->state_len || !store_digest_equal(&got, &rec->state))
+        return err_set(err, -EBADMSG, "device state: does not match its digest");
+    *ret_len = len;
+    *ret_state = steal_ptr(state);
+    return 0;
+}
+
+/* ---- manifest ---- */
+
+int store_load_node(struct store *st, const struct store_digest *d, uint64_t pages, unsigned level,
+                    uint64_t i, struct store_node *ret_node, struct err *err)
+{
+    auto_free uint8_t *bytes = malloc(STORE_SEGMENT_RAW_MAX + STORE_HINTS_LEN_MAX);
+    uint8_t *hints = bytes + STORE_SEGMENT_RAW_MAX;
+    size_t hints_len = 0;
+    int rc;
+
+    if (!bytes)
+        return err_set(err, -ENOMEM, "out of memory");
+    rc = store_fetch_object(st->fetch, d, STORE_KIND_NODE, bytes, hints, &hints_len, err);
+    if (rc < 0)
+        return rc;
+    rc = store_node_decode(bytes, (size_t)rc, level, store_manifest_node_nr(pages, level, i),
+                           ret_node, err);
+    if (rc == 0 && level == 0)
+        (void)store_hints_decode(hints, hints_len, ret_node);
+    return rc;
+}
+
+struct node_want {
+    struct store_snapshot *snap;
+    const struct store_digest *digest;
+    uint64_t pages;
+    unsigned level;
+    uint64_t i;
+};
+
+static int node_load(void *arg, uint64_t key, void *obj, struct err *err)
+{
+    struct node_want *w = arg;
+
+    (void)key;
+    return store_load_node(w->snap->st, w->digest, w->pages, w->level, w->i, obj, err);
+}
+
+/*
+ * A node, borrowed from the cache until it is put back; NULL if the subtree is
+ * zero.  Walks down from the root, holding one node at a time.
+ */
+static int node_get(struct store_snapshot *snap, unsigned region, unsigned level, uint64_t i,
+                    const struct store_node **ret, struct err *err)
+{
+    const struct store_region *g = &snap->found.rec->regions[region];
+    struct store_digest d = g->root;
+    unsigned at = store_manifest_root_level(g->pages);
+
+    for (;; at--) {
+        unsigned down = (at - level) * STORE_NODE_SHIFT;
+        struct node_want w = {
+            .snap = snap, .digest = &d, .pages = g->pages, .level = at, .i = i >> down};
+        uint64_t key =
+            (uint64_t)region << READER_REGION_SHIFT | (uint64_t)at << READER_LEVEL_SHIFT | w.i;
+        const struct store_node *n;
+        const void *obj = NULL;
+        int rc;
+
+        *ret = NULL;
+        if (store_digest_is_zero(&d))
+            return 0;
+        rc = store_cache_get(snap->nodes, key, node_load, &w, &obj, err);
+        if (rc < 0)
+            return err_prefix(err, rc, "manifest of region %u, level %u, node %llu", region, at,
+                              (unsigned long long)w.i);
+        n = obj;
+        if (at == level) {
+            *ret = n;
+            return 0;
+        }
+        d = n->digest[(i >> (down - STORE_NODE_SHIFT)) & (STORE_NODE_ENTRIES - 1)];
+        store_cache_put(snap->nodes, n);
+    }
+}
+
+int store_snapshot_node(struct store_snapshot *snap, unsigned region, unsigned level, uint64_t i,
+                        struct store_node *ret_node, struct err *err)
+{
+    const struct store_node *n;
+    int rc = node_get(snap, region, level, i, &n, err);
+
+    if (rc < 0 || !n)
+        return rc;
+    *ret_node = *n;
+    store_cache_put(snap->nodes, n);
+    return 1;
+}
+
+/* ---- pages ---- */
+
+/* A thread on its way through pages: it keeps the segment it took the last one from. */
+struct page_cursor {
+    struct store_snapshot *snap;
+    struct store_codec_ctx *ctx;
+    const struct store_unpacked *u; /* NULL: none held */
+};
+
+static void cursor_drop(struct page_cursor *c)
+{
+    if (c->u)
+        store_fetch_put(c->snap->st->fetch, c->u);
+    c->u = NULL;
+}
+
+/* Copy a page out of a segment if it is the right one. */
+static int page_take(struct page_cursor *c, uint64_t loc, const struct store_digest *d,
+                     uint8_t *dst, struct err *err)
+{
+    uint64_t id = store_loc_segment(loc);
+    unsigned slot = store_loc_slot(loc);
+    struct store_digest got;
+    const uint8_t *src;
+
+    if (c->u && c->u->seg.id != id)
+        cursor_drop(c);
+    if (!c->u) {
+        int rc = store_fetch_segment(c->snap->st->fetch, id, &c->u, err);
+
+        if (rc < 0) {
+            c->u = NULL;
+            return rc;
+        }
+    }
+    if (c->u->seg.kind != STORE_KIND_PAGES || slot >= c->u->seg.nr_items)
+        return err_set(err, -EBADMSG, "segment %llu: has no page %u", (unsigned long long)id, slot);
+    src = c->u->raw + slot * PAGE_SIZE_4K;
+    if (store_hash(store_codec_hasher(c->ctx), src, PAGE_SIZE_4K, &got) < 0)
+        return err_set(err, -EIO, "SHA-256 failed");
+    if (!store_digest_equal(&got, d))
+        return err_set(err, -EBADMSG, "segment %llu: page %u does not match its digest",
+                       (unsigned long long)id, slot);
+    memcpy(dst, src, PAGE_SIZE_4K);
+    return 0;
+}
+
+/* A page by what the index says, for when the hint is missing or wrong. */
+static int page_search(struct page_cursor *c, uint64_t tried, const struct store_digest *d,
+                       uint8_t *dst, struct err *err)
+{
+    struct store *st = c->snap->st;
+    uint64_t loc = 0;
+    int rc;
+
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = store_index_page(st->ix, d, &loc, err);
+    (void)pthread_mutex_unlock(&st->ix_lock);
+    if (rc < 0)
+        return rc;
+    if (rc == 0) {
+        char hex[STORE_DIGEST_HEX + 1];
+
+        store_digest_hex(d, hex);
+        return err_set(err, -ESTALE, "content %.16s is not in the store", hex);
+    }
+    if (loc == tried)
+        return -EBADMSG;
+    return page_take(c, loc, d, dst, err);
+}
+
+static int page_read(struct page_cursor *c, const struct store_node *leaf, unsigned i, uint8_t *dst,
+                     struct err *err)
+{
+    const struct store_digest *d = &leaf->digest[i];
+    struct err hinted = {0}, searched = {0};
+    int rc = -ESTALE;
+
+    if (leaf->loc[i])
+        rc = page_take(c, leaf->loc[i], d, dst, &hinted);
+    if (rc >= 0)
+        return 0;
+    rc = page_search(c, leaf->loc[i], d, dst, &searched);
+    if (rc >= 0)
+        return 0;
+    return err_set(err, rc, "%s", searched.msg[0] ? searched.msg : hinted.msg);
+}
+
+/* Read entries [@from, @to) of one leaf; *@ret_at: where it stopped if it failed. */
+struct leaf_part {
+    const struct store_node *leaf; /* NULL: all zero */
+    unsigned from, to;
+    unsigned flags; /* enum store_read_flags */
+};
+
+static int leaf_read(struct page_cursor *c, const struct leaf_part *part, uint8_t *dst,
+                     unsigned *ret_at, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = part->from; i < part->to && rc == 0; i++, dst += PAGE_SIZE_4K) {
+        *ret_at = i;
+        if (part->leaf && !store_digest_is_zero(&part->leaf->digest[i]))
+            rc = page_read(c, part->leaf, i, dst, err);
+        else if (!(part->flags & STORE_READ_SPARSE))
+            memset(dst, 0, PAGE_SIZE_4K);
+    }
+    cursor_drop(c);
+    return rc;
+}
+
+static int snapshot_check_range(const struct store_snapshot *snap, unsigned region, uint64_t first,
+                                uint64_t nr, struct err *err)
+{
+    const struct store_record *rec = snap->found.rec;
+
+    if (region >= rec->nr_regions)
+        return err_set(err, -EINVAL, "region %u: the snapshot has %u", region, rec->nr_regions);
+    if (first > rec->regions[region].pages || nr > rec->regions[region].pages - first)
+        return err_set(err, -EINVAL, "region %u: pages %llu to %llu: it has %llu", region,
+                       (unsigned long long)first, (unsigned long long)(first + nr),
+                       (unsigned long long)rec->regions[region].pages);
+    return 0;
+}
+
+int store_snapshot_read(struct store_snapshot *snap, unsigned region, uint64_t first, uint64_t nr,
+                        void *dst, unsigned flags, struct err *err)
+{
+    struct page_cursor c = {.snap = snap};
+    uint8_t *p = dst;
+    int rc = snapshot_check_range(snap, region, first, nr, err);
+
+    if (rc == 0)
+        rc = store_fetch_codec_get(snap->st->fetch, &c.ctx, err);
+    while (rc == 0 && nr) {
+        const unsigned at = (unsigned)first & (STORE_NODE_ENTRIES - 1);
+        const unsigned room = STORE_NODE_ENTRIES - at;
+        const unsigned n = nr < room ? (unsigned)nr : room;
+        struct leaf_part part = {.from = at, .to = at + n, .flags = flags};
+        unsigned stopped = at;
+
+        rc = node_get(snap, region, 0, first >> STORE_NODE_SHIFT, &part.leaf, err);
+        if (rc < 0)
+            break;
+        rc = leaf_read(&c, &part, p, &stopped, err);
+        if (part.leaf)
+            store_cache_put(snap->nodes, part.leaf);
+        if (rc < 0)
+            (void)err_prefix(err, rc, "region %u, page %llu", region,
+                             (unsigned long long)(first + stopped - at));
+        first += n;
+        p += n * PAGE_SIZE_4K;
+        nr -= n;
+    }
+    store_fetch_codec_put(snap->st->fetch, c.ctx);
+    return rc;
+}
+
+/* The next level-0 place at or behind @page that lies in a subtree which is not zero. */
+static int leaf_skip(struct store_snapshot *snap, unsigned region, uint64_t *page,
+                     const struct store_node **ret, struct err *err)
+{
+    const struct store_region *g = &snap->found.rec->regions[region];
+
+    *ret = NULL;
+    while (*page < g->pages) {
+        int rc = node_get(snap, region, 0, *page >> STORE_NODE_SHIFT, ret, err);
+
+        if (rc < 0 || *ret)
+            return rc;
+        *page = ((*page >> STORE_NODE_SHIFT) + 1) << STORE_NODE_SHIFT;
+    }
+    return 0;
+}
+
+int store_snapshot_next(struct store_snapshot *snap, unsigned region, uint64_t from,
+                        struct store_run *ret_run, struct err *err)
+{
+    struct store_run run = {0};
+    int rc = snapshot_check_range(snap, region, from, 0, err);
+
+    while (rc == 0 && !run.nr) {
+        const struct store_node *leaf;
+        unsigned i;
+
+        rc = leaf_skip(snap, region, &from, &leaf, err);
+        if (rc < 0 || !leaf)
+            break;
+        i = (unsigned)from & (STORE_NODE_ENTRIES - 1);
+        for (; i < leaf->nr && store_digest_is_zero(&leaf->digest[i]); i++)
+            from++;
+        run.first = from;
+        for (; i < leaf->nr && !store_digest_is_zero(&leaf->digest[i]); i++)
+            from++;
+        run.nr = from - run.first;
+        store_cache_put(snap->nodes, leaf);
+    }
+    if (rc == 0)
+        *ret_run = run;
+    return rc;
+}

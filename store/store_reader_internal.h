@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What writer and verifier use of a snapshot beyond its public face.
+ */
+#ifndef STORE_STORE_READER_INTERNAL_H
+#define STORE_STORE_READER_INTERNAL_H
+
+#include "store/store_internal.h"
+#include "store/store_reader.h"
+
+/**
+ * store_snapshot_node() - a node of a region's manifest, copied out.
+ * @i: of the node within its level.
+ *
+ * Return: 1 and *@ret_node; 0 if the whole subtree is zero; -EBADMSG or -ESTALE.
+ * Threads: any.
+ */
+CHECKED int store_snapshot_node(struct store_snapshot *snap, unsigned region, unsigned level,
+                                uint64_t i, struct store_node *ret_node, struct err *err);
+
+/**
+ * store_load_node() - read, verify and decode one node by name.
+ * @d:     its digest.
+ * @pages: of the region.
+ *
+ * Return: 0; -ESTALE or -EBADMSG; or another errno.
+ * Threads: any.
+ */
+CHECKED int store_load_node(struct store *st, const struct store_digest *d, uint64_t pages,
+                            unsigned level, uint64_t i, struct store_node *ret_node,
+                            struct err *err);
+
+#endif

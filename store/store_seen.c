@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/store_seen.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+enum {
+    SEEN_WAYS = 16,
+    SEEN_LOCKS = 64,
+    SEEN_NR_MIN = 1 << 10,
+    SEEN_NR_MAX = 1 << 18, /* 10 MiB */
+};
+
+struct seen_entry {
+    uint64_t loc; /* 0: free */
+    uint8_t b[STORE_DIGEST_LEN];
+};
+
+struct store_seen {
+    pthread_mutex_t locks[SEEN_LOCKS]; /* leaf locks, one per so many sets */
+    uint64_t nr_sets;
+    struct seen_entry *entries;
+    uint8_t *next; /* per set: the way that goes next */
+};
+
+int store_seen_new(uint64_t nr, struct store_seen **ret_s)
+{
+    struct store_seen *s = calloc(1, sizeof(*s));
+    uint64_t size = SEEN_NR_MIN;
+
+    if (!s)
+        return -ENOMEM;
+    while (size < nr && size < SEEN_NR_MAX)
+        size *= 2;
+    for (unsigned i = 0; i < SEEN_LOCKS; i++)
+        (void)pthread_mutex_init(&s->locks[i], NULL);
+    s->nr_sets = size / SEEN_WAYS;
+    s->entries = calloc(size, sizeof(s->entries[0]));
+    s->next = calloc(s->nr_sets, 1);
+    if (!s->entries || !s->next) {
+        store_seen_free(s);
+        return -ENOMEM;
+    }
+    *ret_s = s;
+    return 0;
+}
+
+void store_seen_free(struct store_seen *s)
+{
+    if (!s)
+        return;
+    for (unsigned i = 0; i < SEEN_LOCKS; i++)
+        (void)pthread_mutex_destroy(&s->locks[i]);
+    free(s->entries);
+    free(s->next);
+    free(s);
+}
+
+static uint64_t seen_set(const struct store_seen *s, const struct store_digest *d)
+{
+    uint64_t h;
+
+    memcpy(&h, d->b, sizeof(h)); /* the digest is its own hash */
+    return h & (s->nr_sets - 1);
+}
+
+static uint64_t seen_find_locked(const struct store_seen *s, uint64_t set,
+                                 const struct store_digest *d)
+{
+    const struct seen_entry *e = &s->entries[set * SEEN_WAYS];
+
+    for (unsigned i = 0; i < SEEN_WAYS && e[i].loc; i++)
+        if (memcmp(e[i].b, d->b, STORE_DIGEST_LEN) == 0)
+            return e[i].loc;
+    return 0;
+}
+
+bool store_seen_find(struct store_seen *s, const struct store_digest *d, uint64_t *ret_loc)
+{
+    uint64_t set = seen_set(s, d);
+    uint64_t loc;
+
+    (void)pthread_mutex_lock(&s->locks[set % SEEN_LOCKS]);
+    loc = seen_find_locked(s, set, d);
+    (void)pthread_mutex_unlock(&s->locks[set % SEEN_LOCKS]);
+    *ret_loc = loc;
+    return loc != 0;
+}
+
+uint64_t store_seen_claim(struct store_seen *s, const struct store_digest *d, uint64_t loc)
+{
+    uint64_t set = seen_set(s, d);
+    uint64_t there;
+
+    (void)pthread_mutex_lock(&s->locks[set % SEEN_LOCKS]);
+    there = seen_find_locked(s, set, d);
+    if (!there) {
+        struct seen_entry *e = &s->entries[set * SEEN_WAYS + s->next[set]];
+
+        e->loc = loc;
+        memcpy(e->b, d->b, STORE_DIGEST_LEN);
+        s->next[set] = (uint8_t)((s->next[set] + 1) % SEEN_WAYS);
+    }
+    (void)pthread_mutex_unlock(&s->locks[set % SEEN_LOCKS]);
+    return there ? there : loc;
+}

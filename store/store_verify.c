@@ -1,0 +1,607 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The verifier: from the packs up to the snapshots.
+ *
+ * First every segment that the index names is looked at, and with it which rows
+ * of the index are true.  Then each snapshot's manifests are walked; what hangs
+ * on something that is not true is read the way a restore would, and reported as
+ * lost only if that fails.
+ */
+#include <stdarg.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/store_map.h"
+#include "store/store_reader_internal.h"
+#include "store/store_record.h"
+
+enum {
+    SEG_HEADER_OK = 1U << 16, /* in the value of a segment, above a bit per slot */
+    SEG_OBJECT = 1U << 17,    /* it holds a node or a piece of state */
+};
+
+struct verify_pack {
+    uint64_t id;
+    uint64_t len;
+    bool good;
+};
+
+struct verify {
+    struct store *st;
+    struct store_index *ix; /* its own connection, seeing one state */
+    const struct store_verify_cfg *cfg;
+    struct store_verify_result *res;
+    struct err *err;
+    struct store_codec_ctx *codec;
+
+    size_t nr_packs, cap_packs;
+    struct verify_pack *packs; /* in order of id */
+    size_t nr_extents, cap_extents;
+    struct store_extent *extents;
+    uint64_t bytes_total;
+    struct store_id_map segments;    /* segment: SEG_* and a bit for each item that is true */
+    struct store_digest_map trees;   /* nodes walked: 1 if everything below is true */
+    uint64_t bad_pages, bad_objects; /* rows of the index */
+    struct store_unpacked unpacked;
+    uint8_t bytes[STORE_SEGMENT_LEN_MAX];
+};
+
+/* ---- reporting ---- */
+
+PRINTF(4, 5)
+static void verify_say(struct verify *v, enum store_severity severity, const char *snapshot,
+                       const char *fmt, ...)
+{
+    struct store_problem p = {.severity = severity, .snapshot = snapshot};
+    char text[2 * ERR_MSG_SIZE];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    p.what = text;
+    v->res->problems += severity == STORE_WRONG;
+    if (v->cfg->problem)
+        v->cfg->problem(v->cfg->arg, &p);
+}
+
+static void verify_say_index(void *arg, const char *what)
+{
+    struct verify *v = arg;
+
+    verify_say(v, STORE_WRONG, NULL, "store.db: %s", what);
+}
+
+static int verify_no_memory(struct verify *v)
+{
+    return err_set(v->err, -ENOMEM, "out of memory");
+}
+
+/* ---- packs ---- */
+
+static int verify_take_pack(void *arg, uint64_t id, uint64_t len)
+{
+    struct verify *v = arg;
+
+    if (v->nr_packs == v->cap_packs) {
+        size_t cap = v->cap_packs ? 2 * v->cap_packs : 64;
+        struct verify_pack *more = reallocarray(v->packs, cap, sizeof(*more));
+
+        if (!more)
+            return verify_no_memory(v);
+        v->packs = more;
+        v->cap_packs = cap;
+    }
+    v->packs[v->nr_packs++] = (struct verify_pack){.id = id, .len = len};
+    return 0;
+}
+
+static int verify_pack_compare(const void *a, const void *b)
+{
+    const struct verify_pack *x = a, *y = b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static struct verify_pack *verify_pack_find(const struct verify *v, uint64_t id)
+{
+    const struct verify_pack key = {.id = id};
+
+    if (!v->nr_packs)
+        return NULL;
+    return bsearch(&key, v->packs, v->nr_packs, sizeof(v->packs[0]), verify_pack_compare);
+}
+
+static int verify_pack_header(struct verify *v, const struct verify_pack *p, struct err *why)
+{
+    const struct store_backend_ops *ops = v->st->be->ops;
+    uint8_t hdr[STORE_PACK_HDR_LEN];
+    struct store_file *file = NULL;
+    uint64_t size = 0;
+    int rc = store_fetch_file_get(v->st->fetch, p->id, &file, why);
+
+    if (rc < 0)
+        return rc;
+    rc = ops->read(file, hdr, sizeof(hdr), 0, why);
+    if (rc == 0)
+        rc = store_pack_header_check(store_codec_hasher(v->codec), hdr, p->id, v->st->uuid, why);
+    if (rc == 0)
+        rc = ops->size(file, &size, why);
+    if (rc == 0 && size < p->len)
+        rc = err_set(why, -EBADMSG, "is %llu bytes long instead of %llu", (unsigned long long)size,
+                     (unsigned long long)p->len);
+    if (rc == 0 && size > p->len)
+        verify_say(v, STORE_NOTE, NULL, "pack %llu: %llu bytes behind its end",
+                   (unsigned long long)p->id, (unsigned long long)(size - p->len));
+    store_fetch_file_put(v->st->fetch, file);
+    return rc;
+}
+
+static int verify_look_file(void *arg, uint64_t id, uint64_t len)
+{
+    struct verify *v = arg;
+
+    if (!verify_pack_find(v, id))
+        verify_say(v, STORE_NOTE, NULL, "pack %llu: %llu bytes that no snapshot needs",
+                   (unsigned long long)id, (unsigned long long)len);
+    return 0;
+}
+
+static int verify_packs(struct verify *v)
+{
+    uint8_t uuid[STORE_UUID_LEN];
+    uint64_t last = 0;
+    int rc = store_index_each_pack(v->ix, verify_take_pack, v, v->err);
+
+    for (size_t i = 0; i < v->nr_packs && rc == 0; i++) {
+        struct err why = {0};
+
+        v->packs[i].good = verify_pack_header(v, &v->packs[i], &why) == 0;
+        if (!v->packs[i].good)
+            verify_say(v, STORE_WRONG, NULL, "pack %llu: %s", (unsigned long long)v->packs[i].id,
+                       why.msg);
+    }
+    if (rc == 0)
+        rc = store_index_identity(v->ix, uuid, &last, v->err);
+    if (rc == 0 && v->nr_packs && v->packs[v->nr_packs - 1].id > last)
+        verify_say(v, STORE_WRONG, NULL, "store.db: last_pack is less than a pack's number");
+    if (rc == 0)
+        rc = v->st->be->ops->pack_list(v->st->be, verify_look_file, v, v->err);
+    return rc;
+}
+
+/* ---- segments ---- */
+
+static int verify_take_extent(void *arg, const struct store_extent *e)
+{
+    struct verify *v = arg;
+
+    if (v->nr_extents == v->cap_extents) {
+        size_t cap = v->cap_extents ? 2 * v->cap_extents : 1024;
+        struct store_extent *more = reallocarray(v->extents, cap, sizeof(*more));
+
+        if (!more)
+            return verify_no_memory(v);
+        v->extents = more;
+        v->cap_extents = cap;
+    }
+    v->extents[v->nr_extents++] = *e;
+    v->bytes_total += e->len;
+    return 0;
+}
+
+static int verify_extent_compare(const void *a, const void *b)
+{
+    const struct store_extent *x = a, *y = b;
+
+    if (x->pack != y->pack)
+        return x->pack < y->pack ? -1 : 1;
+    return x->off < y->off ? -1 : x->off > y->off;
+}
+
+/* Which items are where the index says they are; a bit each. */
+static int verify_items(struct verify *v, const struct store_segment *seg,
+                        const struct store_digest *d, uint32_t *ret, struct err *err)
+{
+    uint32_t mask = 0;
+
+    for (unsigned i = 0; i < seg->nr_items; i++) {
+        uint64_t at = 0;
+        int rc = seg->kind == STORE_KIND_PAGES
+                     ? store_index_page(v->ix, &d[i], &at, err)
+                     : store_index_object(v->ix, &d[i], &at, NULL, NULL, err);
+
+        if (rc < 0)
+            return rc;
+        if (rc > 0 && at == (seg->kind == STORE_KIND_PAGES ? store_loc_make(seg->id, i) : seg->id))
+            mask |= 1U << i;
+    }
+    *ret = mask;
+    return 0;
+}
+
+/* Look at one segment: its header, and with cfg->data every byte of it. */
+static int verify_segment(struct verify *v, const struct store_extent *e, uint32_t *ret,
+                          struct err *why)
+{
+    const size_t len = v->cfg->data ? e->len : STORE_SEGMENT_HDR_LEN;
+    struct store_digest d[STORE_SEGMENT_SLOTS];
+    struct store_segment *seg = &v->unpacked.seg;
+    struct store_file *file = NULL;
+    uint32_t mask;
+    int rc = store_fetch_file_get(v->st->fetch, e->pack, &file, why);
+
+    if (rc < 0)
+        return rc;
+    rc = v->st->be->ops->read(file, v->bytes, len, e->off, why);
+    store_fetch_file_put(v->st->fetch, file);
+    v->res->bytes += len;
+    if (rc == 0)
+        rc = store_segment_parse(v->bytes, seg, why);
+    if (rc == 0 && (seg->id != e->id || seg->stored_len != e->len - STORE_SEGMENT_HDR_LEN))
+        rc = err_set(why, -EBADMSG, "segment.id: is not the segment that belongs there");
+    if (rc < 0)
+        return rc;
+    mask = (1U << seg->nr_items) - 1;
+    if (v->cfg->data) {
+        rc = store_segment_unpack(v->codec, seg, v->bytes + STORE_SEGMENT_HDR_LEN, v->unpacked.raw,
+                                  why);
+        if (rc == 0)
+            rc = store_segment_check(v->codec, seg, v->bytes, v->unpacked.raw, d, why);
+        if (rc == 0)
+            rc = verify_items(v, seg, d, &mask, why);
+        if (rc == 0 && seg->kind == STORE_KIND_PAGES)
+            v->res->pages += seg->nr_items;
+    }
+    *ret = mask | SEG_HEADER_OK | (seg->kind == STORE_KIND_PAGES ? 0 : SEG_OBJECT);
+    return rc;
+}
+
+static int verify_segments(struct verify *v)
+{
+    int rc = store_index_each_extent(v->ix, verify_take_extent, v, v->err);
+    uint64_t done = 0;
+
+    if (rc == 0 && v->nr_extents)
+        qsort(v->extents, v->nr_extents, sizeof(v->extents[0]), verify_extent_compare);
+    for (size_t i = 0; i < v->nr_extents && rc == 0; i++) {
+        const struct store_extent *e = &v->extents[i];
+        const struct verify_pack *p = verify_pack_find(v, e->pack);
+        struct err why = {0};
+        uint32_t value = 0;
+
+        v->res->segments++;
+        if (!p)
+            rc = err_set(&why, -EBADMSG, "the index knows no such pack");
+        else if (e->len > p->len || e->off > p->len - e->len)
+            rc = err_set(&why, -EBADMSG, "lies behind the end of the pack");
+        else
+            rc = verify_segment(v, e, &value, &why);
+        if (rc < 0)
+            verify_say(v, STORE_WRONG, NULL, "pack %llu, segment %llu at %llu: %s",
+                       (unsigned long long)e->pack, (unsigned long long)e->id,
+                       (unsigned long long)e->off, why.msg);
+        rc = rc == 0 && store_id_map_or(&v->segments, e->id, value) < 0 ? verify_no_memory(v) : 0;
+        done += e->len;
+        if (v->cfg->progress && v->cfg->data)
+            v->cfg->progress(v->cfg->arg, done, v->bytes_total);
+    }
+    return rc;
+}
+
+/* ---- rows ---- */
+
+static bool verify_loc_is_true(const struct verify *v, uint64_t loc)
+{
+    const uint32_t *value = store_id_map_find(&v->segments, store_loc_segment(loc));
+
+    return value && (*value & SEG_HEADER_OK) && !(*value & SEG_OBJECT) &&
+           *value >> store_loc_slot(loc) & 1;
+}
+
+static bool verify_object_is_true(const struct verify *v, uint64_t segment)
+{
+    const uint32_t *value = store_id_map_find(&v->segments, segment);
+
+    return value && (*value & SEG_HEADER_OK) && (*value & SEG_OBJECT) && (*value & 1);
+}
+
+static int verify_page_row(void *arg, const struct store_digest *d, uint64_t loc)
+{
+    struct verify *v = arg;
+
+    (void)d;
+    v->bad_pages += !verify_loc_is_true(v, loc);
+    return 0;
+}
+
+static int verify_object_row(void *arg, const struct store_digest *d, uint64_t segment)
+{
+    struct verify *v = arg;
+
+    (void)d;
+    v->bad_objects += !verify_object_is_true(v, segment);
+    return 0;
+}
+
+static int verify_rows(struct verify *v)
+{
+    int rc = store_index_each_page(v->ix, verify_page_row, v, v->err);
+
+    if (rc == 0)
+        rc = store_index_each_object(v->ix, verify_object_row, v, v->err);
+    if (v->bad_pages)
+        verify_say(v, STORE_WRONG, NULL, "store.db: %llu rows of pages lead to nothing or wrong",
+                   (unsigned long long)v->bad_pages);
+    if (v->bad_objects)
+        verify_say(v, STORE_WRONG, NULL, "store.db: %llu rows of objects lead to nothing or wrong",
+                   (unsigned long long)v->bad_objects);
+    return rc;
+}
+
+/* ---- snapshots ---- */
+
+/* Where in which snapshot a walk is. */
+struct walk {
+    struct verify *v;
+    const char *id;
+    struct store_snapshot *snap;
+    unsigned region;
+    uint64_t pages;
+    uint64_t lost_first, lost_nr; /* a run that has not been reported yet */
+};
+
+static void walk_report(struct walk *w)
+{
+    struct store_problem p = {
+        .severity = STORE_WRONG,
+        .what = "pages are lost",
+        .snapshot = w->id,
+        .has_pages = true,
+        .region = w->region,
+        .first = w->lost_first,
+        .nr = w->lost_nr,
+    };
+
+    if (!w->lost_nr)
+        return;
+    w->lost_nr = 0;
+    w->v->res->problems++;
+    if (w->v->cfg->problem)
+        w->v->cfg->problem(w->v->cfg->arg, &p);
+}
+
+static void walk_lose(struct walk *w, uint64_t first, uint64_t nr)
+{
+    if (w->lost_nr && w->lost_first + w->lost_nr == first) {
+        w->lost_nr += nr;
+        return;
+    }
+    walk_report(w);
+    w->lost_first = first;
+    w->lost_nr = nr;
+}
+
+/* Would a restore get this page?  Asked only when its row is not true. */
+static bool walk_page_reads(struct walk *w, uint64_t page)
+{
+    uint8_t buf[PAGE_SIZE_4K];
+
+    return store_snapshot_read(w->snap, w->region, page, 1, buf, 0, NULL) == 0;
+}
+
+/* 1 if all pages of a leaf are there, 0 if some are lost, or an errno. */
+static int walk_leaf(struct walk *w, const struct store_node *leaf, uint64_t first)
+{
+    bool good = true;
+
+    for (unsigned i = 0; i < leaf->nr; i++) {
+        uint64_t loc = 0;
+        int rc;
+
+        if (store_digest_is_zero(&leaf->digest[i]))
+            continue;
+        rc = store_index_page(w->v->ix, &leaf->digest[i], &loc, NULL);
+        if (rc > 0 && verify_loc_is_true(w->v, loc))
+            continue;
+        if (rc == 0 && good)
+            verify_say(w->v, STORE_WRONG, w->id, "region %u, page %llu: is not in the index",
+                       w->region, (unsigned long long)(first + i));
+        good = false;
+        if (!walk_page_reads(w, first + i))
+            walk_lose(w, first + i, 1);
+    }
+    return good;
+}
+
+static int walk_tree(struct walk *w, const struct store_digest *d, unsigned level, uint64_t i)
+{
+    const uint64_t first = i << STORE_NODE_SHIFT * (level + 1);
+    const uint8_t *known = store_digest_map_find(&w->v->trees, d);
+    struct store_node *n;
+    struct err why = {0};
+    int good = 1;
+
+    if (store_digest_is_zero(d) || (known && *known))
+        return 1;
+    n = calloc(1, sizeof(*n));
+    if (!n)
+        return verify_no_memory(w->v);
+    if (store_load_node(w->v->st, d, w->pages, level, i, n, &why) < 0) {
+        uint64_t nr = (uint64_t)STORE_NODE_ENTRIES << STORE_NODE_SHIFT * level;
+
+        verify_say(w->v, STORE_WRONG, w->id, "region %u: manifest: %s", w->region, why.msg);
+        walk_lose(w, first, nr < w->pages - first ? nr : w->pages - first);
+        good = 0;
+    } else if (level == 0) {
+        good = walk_leaf(w, n, first);
+    } else {
+        for (unsigned e = 0; e < n->nr && good >= 0; e++) {
+            int rc = walk_tree(w, &n->digest[e], level - 1, (i << STORE_NODE_SHIFT) + e);
+
+            good = rc <= 0 ? rc : good;
+        }
+    }
+    free(n);
+    if (good >= 0 && store_digest_map_put(&w->v->trees, d, (uint8_t)good) < 0)
+        return verify_no_memory(w->v);
+    return good;
+}
+
+static int verify_open_snapshot(struct verify *v, const struct store_found *found)
+{
+    const struct store_record *rec = found->rec;
+    struct walk w = {.v = v, .id = found->info.id};
+    uint8_t *state = NULL;
+    struct err why = {0};
+    size_t len;
+    int rc = store_snapshot_open(v->st, found->info.id, &w.snap, &why);
+
+    if (rc < 0) {
+        /* Removed since the walk began: nothing is wrong with that. */
+        if (rc != -ENOENT)
+            verify_say(v, STORE_WRONG, found->info.id, "%s", why.msg);
+        return 0;
+    }
+    for (unsigned i = 0; i < rec->nr_regions && rc >= 0; i++) {
+        w.region = i;
+        w.pages = rec->regions[i].pages;
+        rc = walk_tree(&w, &rec->regions[i].root, store_manifest_root_level(w.pages), 0);
+        walk_report(&w);
+    }
+    if (rc >= 0 && store_snapshot_state(w.snap, &state, &len, &why) < 0)
+        verify_say(v, STORE_WRONG, found->info.id, "%s", why.msg);
+    free(state);
+    store_snapshot_close(w.snap);
+    return rc < 0 ? rc : 0;
+}
+
+struct row_list {
+    struct verify *v;
+    size_t nr, cap;
+    struct store_found *found;
+};
+
+static int verify_take_row(void *arg, const struct store_snap_row *row)
+{
+    struct row_list *l = arg;
+    struct store_found found;
+    struct err why = {0};
+
+    l->v->res->snapshots++;
+    if (store_row_decode(l->v->ix, row, &found, &why) < 0) {
+        verify_say(l->v, STORE_WRONG, found.info.id, "%s", why.msg);
+        l->v->res->snapshots_bad++;
+        store_found_release(&found);
+        return 0;
+    }
+    if (l->nr == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 16;
+        struct store_found *more = reallocarray(l->found, cap, sizeof(*more));
+
+        if (!more) {
+            store_found_release(&found);
+            return verify_no_memory(l->v);
+        }
+        l->found = more;
+        l->cap = cap;
+    }
+    l->found[l->nr++] = found;
+    return 0;
+}
+
+static int verify_snapshots(struct verify *v)
+{
+    struct row_list l = {.v = v};
+    int rc = store_index_each_snapshot(v->ix, verify_take_row, &l, v->err);
+
+    for (size_t i = 0; i < l.nr && rc == 0; i++) {
+        uint64_t before = v->res->problems;
+
+        rc = verify_open_snapshot(v, &l.found[i]);
+        v->res->snapshots_bad += v->res->problems != before;
+    }
+    for (size_t i = 0; i < l.nr; i++)
+        store_found_release(&l.found[i]);
+    free(l.found);
+    return rc;
+}
+
+/* ---- life cycle ---- */
+
+/*
+ * Run a part.  One that meets damage in the database itself ends early; that is
+ * a finding, and the other parts still run.
+ */
+static int verify_part(struct verify *v, int (*part)(struct verify *v), struct err *err)
+{
+    struct err why = {0};
+    int rc;
+
+    v->err = &why;
+    rc = part(v);
+    if (rc == -EBADMSG) {
+        verify_say(v, STORE_WRONG, NULL, "%s", why.msg);
+        rc = 0;
+    }
+    return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
+}
+
+static int verify_index(struct verify *v)
+{
+    return store_index_check(v->ix, verify_say_index, v, v->err);
+}
+
+static int verify_all(struct verify *v, struct err *err)
+{
+    int (*const parts[])(struct verify *) = {verify_index, verify_packs, verify_segments,
+                                             verify_rows, verify_snapshots};
+    int rc = store_index_begin_read(v->ix, err);
+
+    for (size_t i = 0; i < ARRAY_LEN(parts) && rc == 0; i++)
+        rc = verify_part(v, parts[i], err);
+    return rc;
+}
+
+static void verify_free(struct verify *v)
+{
+    if (!v)
+        return;
+    store_codec_free(v->codec);
+    store_index_close(v->ix);
+    store_id_map_release(&v->segments);
+    store_digest_map_release(&v->trees);
+    free(v->packs);
+    free(v->extents);
+    free(v);
+}
+
+int store_verify(struct store *st, const struct store_verify_cfg *cfg,
+                 struct store_verify_result *ret_res, struct err *err)
+{
+    struct store_verify_result res = {0};
+    struct verify *v = calloc(1, sizeof(*v));
+    struct store_lock *lock = NULL;
+    int rc = 0;
+
+    if (!v)
+        return err_set(err, -ENOMEM, "out of memory");
+    v->st = st;
+    v->cfg = cfg;
+    v->res = &res;
+    if (!st->be->readonly)
+        rc = st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_SHARED, true, &lock, err);
+    if (rc == 0)
+        rc = store_codec_new(&v->codec, err);
+    if (rc == 0)
+        rc = store_index_open(st->be, 0, &v->ix, err);
+    if (rc == 0)
+        rc = verify_all(v, err);
+    verify_free(v);
+    st->be->ops->unlock(st->be, lock);
+    if (rc == 0)
+        *ret_res = res;
+    return rc;
+}

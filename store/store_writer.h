@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Putting a snapshot in.
+ *
+ * A writer is begun, told about every page of every region, and published or
+ * aborted.  Until it is published nobody sees anything of it; after a crash at
+ * any moment the store holds all of the snapshot or none.
+ *
+ * Pages are copied when they are given, then hashed, looked for in the parent
+ * and in the store, and compressed by worker threads; a caller that is faster
+ * than they are lends a hand.  Memory used does not depend on what is given,
+ * except for 52 bytes for each page that is not kept in whole leaves.
+ */
+#ifndef STORE_STORE_WRITER_H
+#define STORE_STORE_WRITER_H
+
+#include "store/store.h"
+
+struct store_writer;
+
+enum {
+    STORE_THREADS_MAX = 64,
+};
+
+struct store_writer_region {
+    uint64_t gpa;   /* bytes, 4 KiB aligned; regions ascend and do not overlap */
+    uint64_t pages; /* 4 KiB each, 1 to 2^32 */
+};
+
+struct store_writer_cfg {
+    const char *parent; /* as store_resolve(); NULL if there is none */
+    const char *name;   /* NULL if it has none */
+    const char *tags;   /* separated by commas; NULL if none */
+    const char *vm;     /* identity of the machine, a name; NULL if none */
+    unsigned nr_regions;
+    const struct store_writer_region *regions; /* copied */
+    unsigned threads;  /* workers; 0: as many as processors; callers help in any case */
+    bool callers_only; /* no workers at all: the calling threads do everything */
+};
+
+/**
+ * store_writer_begin() - start a snapshot.
+ * @st:  borrowed, outlives it.
+ * @cfg: borrowed during the call.
+ *
+ * Waits while store_gc() is at work.
+ * Return: 0 and *@ret_w, owned, for store_writer_publish() or store_writer_abort();
+ * -EEXIST if the name is taken; -ENOENT if there is no such parent; -EINVAL; -E2BIG;
+ * -EROFS; or the kernel's errno.
+ * Threads: any.
+ */
+CHECKED int store_writer_begin(struct store *st, const struct store_writer_cfg *cfg,
+                               struct store_writer **ret_w, struct err *err);
+
+/**
+ * store_writer_pages() - give the contents of pages.
+ * @region: index into the regions of the configuration.
+ * @first:  page within the region.
+ * @nr:     pages; 0 is allowed.
+ * @data:   @nr * 4 KiB; may change while it is read, and after the call.
+ *
+ * A page may be given again: what was given last counts.  Two threads must not
+ * give the same page at once.
+ *
+ * Return: 0; -EINVAL for pages that are not there; -ECANCELED; or the failure of
+ * an earlier page, of any thread: the writer can then only be aborted.
+ * Threads: any, several at once.
+ */
+CHECKED int store_writer_pages(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
+                               const void *data, struct err *err);
+
+/**
+ * store_writer_zero() - pages are known to be zero.
+ *
+ * Return and threads: as store_writer_pages().
+ */
+CHECKED int store_writer_zero(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
+                              struct err *err);
+
+/**
+ * store_writer_keep() - pages are known to be what they were in the parent.
+ *
+ * Whole leaves, 512 pages aligned, cost nothing.
+ * Return: -EINVAL too if the parent has no such region; else and threads as
+ * store_writer_pages().
+ */
+CHECKED int store_writer_keep(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
+                              struct err *err);
+
+/**
+ * store_writer_keeps() - whether store_writer_keep() is possible in a region.
+ *
+ * Return: true if the parent has the same region: address and size.
+ * Threads: any.
+ */
+bool store_writer_keeps(const struct store_writer *w, unsigned region);
+
+/**
+ * store_writer_cancel() - make every call fail from now on.
+ *
+ * The owner still has to abort it.
+ * Threads: any, also while others are in it.
+ */
+void store_writer_cancel(struct store_writer *w);
+
+/**
+ * store_writer_counts() - progress so far.
+ *
+ * Threads: any.
+ */
+void store_writer_counts(const struct store_writer *w, struct store_counts *ret_counts);
+
+/* What a snapshot has beside its pages. */
+struct store_publish {
+    const void *state; /* device state; NULL if @state_len is 0 */
+    size_t state_len;
+    const char *config; /* JSON, zero-terminated; NULL if none */
+    const char *disks;  /* JSON, zero-terminated; NULL if none */
+};
+
+/**
+ * store_writer_publish() - make the snapshot durable and visible, at once.
+ * @w:      taken, also on failure; nobody else may be in it.
+ * @ret_id: STORE_DIGEST_HEX + 1 bytes.
+ *
+ * Return: 0; -EINVAL if a page was never given; -EEXIST if the name was taken
+ * meanwhile; -E2BIG; -ENOSPC, -EIO and the like.  After a failure the store is as
+ * it was; unreferenced packs may be left for store_gc().
+ * Threads: any.
+ */
+CHECKED int store_writer_publish(struct store_writer *w, const struct store_publish *what,
+                                 char *ret_id, struct err *err);
+
+/**
+ * store_writer_abort() - leave the store as it was.
+ * @w: taken; NULL is allowed; nobody else may be in it.
+ *
+ * Threads: any.
+ */
+void store_writer_abort(struct store_writer *w);
+
+#endif
