@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every lane test stands on: a working directory, clean-up, skips, logs of a failure.
+
+A test file holds unittest classes derived from LaneTest and ends with lane_base.main().  Exit code:
+0 all passed, 1 something failed, 77 nothing could run here (the reasons are printed).
+"""
+
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+import unittest
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("CHRYSALIS_BUILD", SOURCE / "build" / "release")).resolve()
+GUEST_ELF = BUILD / "tests" / "guest" / "guest.elf"
+GUEST_BZIMAGE = BUILD / "tests" / "guest" / "guest.bzImage"
+LOG_TAIL_BYTES = 6000
+
+MIB = 1 << 20
+
+
+def program(name):
+    """The path of chvmm, chctl or chsnap: $CHVMM etc., or the one that was just built."""
+    path = pathlib.Path(os.environ.get(name.upper(), BUILD / name))
+    if not os.access(path, os.X_OK):
+        raise unittest.SkipTest(f"{path} is not built")
+    return str(path)
+
+
+def need_kvm():
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise unittest.SkipTest(f"/dev/kvm: {error.strerror}")
+
+
+def need_root():
+    if os.geteuid() != 0:
+        raise unittest.SkipTest("needs root (network namespaces, taps)")
+
+
+def need_tool(name):
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if path is None:
+        raise unittest.SkipTest(f"{name} is not installed")
+    return path
+
+
+def wait_until(condition, timeout_s, what):
+    """Calls condition() until it gives something true, and gives that; a failure after timeout_s."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        time.sleep(0.01)
+
+
+class LaneTest(unittest.TestCase):
+    """self.dir is an empty directory of this test; it is kept, and its logs are shown, on failure."""
+
+    needs_kvm = True
+
+    def setUp(self):
+        if self.needs_kvm:
+            need_kvm()
+        base = BUILD / "lane"
+        base.mkdir(parents=True, exist_ok=True)
+        # UNIX socket paths have at most 107 bytes: sockets live here.
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix=self.id().rsplit(".", 1)[-1] + ".", dir=base))
+        self.short = pathlib.Path(tempfile.mkdtemp(prefix="lane."))
+        self.addCleanup(self._finish)
+        self.addCleanup(shutil.rmtree, self.short, ignore_errors=True)
+
+    def _finish(self):
+        # Registered first, so that it runs last: every process is gone.
+        if getattr(self._outcome, "success", True):
+            shutil.rmtree(self.dir, ignore_errors=True)
+        else:
+            self.show_logs()
+
+    def show_logs(self):
+        print(f"\n--- logs of {self.id()}, kept in {self.dir}", file=sys.stderr)
+        for path in sorted(self.dir.rglob("*.log")):
+            data = path.read_bytes()
+            if data:
+                print(f"--- {path.relative_to(self.dir)}", file=sys.stderr)
+                print(data[-LOG_TAIL_BYTES:].decode(errors="replace"), file=sys.stderr)
+
+    def make_disk(self, name, size, content=b""):
+        path = self.dir / name
+        with open(path, "wb") as disk:
+            disk.write(content)
+            disk.truncate(size)
+        return path
+
+
+def main():
+    program_ = unittest.main(module="__main__", exit=False, verbosity=2)
+    result = program_.result
+    for test, reason in result.skipped:
+        print(f"skipped: {test.id()}: {reason}")
+    if not result.wasSuccessful():
+        sys.exit(1)
+    sys.exit(77 if result.testsRun == len(result.skipped) else 0)
