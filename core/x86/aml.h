@@ -129,119 +129,97 @@ CHECKED int aml_finish(const struct aml *a, struct err *err);
 
 /* --- Blocks -------------------------------------------------------------- */
 
-/** aml_scope_begin() - Scope (path) {. */
+/**
+ * aml_scope_begin() - Scope (path) {.
+ * aml_device_begin() - Device (path) {.
+ * aml_method_begin() - Method (path, nr_args, Serialized or not) {.
+ * aml_if_begin() - If (; the condition follows, then the body.
+ * aml_else_begin() - Else {, right after the end of an If.
+ * aml_while_begin() - While (; the condition follows, then the body.
+ * aml_package_begin() - Package (nr) {; the elements follow.
+ * aml_field_begin() - Field (region, flags) {; aml_field_unit() follow.
+ * aml_resources_begin() - ResourceTemplate () {; aml_res_*() follow.
+ * aml_end() - }.
+ *
+ * Threads: any, one at a time on one writer.
+ */
 void aml_scope_begin(struct aml *a, const char *path);
-
-/** aml_device_begin() - Device (path) {. */
 void aml_device_begin(struct aml *a, const char *path);
-
-/** aml_method_begin() - Method (path, nr_args, Serialized or not) {. */
 void aml_method_begin(struct aml *a, const char *path, unsigned nr_args, bool serialized);
-
-/** aml_if_begin() - If (; the condition follows, then the body. */
 void aml_if_begin(struct aml *a);
-
-/** aml_else_begin() - Else {, right after the end of an If. */
 void aml_else_begin(struct aml *a);
-
-/** aml_while_begin() - While (; the condition follows, then the body. */
 void aml_while_begin(struct aml *a);
-
-/** aml_package_begin() - Package (nr) {; the elements follow. */
 void aml_package_begin(struct aml *a, unsigned nr);
-
-/** aml_field_begin() - Field (region, flags) {; aml_field_unit() follow. */
 void aml_field_begin(struct aml *a, const char *region, unsigned flags);
-
-/** aml_resources_begin() - ResourceTemplate () {; aml_res_*() follow. */
 void aml_resources_begin(struct aml *a);
-
-/** aml_end() - }. */
 void aml_end(struct aml *a);
 
 /* --- Objects and values -------------------------------------------------- */
 
-/** aml_name() - Name (path, ; the value follows. */
+/**
+ * aml_name() - Name (path, ; the value follows.
+ * aml_name_int() - Name (path, val).
+ * aml_name_string() - Name (path, "s").
+ * aml_name_eisa_id() - Name (path, EISAID ("id")).
+ * aml_mutex() - Mutex (path, 0).
+ * aml_region() - OperationRegion (path, space, base, len).
+ * aml_field_unit() - a field of @bits bits; NULL: skip them.
+ * aml_op() - an operator; its operands follow.
+ * aml_path() - a reference to an object, or a call of a method.
+ * aml_notify() - Notify (path, val).
+ * aml_int() - an integer in its shortest form.
+ * aml_word() - two bytes as they are: the time-out of AML_ACQUIRE.
+ * aml_string() - a string of ASCII characters.
+ * aml_buffer() - Buffer () {bytes}.
+ * aml_eisa_id() - EISAID ("PNP0A08").
+ * aml_uuid() - ToUUID ("e5c937d0-3553-4d7a-9117-ea4d19c3434d").
+ * aml_local() - Local0 to Local7.
+ * aml_arg() - Arg0 to Arg6.
+ * aml_null() - no name: a target that is not wanted.
+ *
+ * Threads: any, one at a time on one writer.
+ */
 void aml_name(struct aml *a, const char *path);
-
-/** aml_name_int() - Name (path, val). */
 void aml_name_int(struct aml *a, const char *path, uint64_t val);
-
-/** aml_name_string() - Name (path, "s"). */
 void aml_name_string(struct aml *a, const char *path, const char *s);
-
-/** aml_name_eisa_id() - Name (path, EISAID ("id")). */
 void aml_name_eisa_id(struct aml *a, const char *path, const char *id);
-
-/** aml_mutex() - Mutex (path, 0). */
 void aml_mutex(struct aml *a, const char *path);
-
-/** aml_region() - OperationRegion (path, space, base, len). */
 void aml_region(struct aml *a, const char *path, enum aml_space space, uint64_t base, uint64_t len);
-
-/** aml_field_unit() - a field of @bits bits; NULL: skip them. */
 void aml_field_unit(struct aml *a, const char *name, unsigned bits);
-
-/** aml_op() - an operator; its operands follow. */
 void aml_op(struct aml *a, enum aml_opcode op);
-
-/** aml_path() - a reference to an object, or a call of a method. */
 void aml_path(struct aml *a, const char *path);
-
-/** aml_notify() - Notify (path, val). */
 void aml_notify(struct aml *a, const char *path, uint64_t val);
-
-/** aml_int() - an integer in its shortest form. */
 void aml_int(struct aml *a, uint64_t val);
-
-/** aml_word() - two bytes as they are: the time-out of AML_ACQUIRE. */
 void aml_word(struct aml *a, uint16_t val);
-
-/** aml_string() - a string of ASCII characters. */
 void aml_string(struct aml *a, const char *s);
-
-/** aml_buffer() - Buffer () {bytes}. */
 void aml_buffer(struct aml *a, const void *bytes, size_t len);
-
-/** aml_eisa_id() - EISAID ("PNP0A08"). */
 void aml_eisa_id(struct aml *a, const char *id);
-
-/** aml_uuid() - ToUUID ("e5c937d0-3553-4d7a-9117-ea4d19c3434d"). */
 void aml_uuid(struct aml *a, const char *uuid);
-
-/** aml_local() - Local0 to Local7. */
 void aml_local(struct aml *a, unsigned n);
-
-/** aml_arg() - Arg0 to Arg6. */
 void aml_arg(struct aml *a, unsigned n);
-
-/** aml_null() - no name: a target that is not wanted. */
 void aml_null(struct aml *a);
 
 /* --- Resource descriptors ------------------------------------------------ */
 
-/** aml_res_io() - IO (Decode16, base, base, 1, len). */
+/**
+ * aml_res_io() - IO (Decode16, base, base, 1, len).
+ * aml_res_memory32() - Memory32Fixed (ReadWrite, base, len).
+ * aml_res_irq() - Interrupt (ResourceConsumer, flags) {gsi}.
+ * aml_res_bus() - WordBusNumber (ResourceProducer) of first to last.
+ * aml_res_io_window() - WordIO (ResourceProducer) of first to last.
+ * aml_res_memory_window() - DWordMemory (ResourceProducer) of [base, base + len).
+ * aml_res_memory64_window() - QWordMemory (ResourceProducer).
+ * aml_res_memory64() - QWordMemory (ResourceConsumer), not cacheable.
+ *
+ * Threads: any, one at a time on one writer.
+ */
 void aml_res_io(struct aml *a, uint16_t base, uint8_t len);
-
-/** aml_res_memory32() - Memory32Fixed (ReadWrite, base, len). */
 void aml_res_memory32(struct aml *a, uint32_t base, uint32_t len);
-
-/** aml_res_irq() - Interrupt (ResourceConsumer, flags) {gsi}. */
 void aml_res_irq(struct aml *a, unsigned flags, uint32_t gsi);
-
-/** aml_res_bus() - WordBusNumber (ResourceProducer) of first to last. */
 void aml_res_bus(struct aml *a, uint16_t first, uint16_t last);
-
-/** aml_res_io_window() - WordIO (ResourceProducer) of first to last. */
 void aml_res_io_window(struct aml *a, uint16_t first, uint16_t last);
-
-/** aml_res_memory_window() - DWordMemory (ResourceProducer) of [base, base + len). */
 void aml_res_memory_window(struct aml *a, uint32_t base, uint32_t len);
-
-/** aml_res_memory64_window() - QWordMemory (ResourceProducer). */
 void aml_res_memory64_window(struct aml *a, uint64_t base, uint64_t len);
-
-/** aml_res_memory64() - QWordMemory (ResourceConsumer), not cacheable. */
 void aml_res_memory64(struct aml *a, uint64_t base, uint64_t len);
 
 #endif
