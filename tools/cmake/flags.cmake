@@ -6,6 +6,7 @@ target_compile_definitions(chrysalis_flags INTERFACE _GNU_SOURCE
                            CHRYSALIS_VERSION="${PROJECT_VERSION}")
 
 target_compile_options(chrysalis_flags INTERFACE
+  -UNDEBUG # assertions stay in optimised builds
   -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition
   -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Wconversion -Wsign-conversion -Wcast-qual
   -Wcast-align -Wformat=2 -Wimplicit-fallthrough -Wswitch-enum -Wnull-dereference
