@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration/mig_channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "core/loop.h"
+#include "migration/mig_channel_internal.h"
+
+enum {
+    DEAD_PEER_MS = 10000,      /* TCP_USER_TIMEOUT */
+    KEEPALIVE_IDLE_S = 2,      /* before the first probe */
+    KEEPALIVE_INTERVAL_S = 2,  /* between probes */
+    KEEPALIVE_PROBES = 4,      /* unanswered: the connection is dead */
+    UNIX_BUFFER = 1 << 20,     /* bytes asked for; the kernel caps it */
+    READ_MAX = 1 << 30,        /* bytes of one read */
+    IOV_BATCH = 256,           /* pieces of one system call */
+    LINGER_BUFFER = 16 * 1024, /* bytes */
+};
+
+/* --- Waiting ------------------------------------------------------------- */
+
+/* Milliseconds until the earlier of the two limits; -1 for ever; 0 if one has passed. */
+static int wait_ms(const struct mig_wait *w, uint64_t since_ns)
+{
+    uint64_t now = loop_now_ns(), end = w->deadline_ns ? w->deadline_ns : UINT64_MAX, ms;
+
+    if (w->idle_ms && since_ns + (uint64_t)w->idle_ms * 1000000 < end)
+        end = since_ns + (uint64_t)w->idle_ms * 1000000;
+    if (end == UINT64_MAX)
+        return -1;
+    if (end <= now)
+        return 0;
+    ms = (end - now + 999999) / 1000000;
+    return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
+int mig_channel_wait_fd(int fd, short events, const struct mig_wait *w, uint64_t since_ns)
+{
+    struct pollfd p[3] = {
+        {.fd = fd,           .events = events},
+        {.fd = w->cancel_fd, .events = POLLIN},
+        {.fd = w->wake_fd,   .events = POLLIN},
+    };
+
+    for (;;) {
+        int ms = wait_ms(w, since_ns);
+        int n = poll(p, ARRAY_LEN(p), ms);
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n < 0)
+            continue;
+        if (p[1].revents)
+            return -ECANCELED;
+        if (p[0].revents)
+            return 0;
+        if (p[2].revents)
+            return -EAGAIN;
+        if (ms == 0)
+            return -ETIMEDOUT;
+    }
+}
+
+static int explain_wait(int rc, const struct mig_wait *w, struct err *err)
+{
+    if (rc == -ETIMEDOUT && w->idle_ms)
+        return err_set(err, rc, "no answer from the peer for %u ms", w->idle_ms);
+    if (rc == -ETIMEDOUT)
+        return err_set(err, rc, "no answer from the peer in time");
+    if (rc == -ECANCELED)
+        return err_set(err, rc, "cancelled");
+    if (rc == -EAGAIN)
+        return rc;
+    return err_set(err, rc, "poll: %s", strerror(-rc));
+}
+
+/* --- The bare socket ----------------------------------------------------- */
+
+static int64_t plain_result(ssize_t n, short want, short *ret_want, struct err *err)
+{
+    int rc = -errno;
+
+    if (n >= 0)
+        return n;
+    if (rc == -EAGAIN || rc == -EINTR) {
+        *ret_want = want;
+        return -EAGAIN;
+    }
+    return err_set(err, rc, "%s", strerror(-rc));
+}
+
+static struct msghdr message_of(const struct iovec *iov, unsigned nr)
+{
+    struct msghdr msg = {.msg_iovlen = nr < IOV_BATCH ? nr : IOV_BATCH};
+
+    memcpy(&msg.msg_iov, &iov, sizeof(iov)); /* the kernel does not write to it */
+    return msg;
+}
+
+static int64_t plain_send(struct mig_stream *st, const struct iovec *iov, unsigned nr,
+                          short *ret_want, struct err *err)
+{
+    struct msghdr msg = message_of(iov, nr);
+
+    return plain_result(sendmsg(st->fd, &msg, MSG_NOSIGNAL), POLLOUT, ret_want, err);
+}
+
+static int plain_flush(struct mig_stream *st, short *ret_want, struct err *err)
+{
+    (void)st;
+    (void)ret_want;
+    (void)err;
+    return 0;
+}
+
+static int64_t plain_recv(struct mig_stream *st, const struct iovec *iov, unsigned nr,
+                          short *ret_want, struct err *err)
+{
+    struct msghdr msg = message_of(iov, nr);
+
+    return plain_result(recvmsg(st->fd, &msg, 0), POLLIN, ret_want, err);
+}
+
+static void plain_finish(struct mig_stream *st)
+{
+    (void)shutdown(st->fd, SHUT_WR);
+}
+
+static const struct mig_stream_ops plain_ops = {
+    .send = plain_send,
+    .flush = plain_flush,
+    .recv = plain_recv,
+    .finish = plain_finish,
+};
+
+/* --- Life cycle ---------------------------------------------------------- */
+
+static void set_int(int fd, int level, int name, int value)
+{
+    /* Advice: a socket without the option works, and mig_wait's own limits hold. */
+    (void)setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+static void tune(int fd)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+
+    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
+        return;
+    if (ss.ss_family == AF_UNIX) {
+        set_int(fd, SOL_SOCKET, SO_SNDBUF, UNIX_BUFFER);
+        return;
+    }
+    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+    set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_PEER_MS);
+}
+
+int mig_channel_from_fd(int fd, struct mig_channel **ret_ch)
+{
+    int flags = fcntl(fd, F_GETFL);
+    struct mig_channel *ch;
+
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+        int rc = -errno;
+
+        (void)close(fd);
+        return rc;
+    }
+    ch = calloc(1, sizeof(*ch));
+    if (!ch) {
+        (void)close(fd);
+        return -ENOMEM;
+    }
+    tune(fd);
+    ch->fd = fd;
+    ch->plain = (struct mig_stream){.ops = &plain_ops, .fd = fd};
+    ch->stream = &ch->plain;
+    *ret_ch = ch;
+    return 0;
+}
+
+int mig_channel_start_tls(struct mig_channel *ch, const struct mig_tls *tls, const char *host,
+                          const struct mig_wait *wait, struct err *err)
+{
+    uint64_t since = loop_now_ns();
+    struct mig_stream *st;
+    short want = 0;
+    int rc;
+
+    rc = mig_tls_stream_new(tls, ch->fd, host, &st, err);
+    if (rc < 0)
+        return rc;
+    ch->stream = st;
+    while ((rc = mig_tls_stream_handshake(st, &want, err)) == -EAGAIN) {
+        rc = mig_channel_wait_fd(ch->fd, want, wait, since);
+        if (rc < 0)
+            return explain_wait(rc, wait, err);
+    }
+    ch->encrypted = rc >= 0;
+    return rc;
+}
+
+void mig_channel_close(struct mig_channel *ch)
+{
+    if (!ch)
+        return;
+    if (ch->stream != &ch->plain)
+        ch->stream->ops->free(ch->stream);
+    (void)close(ch->fd);
+    free(ch);
+}
+
+void mig_channel_linger(struct mig_channel *ch, unsigned ms)
+{
+    struct mig_wait wait = {
+        .cancel_fd = -1, .wake_fd = -1, .deadline_ns = loop_now_ns() + (uint64_t)ms * 1000000};
+    char sink[LINGER_BUFFER];
+
+    ch->stream->ops->finish(ch->stream);
+    (void)shutdown(ch->fd, SHUT_WR);
+    for (;;) {
+        ssize_t n = recv(ch->fd, sink, sizeof(sink), 0);
+
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+            return;
+        if (loop_now_ns() >= wait.deadline_ns)
+            return;
+        if (n < 0 && mig_channel_wait_fd(ch->fd, POLLIN, &wait, 0) < 0)
+            return;
+    }
+}
+
+bool mig_channel_is_encrypted(const struct mig_channel *ch)
+{
+    return ch->encrypted;
+}
+
+/* --- Bytes --------------------------------------------------------------- */
+
+/* Step over bytes that were moved, and over empty pieces. */
+static void advance(struct iovec **iov, unsigned *nr, size_t n)
+{
+    while (*nr && n >= (*iov)->iov_len) {
+        n -= (*iov)->iov_len;
+        (*iov)++;
+        (*nr)--;
+    }
+    if (*nr) {
+        (*iov)->iov_base = (char *)(*iov)->iov_base + n;
+        (*iov)->iov_len -= n;
+    }
+}
+
+int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
+                       const struct mig_wait *wait, struct err *err)
+{
+    struct mig_wait w = *wait;
+    struct mig_stream *st = ch->stream;
+    uint64_t since = 0;
+    int64_t n;
+
+    w.wake_fd = -1; /* only reads are woken */
+    advance(&iov, &nr, 0);
+    for (;;) {
+        short want = POLLOUT;
+
+        n = nr ? st->ops->send(st, iov, nr, &want, err) : st->ops->flush(st, &want, err);
+        if (n >= 0 && nr == 0)
+            return 0;
+        if (n >= 0) {
+            advance(&iov, &nr, (size_t)n);
+            since = 0;
+            continue;
+        }
+        if (n != -EAGAIN)
+            return (int)n;
+        if (!since)
+            since = loop_now_ns();
+        n = mig_channel_wait_fd(ch->fd, want, &w, since);
+        if (n < 0)
+            return explain_wait((int)n, &w, err);
+    }
+}
+
+int mig_channel_write(struct mig_channel *ch, const void *data, size_t len,
+                      const struct mig_wait *wait, struct err *err)
+{
+    struct iovec iov = {.iov_len = len};
+
+    memcpy(&iov.iov_base, &data, sizeof(data));
+    return mig_channel_writev(ch, &iov, 1, wait, err);
+}
+
+/* One read of at least a byte. */
+static int64_t read_once(struct mig_channel *ch, const struct iovec *iov, unsigned nr,
+                         const struct mig_wait *wait, struct err *err)
+{
+    struct mig_stream *st = ch->stream;
+    uint64_t since = 0;
+    int64_t n;
+
+    for (;;) {
+        short want = POLLIN;
+
+        n = st->ops->recv(st, iov, nr, &want, err);
+        if (n == 0)
+            return err_set(err, -ECONNRESET, "the peer closed the connection");
+        if (n != -EAGAIN)
+            return n;
+        if (!since)
+            since = loop_now_ns();
+        n = mig_channel_wait_fd(ch->fd, want, wait, since);
+        if (n < 0)
+            return explain_wait((int)n, wait, err);
+    }
+}
+
+int mig_channel_read_some(struct mig_channel *ch, void *buf, size_t len,
+                          const struct mig_wait *wait, struct err *err)
+{
+    struct iovec iov = {buf, len < READ_MAX ? len : READ_MAX};
+
+    return (int)read_once(ch, &iov, 1, wait, err);
+}
+
+int mig_channel_readv(struct mig_channel *ch, struct iovec *iov, unsigned nr,
+                      const struct mig_wait *wait, struct err *err)
+{
+    struct mig_wait w = *wait;
+
+    w.wake_fd = -1;
+    advance(&iov, &nr, 0);
+    while (nr) {
+        int64_t n = read_once(ch, iov, nr, &w, err);
+
+        if (n < 0)
+            return (int)n;
+        advance(&iov, &nr, (size_t)n);
+    }
+    return 0;
+}
+
+int mig_channel_read(struct mig_channel *ch, void *buf, size_t len, const struct mig_wait *wait,
+                     struct err *err)
+{
+    struct iovec iov = {buf, len};
+
+    return mig_channel_readv(ch, &iov, 1, wait, err);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A reliable stream of bytes to the other end of a migration: a UNIX or TCP
+ * socket, with TLS 1.3 around it where asked for.
+ *
+ * Every operation that may block takes a struct mig_wait: it can be cancelled,
+ * has a deadline, and notices a peer from whom, or to whom, no byte moves.
+ * After any failure other than -EAGAIN and a -ETIMEDOUT of
+ * mig_channel_read_some() the channel is of no use but to be closed.
+ */
+#ifndef MIGRATION_MIG_CHANNEL_H
+#define MIGRATION_MIG_CHANNEL_H
+
+#include <sys/uio.h>
+
+#include "core/err.h"
+
+struct mig_channel;
+struct mig_tls;
+
+/* What ends a wait early.  Zero-initialised is wrong: see MIG_WAIT_FOREVER. */
+struct mig_wait {
+    int cancel_fd;        /* readable: -ECANCELED; borrowed; -1: none */
+    int wake_fd;          /* readable: -EAGAIN from mig_channel_read_some(); borrowed; -1: none */
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC: -ETIMEDOUT; 0: none */
+    uint32_t idle_ms;     /* no byte moved for so long: -ETIMEDOUT; 0: no limit */
+};
+
+#define MIG_WAIT_FOREVER ((struct mig_wait){.cancel_fd = -1, .wake_fd = -1})
+
+/* Which end of a TLS session. */
+enum mig_tls_role {
+    MIG_TLS_CLIENT, /* the source: client-cert.pem, client-key.pem */
+    MIG_TLS_SERVER, /* the destination: server-cert.pem, server-key.pem */
+};
+
+/**
+ * mig_tls_new() - read certificates and keys.
+ * @dir:  directory with ca-cert.pem and the two files of the role.
+ *
+ * TLS 1.3 and nothing below it; both ends must show a certificate of the CA.
+ *
+ * Return: 0 and *@ret_tls, owned, to be given to mig_tls_free(); -ENOMEM;
+ * -EINVAL with the file and the reason in @err.
+ * Threads: any.
+ */
+CHECKED int mig_tls_new(const char *dir, enum mig_tls_role role, struct mig_tls **ret_tls,
+                        struct err *err);
+
+/**
+ * mig_tls_free() - free.
+ * @tls: taken; channels that were started with it live on; NULL is allowed.
+ *
+ * Threads: the last user.
+ */
+void mig_tls_free(struct mig_tls *tls);
+
+/**
+ * mig_channel_from_fd() - make a channel of a connected stream socket.
+ * @fd: taken, also on failure; becomes non-blocking.
+ *
+ * On TCP: TCP_NODELAY, keepalive and TCP_USER_TIMEOUT are set, so that a
+ * peer whose host is gone is noticed within 10 s.
+ *
+ * Return: 0 and *@ret_ch, owned, to be given to mig_channel_close(); -ENOMEM;
+ * the kernel's errno.
+ * Threads: any.
+ */
+CHECKED int mig_channel_from_fd(int fd, struct mig_channel **ret_ch);
+
+/**
+ * mig_channel_start_tls() - shake hands; what follows is encrypted.
+ * @tls:  of either role.
+ * @host: name or address that the peer's certificate must bear; NULL at the
+ *        server, which takes any certificate of the CA.
+ *
+ * Return: 0; -EACCES if a certificate is refused or the peer speaks no TLS 1.3;
+ * -ECANCELED; -ETIMEDOUT; the kernel's errno.
+ * Threads: one, before any other use.
+ */
+CHECKED int mig_channel_start_tls(struct mig_channel *ch, const struct mig_tls *tls,
+                                  const char *host, const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_close() - close at once and free.
+ * @ch: taken; NULL is allowed.
+ *
+ * Threads: the last user.
+ */
+void mig_channel_close(struct mig_channel *ch);
+
+/**
+ * mig_channel_linger() - say that no more will be written, and wait for the peer to close.
+ * @ms: longest wait.
+ *
+ * What was written last would be lost if the socket were closed with bytes of
+ * the peer unread.  What the peer still sends is thrown away.
+ * Threads: the last user, before mig_channel_close().
+ */
+void mig_channel_linger(struct mig_channel *ch, unsigned ms);
+
+/**
+ * mig_channel_writev() - write all the bytes.
+ * @iov, @nr: pieces, which may be guest memory that changes meanwhile; used up.
+ *
+ * Nothing is copied where there is no TLS.
+ *
+ * Return: 0: all bytes are with the kernel; -ECANCELED; -ETIMEDOUT; -EPIPE or
+ * another errno of the kernel: then the peer cannot have received all of them.
+ * Threads: one writer at a time; another thread may read.
+ */
+CHECKED int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
+                               const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_write() - mig_channel_writev() of one piece.
+ *
+ * Return, Threads: as mig_channel_writev().
+ */
+CHECKED int mig_channel_write(struct mig_channel *ch, const void *data, size_t len,
+                              const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_read_some() - read what is there, at least one byte.
+ * @len: bytes wanted at most, > 0.
+ *
+ * Return: bytes, > 0; -ECONNRESET if the peer closed; -EAGAIN on wait->wake_fd;
+ * -ECANCELED; -ETIMEDOUT; the kernel's errno; -EBADMSG for broken TLS.
+ * Threads: one reader at a time; another thread may write.
+ */
+CHECKED int mig_channel_read_some(struct mig_channel *ch, void *buf, size_t len,
+                                  const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_readv() - read until the pieces are full.
+ * @iov, @nr: pieces; used up.
+ *
+ * Return: 0; as mig_channel_read_some(), -EAGAIN excepted.
+ * Threads: one reader at a time; another thread may write.
+ */
+CHECKED int mig_channel_readv(struct mig_channel *ch, struct iovec *iov, unsigned nr,
+                              const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_read() - mig_channel_readv() of one piece.
+ *
+ * Return, Threads: as mig_channel_readv().
+ */
+CHECKED int mig_channel_read(struct mig_channel *ch, void *buf, size_t len,
+                             const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_is_encrypted() - whether mig_channel_start_tls() succeeded.
+ *
+ * Threads: any.
+ */
+bool mig_channel_is_encrypted(const struct mig_channel *ch);
+
+/**
+ * mig_channel_wait_fd() - wait for a file descriptor the way channels do.
+ * @fd:       any that can be polled; -1: none, only the wait's own.
+ * @events:   POLLIN, POLLOUT.
+ * @since_ns: when a byte last moved, for wait->idle_ms.
+ *
+ * Return: 0 if the descriptor is ready (or broken); -ECANCELED; -EAGAIN on
+ * wait->wake_fd; -ETIMEDOUT; the kernel's errno.
+ * Threads: any.
+ */
+CHECKED int mig_channel_wait_fd(int fd, short events, const struct mig_wait *wait,
+                                uint64_t since_ns);
+
+#endif

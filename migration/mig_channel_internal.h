@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What carries a channel's bytes: the bare socket (mig_channel.c) or TLS on
+ * it (mig_tls.c).  Nothing here blocks.
+ */
+#ifndef MIGRATION_MIG_CHANNEL_INTERNAL_H
+#define MIGRATION_MIG_CHANNEL_INTERNAL_H
+
+#include "migration/mig_channel.h"
+
+struct mig_stream;
+
+struct mig_stream_ops {
+    /*
+     * Bytes taken, > 0; -EAGAIN with *ret_want (POLLIN, POLLOUT) set; or a
+     * failure.  A retry after -EAGAIN must offer the same bytes first.
+     */
+    int64_t (*send)(struct mig_stream *st, const struct iovec *iov, unsigned nr, short *ret_want,
+                    struct err *err);
+    /* 0 once nothing that was taken is still held back; as send otherwise. */
+    int (*flush)(struct mig_stream *st, short *ret_want, struct err *err);
+    /* Bytes read, > 0; 0 at the end of the stream; as send otherwise. */
+    int64_t (*recv)(struct mig_stream *st, const struct iovec *iov, unsigned nr, short *ret_want,
+                    struct err *err);
+    /* Tell the peer that no more comes. */
+    void (*finish)(struct mig_stream *st);
+    void (*free)(struct mig_stream *st);
+};
+
+/* The first member of every carrier. */
+struct mig_stream {
+    const struct mig_stream_ops *ops;
+    int fd; /* borrowed from the channel */
+};
+
+struct mig_channel {
+    int fd; /* owned */
+    bool encrypted;
+    struct mig_stream plain;
+    struct mig_stream *stream; /* &plain, or owned */
+};
+
+/* Begin a TLS session on a socket; the handshake is driven by handshake(). */
+CHECKED int mig_tls_stream_new(const struct mig_tls *tls, int fd, const char *host,
+                               struct mig_stream **ret_stream, struct err *err);
+
+/* 0 when done; -EAGAIN with *ret_want; -EACCES or another failure. */
+CHECKED int mig_tls_stream_handshake(struct mig_stream *st, short *ret_want, struct err *err);
+
+#endif

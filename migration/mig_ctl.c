@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration/mig_ctl.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/log.h"
+#include "core/loop.h"
+
+enum {
+    PARTS_MAX = 3,
+    BODY_STEP = 1 << 20, /* bytes believed of a length before the bytes are there */
+    ABORT_MS = 500,      /* longest that the last word may take */
+};
+
+struct mig_ctl {
+    struct mig_channel *ch; /* owned */
+    struct mig_ctl_params p;
+    unsigned state;
+    atomic_int cancel_fd;
+
+    pthread_mutex_t tx_lock; /* one message at a time, and below */
+    bool tx_broken;          /* a message was cut: nothing may follow */
+
+    /* The message that is arriving. */
+    struct mig_msg_hdr hdr;
+    size_t hdr_got;
+    uint8_t *body; /* owned */
+    size_t body_cap, body_got;
+    uint64_t last_rx_ns;
+
+    pthread_mutex_t ka_lock; /* below */
+    pthread_cond_t ka_cond;
+    bool ka_stop;
+    bool ka_running;
+    pthread_t ka_thread;
+};
+
+/* --- Sending ------------------------------------------------------------- */
+
+static int send_locked(struct mig_ctl *ctl, enum mig_msg type, const struct iovec *parts,
+                       unsigned nr, const struct mig_wait *wait, struct err *err)
+{
+    struct iovec iov[1 + PARTS_MAX];
+    struct mig_msg_hdr hdr;
+    size_t len = 0;
+    int rc;
+
+    if (nr > PARTS_MAX)
+        return -EINVAL;
+    if (ctl->tx_broken)
+        return err_set(err, -EPIPE, "the connection is broken");
+    for (unsigned i = 0; i < nr; i++) {
+        iov[1 + i] = parts[i];
+        len += parts[i].iov_len;
+    }
+    rc = mig_hdr_check(type, len < UINT32_MAX ? (uint32_t)len : UINT32_MAX, err);
+    if (rc < 0)
+        return rc;
+    hdr = mig_hdr_make(type, len);
+    iov[0] = (struct iovec){&hdr, sizeof(hdr)};
+    rc = mig_channel_writev(ctl->ch, iov, 1 + nr, wait, err);
+    if (rc < 0) {
+        ctl->tx_broken = true;
+        return err_prefix(err, rc, "sending %s", mig_msg_name(type));
+    }
+    return 0;
+}
+
+static struct mig_wait write_wait(struct mig_ctl *ctl)
+{
+    return (struct mig_wait){
+        .cancel_fd = atomic_load(&ctl->cancel_fd), .wake_fd = -1, .idle_ms = ctl->p.idle_ms};
+}
+
+int mig_ctl_send(struct mig_ctl *ctl, enum mig_msg type, const struct iovec *parts, unsigned nr,
+                 struct err *err)
+{
+    struct mig_wait wait = write_wait(ctl);
+    int rc = 0;
+
+    /* ROUND_DONE moves no state and comes from another thread. */
+    if (type != MIG_MSG_ROUND_DONE)
+        rc = mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_OUT, type, err);
+    if (rc < 0)
+        return rc;
+    (void)pthread_mutex_lock(&ctl->tx_lock);
+    rc = send_locked(ctl, type, parts, nr, &wait, err);
+    (void)pthread_mutex_unlock(&ctl->tx_lock);
+    return rc;
+}
+
+void mig_ctl_abort(struct mig_ctl *ctl, const char *reason)
+{
+    struct mig_wait wait = {.cancel_fd = -1,
+                            .wake_fd = -1,
+                            .deadline_ns = loop_now_ns() + (uint64_t)ABORT_MS * 1000000};
+    char text[MIG_REASON_MAX];
+    struct iovec part = {text, strnlen(reason, sizeof(text))};
+
+    if (mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_OUT, MIG_MSG_ABORT, NULL) < 0)
+        return;
+    memcpy(text, reason, part.iov_len);
+    (void)pthread_mutex_lock(&ctl->tx_lock);
+    if (send_locked(ctl, MIG_MSG_ABORT, &part, 1, &wait, NULL) < 0)
+        log_debug("migration: the peer cannot be told why: %s", reason);
+    (void)pthread_mutex_unlock(&ctl->tx_lock);
+}
+
+/* --- Keepalive ----------------------------------------------------------- */
+
+static void *keepalive_main(void *arg)
+{
+    struct mig_ctl *ctl = arg;
+    struct timespec at;
+
+    log_thread_name("mig-keepalive");
+    (void)pthread_mutex_lock(&ctl->ka_lock);
+    while (!ctl->ka_stop) {
+        struct mig_wait wait = write_wait(ctl);
+        uint64_t ns = loop_now_ns() + (uint64_t)ctl->p.keepalive_ms * 1000000;
+        int rc = 0;
+
+        at = (struct timespec){(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+        while (!ctl->ka_stop && rc != ETIMEDOUT)
+            rc = pthread_cond_timedwait(&ctl->ka_cond, &ctl->ka_lock, &at);
+        if (ctl->ka_stop)
+            break;
+        (void)pthread_mutex_unlock(&ctl->ka_lock);
+        (void)pthread_mutex_lock(&ctl->tx_lock);
+        /* A failure is noticed by whoever reads, or sends something that matters. */
+        (void)send_locked(ctl, MIG_MSG_KEEPALIVE, NULL, 0, &wait, NULL);
+        (void)pthread_mutex_unlock(&ctl->tx_lock);
+        (void)pthread_mutex_lock(&ctl->ka_lock);
+    }
+    (void)pthread_mutex_unlock(&ctl->ka_lock);
+    return NULL;
+}
+
+static void keepalive_stop(struct mig_ctl *ctl)
+{
+    (void)pthread_mutex_lock(&ctl->ka_lock);
+    ctl->ka_stop = true;
+    (void)pthread_cond_signal(&ctl->ka_cond);
+    (void)pthread_mutex_unlock(&ctl->ka_lock);
+    if (ctl->ka_running)
+        (void)pthread_join(ctl->ka_thread, NULL);
+    ctl->ka_running = false;
+}
+
+/* --- Life cycle ---------------------------------------------------------- */
+
+int mig_ctl_new(struct mig_channel *ch, const struct mig_ctl_params *params,
+                struct mig_ctl **ret_ctl)
+{
+    struct mig_ctl *ctl = calloc(1, sizeof(*ctl));
+    pthread_condattr_t attr;
+    int rc = 0;
+
+    if (!ctl) {
+        mig_channel_close(ch);
+        return -ENOMEM;
+    }
+    ctl->ch = ch;
+    ctl->p = *params;
+    ctl->last_rx_ns = loop_now_ns();
+    atomic_init(&ctl->cancel_fd, params->cancel_fd);
+    (void)pthread_mutex_init(&ctl->tx_lock, NULL);
+    (void)pthread_mutex_init(&ctl->ka_lock, NULL);
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&ctl->ka_cond, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    if (params->keepalive_ms)
+        rc = pthread_create(&ctl->ka_thread, NULL, keepalive_main, ctl);
+    ctl->ka_running = params->keepalive_ms && rc == 0;
+    if (rc != 0) {
+        mig_ctl_free(ctl, 0);
+        return -rc;
+    }
+    *ret_ctl = ctl;
+    return 0;
+}
+
+void mig_ctl_free(struct mig_ctl *ctl, unsigned linger_ms)
+{
+    if (!ctl)
+        return;
+    keepalive_stop(ctl);
+    if (linger_ms && !ctl->tx_broken)
+        mig_channel_linger(ctl->ch, linger_ms);
+    mig_channel_close(ctl->ch);
+    (void)pthread_mutex_destroy(&ctl->tx_lock);
+    (void)pthread_mutex_destroy(&ctl->ka_lock);
+    (void)pthread_cond_destroy(&ctl->ka_cond);
+    free(ctl->body);
+    free(ctl);
+}
+
+void mig_ctl_past_cancel(struct mig_ctl *ctl)
+{
+    atomic_store(&ctl->cancel_fd, -1);
+}
+
+unsigned mig_ctl_state(const struct mig_ctl *ctl)
+{
+    return ctl->state;
+}
+
+/* --- Receiving ----------------------------------------------------------- */
+
+/* Read some bytes of the message; -EAGAIN at the tick. */
+static int read_part(struct mig_ctl *ctl, void *buf, size_t len, uint64_t tick_ns, struct err *err)
+{
+    uint64_t dead = ctl->p.idle_ms ? ctl->last_rx_ns + (uint64_t)ctl->p.idle_ms * 1000000 : 0;
+    struct mig_wait wait = {.cancel_fd = atomic_load(&ctl->cancel_fd), .wake_fd = -1};
+    struct err why = {0};
+    int n;
+
+    wait.deadline_ns = !tick_ns || (dead && dead < tick_ns) ? dead : tick_ns;
+    n = mig_channel_read_some(ctl->ch, buf, len, &wait, &why);
+    if (n == -ETIMEDOUT && tick_ns && wait.deadline_ns == tick_ns)
+        return -EAGAIN;
+    if (n == -ETIMEDOUT)
+        return err_set(err, n, "no sign of life from the peer for %u ms", ctl->p.idle_ms);
+    if (n < 0)
+        return err_set(err, n, "%s", why.msg);
+    ctl->last_rx_ns = loop_now_ns();
+    return n;
+}
+
+/* Room for more of the body: what the length says is believed step by step. */
+static int body_room(struct mig_ctl *ctl, size_t len)
+{
+    size_t want = ctl->body_got + BODY_STEP < len ? ctl->body_got + BODY_STEP : len;
+    uint8_t *p;
+
+    if (want <= ctl->body_cap)
+        return 0;
+    if (want < 2 * ctl->body_cap)
+        want = 2 * ctl->body_cap < len ? 2 * ctl->body_cap : len;
+    p = realloc(ctl->body, want);
+    if (!p)
+        return -ENOMEM;
+    ctl->body = p;
+    ctl->body_cap = want;
+    return 0;
+}
+
+/* Bring in one whole message, of any type. */
+static int receive(struct mig_ctl *ctl, uint64_t tick_ns, struct err *err)
+{
+    size_t len;
+    int n;
+
+    while (ctl->hdr_got < sizeof(ctl->hdr)) {
+        n = read_part(ctl, (uint8_t *)&ctl->hdr + ctl->hdr_got, sizeof(ctl->hdr) - ctl->hdr_got,
+                      tick_ns, err);
+        if (n < 0)
+            return n;
+        ctl->hdr_got += (size_t)n;
+    }
+    n = mig_hdr_check(le16_get(ctl->hdr.type), le32_get(ctl->hdr.len), err);
+    if (n < 0)
+        return n;
+    len = le32_get(ctl->hdr.len);
+    while (ctl->body_got < len) {
+        n = body_room(ctl, len);
+        if (n < 0)
+            return err_set(err, n, "no memory for a message of %zu bytes", len);
+        n = read_part(ctl, ctl->body + ctl->body_got,
+                      (ctl->body_cap < len ? ctl->body_cap : len) - ctl->body_got, tick_ns, err);
+        if (n < 0)
+            return n;
+        ctl->body_got += (size_t)n;
+    }
+    return 0;
+}
+
+static int peer_aborted(const struct mig_message *msg, struct err *err)
+{
+    char text[MIG_REASON_MAX + 1];
+    size_t n = msg->len < MIG_REASON_MAX ? msg->len : MIG_REASON_MAX;
+
+    for (size_t i = 0; i < n; i++)
+        text[i] = msg->body[i] >= ' ' && msg->body[i] <= '~' ? (char)msg->body[i] : '?';
+    text[n] = 0;
+    return err_set(err, -ECONNABORTED, "the peer gave up: %s", n ? text : "no reason given");
+}
+
+int mig_ctl_recv(struct mig_ctl *ctl, uint64_t tick_ns, struct mig_message *ret_msg,
+                 struct err *err)
+{
+    for (;;) {
+        struct mig_message msg;
+        uint16_t flags;
+        int rc = receive(ctl, tick_ns, err);
+
+        if (rc < 0)
+            return rc;
+        flags = le16_get(ctl->hdr.flags);
+        msg = (struct mig_message){le16_get(ctl->hdr.type), ctl->body, ctl->body_got};
+        ctl->hdr_got = ctl->body_got = 0;
+        if (msg.type == MIG_MSG_KEEPALIVE)
+            continue;
+        if (msg.type == 0 || msg.type >= MIG_NR_MSGS) {
+            if (flags & MIG_MSG_OPTIONAL)
+                continue;
+            return err_set(err, -ENOTSUP, "message type %u is not known here", msg.type);
+        }
+        rc = mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_IN, msg.type, err);
+        if (rc < 0)
+            return rc;
+        if (msg.type == MIG_MSG_ABORT)
+            return peer_aborted(&msg, err);
+        *ret_msg = msg;
+        return 0;
+    }
+}
+
+int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_message *ret_msg,
+                   struct mig_refusal *why, struct err *err)
+{
+    struct mig_refusal reasons = {0};
+    struct mig_message msg;
+    int rc;
+
+    rc = mig_ctl_recv(ctl, 0, &msg, err);
+    if (rc < 0)
+        return rc;
+    if (msg.type == MIG_MSG_REFUSE) {
+        rc = mig_refusal_get(msg.body, msg.len, &reasons, err);
+        if (rc < 0)
+            return rc;
+        if (why)
+            *why = reasons;
+        return err_set(err, -ENOTSUP, "the destination refuses: %s",
+                       reasons.nr ? reasons.reasons[0] : "no reason given");
+    }
+    if (msg.type != type)
+        return err_set(err, -EPROTO, "the peer sent %s where %s was due", mig_msg_name(msg.type),
+                       mig_msg_name(type));
+    *ret_msg = msg;
+    return 0;
+}

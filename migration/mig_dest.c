@@ -1,0 +1,626 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration/mig_dest.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+
+#include "core/log.h"
+#include "core/loop.h"
+#include "migration/mig_ctl.h"
+#include "migration/mig_progress_internal.h"
+#include "migration/mig_receiver.h"
+
+enum {
+    IDLE_MS = 10000,     /* the default of mig_dest_params.idle_ms */
+    KEEPALIVE_MS = 1000, /* the default of mig_dest_params.keepalive_ms */
+    HELLO_MS = 3000,     /* for a connection to say what it is */
+    LANES_MS = 30000,    /* for all lanes to come */
+    SLICE_MS = 200,      /* between looks at the control channel while pages are waited for */
+    LINGER_MS = 500,     /* for our last word to be read */
+    STRAYS_MAX = 256,    /* connections with a wrong secret before it is too many */
+    HELLO_SIZE = 1024,   /* bytes: room for every capability that we name */
+};
+
+struct mig_dest {
+    struct mig_dest_params p;
+    struct mig_progress progress;
+    int stop_fd; /* owned; readable: cancelled, or a lane failed */
+
+    pthread_mutex_t lock; /* below */
+    bool cancelled;
+    bool past_commit; /* COMMIT was received: nothing cancels any more */
+
+    /* Of the thread inside mig_dest_run(). */
+    struct mig_ctl *ctl;       /* owned */
+    struct mig_receiver *recv; /* owned */
+    struct gmem *gm;           /* borrowed from the machine that was built */
+    struct mig_layout layout;
+    struct mig_refusal refusal;
+    unsigned lanes;
+    uint8_t secret[MIG_SECRET_SIZE];
+    uint8_t *state; /* owned */
+    size_t state_len, state_cap;
+    struct mig_phases took;
+    uint64_t stop_ns; /* when STOP came */
+    bool built, encrypted;
+};
+
+/* --- Life cycle ---------------------------------------------------------- */
+
+int mig_dest_new(const struct mig_dest_params *params, struct mig_dest **ret_dst, struct err *err)
+{
+    struct mig_dest *dst = calloc(1, sizeof(*dst));
+
+    if (!dst)
+        return -ENOMEM;
+    dst->p = *params;
+    if (!params->lanes_max || params->lanes_max > MIG_LANES_MAX)
+        dst->p.lanes_max = MIG_LANES_MAX;
+    dst->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
+    if (params->keepalive_ms == 0)
+        dst->p.keepalive_ms = KEEPALIVE_MS;
+    else if (params->keepalive_ms == UINT_MAX)
+        dst->p.keepalive_ms = 0;
+    dst->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (dst->stop_fd < 0) {
+        int rc = -errno;
+
+        free(dst);
+        return err_set(err, rc, "eventfd: %s", strerror(-rc));
+    }
+    (void)pthread_mutex_init(&dst->lock, NULL);
+    mig_progress_init(&dst->progress);
+    *ret_dst = dst;
+    return 0;
+}
+
+void mig_dest_free(struct mig_dest *dst)
+{
+    if (!dst)
+        return;
+    (void)pthread_mutex_destroy(&dst->lock);
+    mig_progress_release(&dst->progress);
+    (void)close(dst->stop_fd);
+    free(dst);
+}
+
+struct mig_progress *mig_dest_progress(struct mig_dest *dst)
+{
+    return &dst->progress;
+}
+
+/* Wake every thread of this move that waits for a socket. */
+static void raise_stop(void *arg)
+{
+    struct mig_dest *dst = arg;
+
+    (void)eventfd_write(dst->stop_fd, 1);
+}
+
+int mig_dest_cancel(struct mig_dest *dst)
+{
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&dst->lock);
+    if (dst->past_commit)
+        rc = -EBUSY;
+    else
+        dst->cancelled = true;
+    (void)pthread_mutex_unlock(&dst->lock);
+    if (rc == 0)
+        raise_stop(dst);
+    return rc;
+}
+
+static bool is_cancelled(struct mig_dest *dst)
+{
+    bool yes;
+
+    (void)pthread_mutex_lock(&dst->lock);
+    yes = dst->cancelled;
+    (void)pthread_mutex_unlock(&dst->lock);
+    return yes;
+}
+
+/* --- A source comes ------------------------------------------------------ */
+
+/* Refuse, by reasons that were collected or by err. */
+static int refuse(struct mig_dest *dst, int rc, struct err *err)
+{
+    uint8_t buf[MIG_SMALL_MAX];
+    struct wr w = {buf, sizeof(buf), false};
+
+    if (dst->refusal.nr == 0)
+        (void)mig_refuse(&dst->refusal, "%s", err->code ? err->msg : strerror(-rc));
+    if (!err->code)
+        (void)err_set(err, rc, "%s", dst->refusal.reasons[0]);
+    mig_refusal_put(&dst->refusal, &w);
+    if (mig_ctl_send(dst->ctl, MIG_MSG_REFUSE, &(struct iovec){buf, sizeof(buf) - w.left}, 1,
+                     NULL) < 0)
+        log_debug("migration: the source cannot be told why: %s", err->msg);
+    return rc;
+}
+
+/* Everything in a HELLO that can be refused. */
+static int judge_hello(struct mig_dest *dst, const struct mig_hello *h)
+{
+    int rc = 0;
+
+    if (h->version_max < MIG_VERSION_MIN || h->version_min > MIG_VERSION)
+        rc =
+            mig_refuse(&dst->refusal, "the source speaks protocol versions %u to %u, %d to %d here",
+                       h->version_min, h->version_max, MIG_VERSION_MIN, MIG_VERSION);
+    if (h->page_size != PAGE_SIZE_4K)
+        rc = mig_refuse(&dst->refusal, "pages of %u bytes are not known here", h->page_size);
+    for (unsigned i = 0; i < h->nr_caps; i++)
+        if (h->caps[i].required)
+            rc = mig_refuse(&dst->refusal, "the source requires '%s', which is not known here",
+                            h->caps[i].name);
+    return rc;
+}
+
+static int answer_hello(struct mig_dest *dst, const struct mig_hello *h, struct err *err)
+{
+    uint16_t version = h->version_max < MIG_VERSION ? h->version_max : MIG_VERSION;
+    struct mig_hello mine = {.version_min = version,
+                             .version_max = version,
+                             .page_size = PAGE_SIZE_4K,
+                             .lanes = dst->lanes};
+    uint8_t buf[HELLO_SIZE];
+    struct wr w = {buf, sizeof(buf), false};
+
+    mig_hello_put(&mine, &w);
+    return mig_ctl_send(dst->ctl, MIG_MSG_HELLO, &(struct iovec){buf, sizeof(buf) - w.left}, 1,
+                        err);
+}
+
+/* One connection, until it has said HELLO. */
+static int accept_control(struct mig_dest *dst, uint64_t deadline_ns, struct mig_hello *ret_hello,
+                          struct err *err)
+{
+    struct mig_ctl_params cp = {.fsm = &mig_dest_fsm,
+                                .keepalive_ms = dst->p.keepalive_ms,
+                                .idle_ms = dst->p.idle_ms,
+                                .cancel_fd = dst->stop_fd};
+    struct mig_wait wait = {
+        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = deadline_ns, .idle_ms = HELLO_MS};
+    struct mig_message msg;
+    struct mig_channel *ch;
+    int rc;
+
+    rc = dst->p.open(dst->p.open_arg, &wait, &ch, err);
+    if (rc < 0)
+        return rc;
+    dst->encrypted = mig_channel_is_encrypted(ch);
+    rc = mig_ctl_new(ch, &cp, &dst->ctl);
+    if (rc < 0)
+        return err_set(err, rc, "control channel: %s", strerror(-rc));
+    rc = mig_ctl_recv(dst->ctl, loop_now_ns() + (uint64_t)HELLO_MS * 1000000, &msg, err);
+    if (rc == -EAGAIN)
+        rc = err_set(err, -ECONNRESET, "the peer did not say HELLO within %d ms", HELLO_MS);
+    if (rc >= 0)
+        rc = mig_hello_get(msg.body, msg.len, ret_hello, err);
+    return rc;
+}
+
+/* Wait for a source; peers that are none are turned away. */
+static int await_source(struct mig_dest *dst, struct mig_hello *ret_hello, struct err *err)
+{
+    uint64_t deadline = 0;
+    int rc;
+
+    mig_progress_phase(&dst->progress, MIG_PHASE_CONNECT);
+    if (dst->p.accept_ms)
+        deadline = loop_now_ns() + (uint64_t)dst->p.accept_ms * 1000000;
+    for (unsigned i = 1;; i++) {
+        struct err why = {0};
+
+        rc = accept_control(dst, deadline, ret_hello, &why);
+        if (rc >= 0)
+            return 0;
+        mig_ctl_free(dst->ctl, 0);
+        dst->ctl = NULL;
+        /* Nobody came, or nobody can come any more. */
+        if (rc == -ECANCELED || (rc == -ETIMEDOUT && deadline && loop_now_ns() >= deadline) ||
+            rc == -EBADF || rc == -ENOMEM || rc == -EMFILE || i == dst->p.attempts)
+            return err_set(err, rc, "%s", why.msg);
+        mig_progress_refused(&dst->progress, &why);
+    }
+}
+
+/* --- Building ------------------------------------------------------------ */
+
+static int build(struct mig_dest *dst, const struct mig_message *msg, struct err *err)
+{
+    uint64_t begin = loop_now_ns();
+    struct mig_config config;
+    struct err why = {0};
+    int rc;
+
+    rc = mig_config_get(msg->body, msg->len, &config, err);
+    if (rc < 0)
+        return rc;
+    dst->built = true;
+    rc = dst->p.ops->build(dst->p.arg, config.data, config.len, &dst->gm, &dst->refusal, &why);
+    if (rc >= 0)
+        rc = mig_layout_of(dst->gm, &dst->layout, &why);
+    if (rc >= 0)
+        rc = mig_layout_compare(&config.layout, &dst->layout, &dst->refusal);
+    dst->took.prepare = loop_now_ns() - begin;
+    if (rc >= 0 && is_cancelled(dst))
+        return err_set(err, -ECANCELED, "cancelled");
+    if (rc < 0) {
+        *err = why;
+        return refuse(dst, rc, err);
+    }
+    mig_progress_lanes(&dst->progress, dst->lanes, dst->encrypted, gmem_size(dst->gm));
+    return 0;
+}
+
+static int round_done(void *arg, uint32_t round, struct err *err)
+{
+    struct mig_dest *dst = arg;
+    struct mig_round_done_wire body = {.round = le32_make(round)};
+
+    return mig_ctl_send(dst->ctl, MIG_MSG_ROUND_DONE, &(struct iovec){&body, sizeof(body)}, 1, err);
+}
+
+static int send_ready(struct mig_dest *dst, struct err *err)
+{
+    struct mig_ready_wire ready = {.lanes = le32_make(dst->lanes)};
+
+    if (getrandom(dst->secret, sizeof(dst->secret), 0) != (ssize_t)sizeof(dst->secret))
+        return err_set(err, -EIO, "getrandom: %s", strerror(errno));
+    memcpy(ready.secret, dst->secret, sizeof(ready.secret));
+    return mig_ctl_send(dst->ctl, MIG_MSG_READY, &(struct iovec){&ready, sizeof(ready)}, 1, err);
+}
+
+/* --- Lanes --------------------------------------------------------------- */
+
+/* In a time that does not tell where the difference is. */
+static bool secret_is_right(const struct mig_dest *dst, const struct mig_lane_wire *lane)
+{
+    unsigned diff = 0;
+
+    for (unsigned i = 0; i < MIG_SECRET_SIZE; i++)
+        diff |= (unsigned)(dst->secret[i] ^ lane->secret[i]);
+    return diff == 0;
+}
+
+/* Take a connection for what it says it is: -EACCES where it is no lane of ours. */
+static int judge_lane(struct mig_dest *dst, struct mig_channel *ch, unsigned *ret_index,
+                      struct err *err)
+{
+    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
+                            .wake_fd = -1,
+                            .deadline_ns = loop_now_ns() + (uint64_t)HELLO_MS * 1000000};
+    struct mig_lane_wire lane;
+    struct mig_msg_hdr hdr;
+    int rc;
+
+    rc = mig_channel_read(ch, &hdr, sizeof(hdr), &wait, err);
+    if (rc == -ECANCELED)
+        return rc;
+    if (rc < 0 || le16_get(hdr.type) != MIG_MSG_LANE || le32_get(hdr.len) != sizeof(lane))
+        return err_set(err, -EACCES, "a connection is no lane");
+    rc = mig_channel_read(ch, &lane, sizeof(lane), &wait, err);
+    if (rc == -ECANCELED)
+        return rc;
+    if (rc < 0 || !secret_is_right(dst, &lane))
+        return err_set(err, -EACCES, "a lane came without the secret of this migration");
+    *ret_index = le32_get(lane.index);
+    return 0;
+}
+
+static int accept_lane(struct mig_dest *dst, uint64_t deadline_ns, struct err *err)
+{
+    struct mig_wait wait = {
+        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = deadline_ns, .idle_ms = HELLO_MS};
+    struct mig_channel *ch;
+    unsigned index = 0;
+    int rc;
+
+    rc = dst->p.open(dst->p.open_arg, &wait, &ch, err);
+    if (rc < 0)
+        return rc;
+    rc = judge_lane(dst, ch, &index, err);
+    if (rc < 0) {
+        mig_channel_close(ch);
+        return rc;
+    }
+    return mig_receiver_add_lane(dst->recv, ch, index, err);
+}
+
+static int accept_lanes(struct mig_dest *dst, struct err *err)
+{
+    uint64_t deadline = loop_now_ns() + (uint64_t)LANES_MS * 1000000;
+    unsigned strays = 0;
+
+    for (unsigned n = 0; n < dst->lanes;) {
+        struct err why = {0};
+        int rc = accept_lane(dst, deadline, &why);
+
+        if (rc >= 0) {
+            n++;
+            continue;
+        }
+        if ((rc != -EACCES && rc != -ECONNRESET) || ++strays > STRAYS_MAX) {
+            (void)err_set(err, rc, "%s", why.code ? why.msg : strerror(-rc));
+            return err_prefix(err, rc, "waiting for lane %u of %u", n, dst->lanes);
+        }
+        mig_progress_refused(&dst->progress, &why);
+    }
+    return 0;
+}
+
+static int make_ready(struct mig_dest *dst, struct err *err)
+{
+    struct mig_receiver_params rp = {.gm = dst->gm,
+                                     .layout = dst->layout,
+                                     .counters = &dst->progress.counters,
+                                     .nr_lanes = dst->lanes,
+                                     .cancel_fd = dst->stop_fd,
+                                     .idle_ms = dst->p.idle_ms,
+                                     .round_done = round_done,
+                                     .failed = raise_stop,
+                                     .arg = dst};
+    int rc = mig_receiver_new(&rp, &dst->recv);
+
+    if (rc < 0)
+        return refuse(dst, rc, err);
+    rc = send_ready(dst, err);
+    if (rc >= 0)
+        rc = accept_lanes(dst, err);
+    return rc;
+}
+
+/* --- The blackout -------------------------------------------------------- */
+
+static int append_state(struct mig_dest *dst, const struct mig_message *msg, bool *ret_last,
+                        struct err *err)
+{
+    const uint8_t *data = msg->body + sizeof(struct mig_state_hdr);
+    size_t len = msg->len - sizeof(struct mig_state_hdr);
+    int rc = mig_state_get(msg->body, msg->len, ret_last, err);
+
+    if (rc < 0)
+        return rc;
+    if (len > MIG_STATE_MAX - dst->state_len)
+        return err_set(err, -E2BIG, "STATE: more than %d bytes in all", MIG_STATE_MAX);
+    if (len == 0 && !*ret_last)
+        return err_set(err, -EBADMSG, "STATE: empty, and not the last");
+    if (dst->state_len + len > dst->state_cap) {
+        size_t cap =
+            2 * dst->state_cap > dst->state_len + len ? 2 * dst->state_cap : dst->state_len + len;
+        uint8_t *p = realloc(dst->state, cap);
+
+        if (!p)
+            return err_set(err, -ENOMEM, "no memory for %zu bytes of state", cap);
+        dst->state = p;
+        dst->state_cap = cap;
+    }
+    if (len)
+        memcpy(dst->state + dst->state_len, data, len);
+    dst->state_len += len;
+    return 0;
+}
+
+/* Rounds, until STOP; the lanes do the work. */
+static int follow_rounds(struct mig_dest *dst, struct err *err)
+{
+    struct mig_message msg;
+    uint64_t begin = loop_now_ns();
+    int rc;
+
+    mig_progress_phase(&dst->progress, MIG_PHASE_ROUNDS);
+    rc = mig_ctl_expect(dst->ctl, MIG_MSG_STOP, &msg, NULL, err);
+    dst->stop_ns = loop_now_ns();
+    dst->took.rounds = dst->stop_ns - begin;
+    return rc;
+}
+
+static int receive_state(struct mig_dest *dst, struct err *err)
+{
+    struct mig_message msg;
+    bool last = false;
+    int rc;
+
+    mig_progress_phase(&dst->progress, MIG_PHASE_STOPPED);
+    do {
+        rc = mig_ctl_expect(dst->ctl, MIG_MSG_STATE, &msg, NULL, err);
+        if (rc >= 0)
+            rc = append_state(dst, &msg, &last, err);
+    } while (rc >= 0 && !last);
+    return rc;
+}
+
+/* The last pages; meanwhile the source must give signs of life. */
+static int await_pages(struct mig_dest *dst, struct err *err)
+{
+    struct mig_message msg;
+    int rc;
+
+    while ((rc = mig_receiver_wait_last(dst->recv, SLICE_MS, NULL)) == -ETIMEDOUT) {
+        rc = mig_ctl_recv(dst->ctl, loop_now_ns() + 1, &msg, err);
+        if (rc >= 0)
+            return err_set(err, -EPROTO, "the peer sent %s before the last pages",
+                           mig_msg_name(msg.type));
+        if (rc != -EAGAIN)
+            return rc;
+    }
+    if (rc < 0)
+        return mig_receiver_wait_last(dst->recv, 0, err);
+    dst->took.pages = loop_now_ns() - dst->stop_ns;
+    return 0;
+}
+
+static int load(struct mig_dest *dst, struct err *err)
+{
+    uint64_t begin = loop_now_ns();
+    int rc = dst->p.ops->load(dst->p.arg, dst->state, dst->state_len, err);
+
+    dst->took.load = loop_now_ns() - begin;
+    if (rc >= 0)
+        rc = mig_ctl_send(dst->ctl, MIG_MSG_LOADED, NULL, 0, err);
+    return rc;
+}
+
+/* The guest is ours, unless somebody here cancelled before COMMIT was seen. */
+static bool pass_commit(struct mig_dest *dst)
+{
+    bool ok;
+
+    (void)pthread_mutex_lock(&dst->lock);
+    ok = !dst->cancelled;
+    dst->past_commit = ok;
+    (void)pthread_mutex_unlock(&dst->lock);
+    return ok;
+}
+
+static int take_over(struct mig_dest *dst, struct err *err)
+{
+    struct mig_message msg;
+    uint64_t t;
+    int rc;
+
+    mig_progress_phase(&dst->progress, MIG_PHASE_COMMIT);
+    rc = mig_ctl_expect(dst->ctl, MIG_MSG_COMMIT, &msg, NULL, err);
+    if (rc < 0)
+        return rc;
+    if (!pass_commit(dst))
+        return err_set(err, -ECANCELED, "cancelled");
+    mig_ctl_past_cancel(dst->ctl);
+    t = loop_now_ns();
+    rc = dst->p.ops->acquire(dst->p.arg, err);
+    dst->took.acquire = loop_now_ns() - t;
+    if (rc < 0)
+        return rc;
+    t = loop_now_ns();
+    rc = dst->p.ops->start(dst->p.arg, err);
+    dst->took.start = loop_now_ns() - t;
+    dst->took.blackout = loop_now_ns() - dst->stop_ns;
+    return rc;
+}
+
+/* The guest runs: what happens to this message changes nothing about that. */
+static void report_running(struct mig_dest *dst)
+{
+    struct mig_times times = {.pages_ns = dst->took.pages,
+                              .load_ns = dst->took.load,
+                              .acquire_ns = dst->took.acquire,
+                              .start_ns = dst->took.start};
+    uint8_t buf[sizeof(struct mig_times_wire)];
+    struct wr w = {buf, sizeof(buf), false};
+
+    mig_times_put(&times, &w);
+    if (mig_ctl_send(dst->ctl, MIG_MSG_RUNNING, &(struct iovec){buf, sizeof(buf)}, 1, NULL) < 0)
+        log_debug("migration: the source cannot be told that the guest runs");
+}
+
+/* --- The whole ----------------------------------------------------------- */
+
+static int take_in(struct mig_dest *dst, struct err *err)
+{
+    struct mig_message msg;
+    struct mig_hello hello;
+    uint64_t begin;
+    int rc;
+
+    rc = await_source(dst, &hello, err);
+    if (rc < 0)
+        return rc;
+    begin = loop_now_ns();
+    if (judge_hello(dst, &hello) < 0)
+        return refuse(dst, -ENOTSUP, err);
+    dst->lanes = hello.lanes < dst->p.lanes_max ? hello.lanes : dst->p.lanes_max;
+    rc = answer_hello(dst, &hello, err);
+    dst->took.connect = loop_now_ns() - begin;
+    mig_progress_phase(&dst->progress, MIG_PHASE_PREPARE);
+    if (rc >= 0)
+        rc = mig_ctl_expect(dst->ctl, MIG_MSG_CONFIG, &msg, NULL, err);
+    if (rc >= 0)
+        rc = build(dst, &msg, err);
+    if (rc >= 0)
+        rc = make_ready(dst, err);
+    if (rc >= 0)
+        rc = follow_rounds(dst, err);
+    if (rc >= 0)
+        rc = receive_state(dst, err);
+    if (rc >= 0)
+        rc = await_pages(dst, err);
+    if (rc >= 0)
+        rc = load(dst, err);
+    if (rc >= 0)
+        rc = take_over(dst, err);
+    return rc;
+}
+
+/* What somebody here asked for, or what a lane saw, where we only saw the consequence. */
+static int explain(struct mig_dest *dst, int rc, struct err *err)
+{
+    struct err lane = {0};
+    int got;
+
+    if (rc != -ECANCELED)
+        return rc;
+    got = dst->recv && !is_cancelled(dst) ? mig_receiver_error(dst->recv, &lane) : 0;
+    if (got < 0) {
+        *err = lane;
+        return got;
+    }
+    *err = (struct err){0};
+    return err_set(err, rc, "cancelled");
+}
+
+static void wind_up(struct mig_dest *dst)
+{
+    raise_stop(dst);
+    mig_receiver_free(dst->recv);
+    mig_ctl_free(dst->ctl, LINGER_MS);
+    free(dst->state);
+    dst->recv = NULL;
+    dst->ctl = NULL;
+    dst->state = NULL;
+}
+
+static int fail(struct mig_dest *dst, int rc, struct err *err)
+{
+    rc = explain(dst, rc, err);
+    raise_stop(dst);
+    mig_receiver_free(dst->recv); /* nobody writes to guest memory any more */
+    dst->recv = NULL;
+    /* The guest is gone from here before the source hears that it may run there. */
+    if (dst->built)
+        dst->p.ops->discard(dst->p.arg);
+    if (dst->ctl) {
+        mig_ctl_past_cancel(dst->ctl);
+        mig_ctl_abort(dst->ctl, err->msg);
+    }
+    wind_up(dst);
+    mig_progress_finish(&dst->progress,
+                        is_cancelled(dst) ? MIG_RESULT_CANCELLED : MIG_RESULT_FAILED, false, err);
+    return rc;
+}
+
+int mig_dest_run(struct mig_dest *dst, struct err *err)
+{
+    struct err mine = {0};
+    int rc = take_in(dst, &mine);
+
+    mig_progress_took(&dst->progress, &dst->took);
+    if (rc < 0) {
+        if (!mine.code)
+            (void)err_set(&mine, rc, "%s", strerror(-rc));
+        rc = fail(dst, rc, &mine);
+        return err_set(err, rc, "%s", mine.msg);
+    }
+    report_running(dst);
+    wind_up(dst);
+    mig_progress_finish(&dst->progress, MIG_RESULT_COMPLETED, true, NULL);
+    return 0;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration/mig_policy.h"
+
+enum {
+    /* A last round shorter than this is not worth another one before it. */
+    POLISH_FLOOR_NS = 1000000,
+    STALL_PERCENT = 90, /* of the round before: not getting shorter */
+};
+
+/* a * b / c without overflow; UINT64_MAX where it does not fit or c is 0. */
+static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
+{
+    unsigned __int128 v = (unsigned __int128)a * b;
+
+    if (c == 0)
+        return a == 0 ? 0 : UINT64_MAX;
+    v /= c;
+    return v > UINT64_MAX ? UINT64_MAX : (uint64_t)v;
+}
+
+/* Time to send some pages, at the measured rate. */
+static uint64_t transfer_ns(uint64_t pages, uint64_t rate)
+{
+    return mul_div(pages << PAGE_SHIFT_4K, 1000000000, rate);
+}
+
+uint64_t mig_policy_estimate(const struct mig_measure *m)
+{
+    uint64_t t = transfer_ns(m->remaining, m->rate);
+
+    return t > UINT64_MAX - m->fixed_ns ? UINT64_MAX : t + m->fixed_ns;
+}
+
+static bool is_stalled(const struct mig_measure *m)
+{
+    uint64_t now = m->remaining;
+
+    if (m->nr_history < 3)
+        return false;
+    for (unsigned i = 0; i < 3; i++) {
+        if (now < mul_div(m->history[i], STALL_PERCENT, 100))
+            return false;
+        now = m->history[i];
+    }
+    return true;
+}
+
+/*
+ * The blackout is short enough already.  Another round while the guest runs
+ * makes it shorter still where it halves what remains, and costs little:
+ * less than a quarter of the time that the move took so far.
+ */
+static bool worth_polishing(const struct mig_measure *m)
+{
+    uint64_t t = transfer_ns(m->remaining, m->rate);
+    uint64_t next = mul_div(m->dirty_rate, t, 1000000000);
+
+    return m->polished < MIG_POLISH_ROUNDS && t > POLISH_FLOOR_NS && t <= m->elapsed_ns / 4 &&
+           next <= m->remaining / 2;
+}
+
+bool mig_policy_overdue(const struct mig_limits *limits, uint64_t elapsed_ns)
+{
+    return limits->timeout_ns && elapsed_ns >= limits->timeout_ns &&
+           limits->strategy == MIG_TIMEOUT_CANCEL;
+}
+
+static struct mig_verdict choose(const struct mig_limits *limits, const struct mig_measure *m,
+                                 struct mig_verdict v)
+{
+    bool late = limits->timeout_ns && m->elapsed_ns >= limits->timeout_ns;
+
+    v.decision = MIG_DECIDE_STOP;
+    if (m->remaining == 0) {
+        v.why = "nothing is left";
+    } else if (m->switch_now) {
+        v.why = "asked to switch now";
+    } else if (late && v.short_enough) {
+        v.why = "the estimated blackout is short enough, and time is up";
+    } else if (late && limits->strategy == MIG_TIMEOUT_IGNORE) {
+        v.why = "time is up";
+    } else if (late) {
+        v.decision = MIG_DECIDE_GIVE_UP;
+        v.why = "time is up and the blackout would be too long";
+    } else if (!v.short_enough) {
+        v.decision = MIG_DECIDE_ROUND;
+        v.why = v.stalled ? "the guest dirties memory as fast as it is sent"
+                          : "the blackout would be too long";
+    } else if (worth_polishing(m)) {
+        v.decision = MIG_DECIDE_ROUND;
+        v.why = "another round shortens the blackout";
+    } else {
+        v.why = "the estimated blackout is short enough";
+    }
+    return v;
+}
+
+struct mig_verdict mig_policy_decide(const struct mig_limits *limits, const struct mig_measure *m)
+{
+    struct mig_verdict v = {.estimate_ns = mig_policy_estimate(m), .stalled = is_stalled(m)};
+
+    v.short_enough = v.estimate_ns <= limits->downtime_ns;
+    return choose(limits, m, v);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How the engines write a migration's progress.
+ */
+#ifndef MIGRATION_MIG_PROGRESS_INTERNAL_H
+#define MIGRATION_MIG_PROGRESS_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "migration/mig_progress.h"
+
+/* Counted by the lanes, each page when it is with the kernel or in place. */
+struct mig_counters {
+    _Atomic uint64_t data_pages;
+    _Atomic uint64_t zero_pages;
+    _Atomic uint64_t wire_bytes;
+};
+
+struct mig_progress {
+    struct mig_counters counters; /* relaxed: a reader wants no more than a recent value */
+
+    pthread_mutex_t lock; /* below; a leaf */
+    struct mig_status st; /* without the counters and what is computed from them */
+    uint64_t begin_ns;    /* of the whole */
+    uint64_t round_ns;    /* when the round began */
+    uint64_t round_todo;  /* pages of the round */
+    uint64_t round_base;  /* data and zero pages before the round */
+    unsigned nr_rounds;   /* ever logged */
+    struct mig_round_log rounds[MIG_LOG_ROUNDS];
+};
+
+void mig_progress_init(struct mig_progress *p);
+void mig_progress_release(struct mig_progress *p);
+
+/* Enter a phase; the clock starts with the first. */
+void mig_progress_phase(struct mig_progress *p, enum mig_phase phase);
+
+/* A round of so many pages begins. */
+void mig_progress_round(struct mig_progress *p, uint32_t round, uint64_t pages);
+
+/* Remember a round that ended. */
+void mig_progress_log(struct mig_progress *p, const struct mig_round_log *log, uint64_t dirty_rate);
+
+/* How long the steps took so far. */
+void mig_progress_took(struct mig_progress *p, const struct mig_phases *took);
+
+/* What kind of connection it is. */
+void mig_progress_lanes(struct mig_progress *p, unsigned lanes, bool encrypted, uint64_t memory);
+
+/* A connection was turned away. */
+void mig_progress_refused(struct mig_progress *p, const struct err *err);
+
+/* It is over. */
+void mig_progress_finish(struct mig_progress *p, enum mig_result result, bool guest_here,
+                         const struct err *err);
+
+#endif

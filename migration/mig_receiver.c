@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration/mig_receiver.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/log.h"
+#include "core/loop.h"
+
+struct lane {
+    struct mig_receiver *r;
+    struct mig_channel *ch; /* owned */
+    unsigned index;
+    pthread_t thread;
+
+    /* The frame that is arriving. */
+    struct mig_pages_hdr hdr;
+    struct mig_run_wire wire_runs[MIG_RUNS_MAX];
+    struct mig_pages pages;
+    struct iovec iov[MIG_RUNS_MAX];
+
+    /* Of this round. */
+    uint32_t round;
+    uint64_t data_pages;
+    uint64_t zero_pages;
+};
+
+struct mig_receiver {
+    struct mig_receiver_params p;
+    struct lane *lanes[MIG_LANES_MAX];
+
+    /* One bit a page: data was written to it.  Relaxed: rounds are apart by the lock. */
+    _Atomic uint64_t *touched[GMEM_REGIONS_MAX]; /* owned */
+
+    pthread_mutex_t lock; /* below */
+    pthread_cond_t cond;
+    uint32_t rounds_done; /* rounds that every lane has finished */
+    unsigned arrived;     /* lanes that have finished the round after those */
+    unsigned nr_last;     /* lanes that had their last round */
+    bool quit;
+    int rc; /* of the first lane that failed */
+    struct err err;
+};
+
+/* --- Pages --------------------------------------------------------------- */
+
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+    (void)atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static void touch(struct mig_receiver *r, const struct mig_run *run)
+{
+    uint64_t p = run->first, end = run->first + run->nr;
+
+    while (p < end) {
+        uint64_t bit = p % 64, n = end - p < 64 - bit ? end - p : 64 - bit;
+        uint64_t mask = (n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1) << bit;
+
+        (void)atomic_fetch_or_explicit(&r->touched[run->region][p / 64], mask,
+                                       memory_order_relaxed);
+        p += n;
+    }
+}
+
+static bool is_touched(struct mig_receiver *r, unsigned region, uint64_t page)
+{
+    uint64_t w = atomic_load_explicit(&r->touched[region][page / 64], memory_order_relaxed);
+
+    return w >> (page % 64) & 1;
+}
+
+/* Make pages zero, those that are not: the others are not even looked at. */
+static int zero_run(struct mig_receiver *r, const struct mig_run *run)
+{
+    uint64_t gpa = r->p.layout.regions[run->region].gpa;
+    uint64_t p = run->first, end = run->first + run->nr;
+
+    while (p < end) {
+        _Atomic uint64_t *word = &r->touched[run->region][p / 64];
+        int rc;
+
+        if (p % 64 == 0 && !atomic_load_explicit(word, memory_order_relaxed)) {
+            p += 64;
+            continue;
+        }
+        if (is_touched(r, run->region, p)) {
+            rc = gmem_fill(r->p.gm, gpa + (p << PAGE_SHIFT_4K), 0, PAGE_SIZE_4K);
+            if (rc < 0)
+                return rc;
+        }
+        p++;
+    }
+    return 0;
+}
+
+/* Pin the data runs of a frame: number of pieces, or a failure. */
+static int pin(struct lane *l)
+{
+    struct mig_receiver *r = l->r;
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < l->pages.nr_runs; i++) {
+        const struct mig_run *run = &l->pages.runs[i];
+        int got;
+
+        if (run->kind != MIG_RUN_DATA)
+            continue;
+        got = gmem_pin_write(r->p.gm,
+                             r->p.layout.regions[run->region].gpa + (run->first << PAGE_SHIFT_4K),
+                             (uint64_t)run->nr << PAGE_SHIFT_4K, &l->iov[n], MIG_RUNS_MAX - n);
+        if (got < 0)
+            return got;
+        n += (unsigned)got;
+    }
+    return (int)n;
+}
+
+static void unpin(struct lane *l)
+{
+    struct mig_receiver *r = l->r;
+
+    for (unsigned i = 0; i < l->pages.nr_runs; i++) {
+        const struct mig_run *run = &l->pages.runs[i];
+
+        if (run->kind == MIG_RUN_DATA)
+            gmem_unpin_write(r->p.gm,
+                             r->p.layout.regions[run->region].gpa + (run->first << PAGE_SHIFT_4K),
+                             (uint64_t)run->nr << PAGE_SHIFT_4K);
+    }
+}
+
+static struct mig_wait lane_wait(const struct lane *l, bool inside)
+{
+    return (struct mig_wait){
+        .cancel_fd = l->r->p.cancel_fd, .wake_fd = -1, .idle_ms = inside ? l->r->p.idle_ms : 0};
+}
+
+static int receive_pages(struct lane *l, uint32_t len, struct err *err)
+{
+    struct mig_wait wait = lane_wait(l, true);
+    size_t runs_len;
+    int rc, n;
+
+    rc = mig_channel_read(l->ch, &l->hdr, sizeof(l->hdr), &wait, err);
+    if (rc >= 0)
+        rc = mig_pages_peek(&l->hdr, len, &runs_len, err);
+    if (rc >= 0)
+        rc = mig_channel_read(l->ch, l->wire_runs, runs_len, &wait, err);
+    if (rc >= 0)
+        rc = mig_pages_get(&l->hdr, l->wire_runs, &l->r->p.layout, &l->pages, err);
+    if (rc < 0)
+        return rc;
+    for (unsigned i = 0; i < l->pages.nr_runs && rc >= 0; i++) {
+        const struct mig_run *run = &l->pages.runs[i];
+
+        if (run->kind == MIG_RUN_DATA) {
+            touch(l->r, run);
+            l->data_pages += run->nr;
+        } else {
+            rc = zero_run(l->r, run);
+            l->zero_pages += run->nr;
+            count(&l->r->p.counters->zero_pages, run->nr);
+        }
+    }
+    n = rc < 0 ? rc : pin(l);
+    if (n < 0)
+        return err_set(err, n, "guest memory: %s", strerror(-n));
+    rc = mig_channel_readv(l->ch, l->iov, (unsigned)n, &wait, err);
+    unpin(l);
+    count(&l->r->p.counters->data_pages, l->pages.payload_len >> PAGE_SHIFT_4K);
+    count(&l->r->p.counters->wire_bytes, sizeof(struct mig_msg_hdr) + len);
+    return rc;
+}
+
+/* --- Rounds -------------------------------------------------------------- */
+
+/* Wait for the other lanes.  The last to arrive opens the way, and reports. */
+static int meet(struct lane *l, struct err *err)
+{
+    struct mig_receiver *r = l->r;
+    bool opened = false;
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&r->lock);
+    if (++r->arrived == r->p.nr_lanes) {
+        r->arrived = 0;
+        opened = true;
+    }
+    while (!opened && r->rounds_done <= l->round && !r->quit && !r->nr_last)
+        (void)pthread_cond_wait(&r->cond, &r->lock);
+    if (r->quit)
+        rc = err_set(err, -ECANCELED, "cancelled");
+    else if (!opened && r->rounds_done <= l->round)
+        rc = err_set(err, -EPROTO, "ROUND_END: the last round of one lane is not that of another");
+    (void)pthread_mutex_unlock(&r->lock);
+    if (rc < 0 || !opened)
+        return rc;
+    rc = r->p.round_done(r->p.arg, l->round, err);
+    (void)pthread_mutex_lock(&r->lock);
+    r->rounds_done++;
+    (void)pthread_cond_broadcast(&r->cond);
+    (void)pthread_mutex_unlock(&r->lock);
+    return rc;
+}
+
+static int receive_round_end(struct lane *l, bool *ret_last, struct err *err)
+{
+    struct mig_round_end_wire body;
+    struct mig_wait wait = lane_wait(l, true);
+    struct mig_round_end e;
+    int rc;
+
+    rc = mig_channel_read(l->ch, &body, sizeof(body), &wait, err);
+    if (rc >= 0)
+        rc = mig_round_end_get(&body, sizeof(body), &e, err);
+    if (rc < 0)
+        return rc;
+    if (e.round != l->round)
+        return err_set(err, -EPROTO, "ROUND_END.round: %u, %u was due", e.round, l->round);
+    if (e.data_pages != l->data_pages || e.zero_pages != l->zero_pages)
+        return err_set(err, -EBADMSG,
+                       "ROUND_END: %llu + %llu pages were announced, %llu + %llu came",
+                       (unsigned long long)e.data_pages, (unsigned long long)e.zero_pages,
+                       (unsigned long long)l->data_pages, (unsigned long long)l->zero_pages);
+    if (!e.last) {
+        rc = meet(l, err);
+        l->round++;
+        l->data_pages = l->zero_pages = 0;
+    }
+    *ret_last = e.last;
+    return rc;
+}
+
+/* --- A lane -------------------------------------------------------------- */
+
+static int receive_message(struct lane *l, bool *ret_last, struct err *err)
+{
+    struct mig_wait wait = lane_wait(l, false);
+    struct mig_msg_hdr hdr;
+    unsigned type;
+    int rc;
+
+    rc = mig_channel_read(l->ch, &hdr, sizeof(hdr), &wait, err);
+    if (rc < 0)
+        return rc;
+    type = le16_get(hdr.type);
+    rc = mig_hdr_check(type, le32_get(hdr.len), err);
+    if (rc < 0)
+        return rc;
+    if (type == MIG_MSG_PAGES)
+        return receive_pages(l, le32_get(hdr.len), err);
+    if (type == MIG_MSG_ROUND_END)
+        return receive_round_end(l, ret_last, err);
+    return err_set(err, -EPROTO, "the peer sent %s (message type %u) on a lane", mig_msg_name(type),
+                   type);
+}
+
+static void lane_ended(struct mig_receiver *r, int rc, const struct err *err)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    if (rc >= 0) {
+        r->nr_last++;
+    } else {
+        if (!r->rc) {
+            r->rc = rc;
+            r->err = *err;
+        }
+        r->quit = true;
+    }
+    (void)pthread_cond_broadcast(&r->cond);
+    (void)pthread_mutex_unlock(&r->lock);
+    if (rc < 0)
+        r->p.failed(r->p.arg);
+}
+
+static void *lane_main(void *arg)
+{
+    struct lane *l = arg;
+    struct err err = {0};
+    bool last = false;
+    char name[16];
+    int rc = 0;
+
+    (void)snprintf(name, sizeof(name), "mig-recv%u", l->index);
+    log_thread_name(name);
+    while (rc >= 0 && !last)
+        rc = receive_message(l, &last, &err);
+    if (rc < 0)
+        rc = err_prefix(&err, rc, "lane %u", l->index);
+    lane_ended(l->r, rc, &err);
+    return NULL;
+}
+
+/* --- Interface ----------------------------------------------------------- */
+
+int mig_receiver_new(const struct mig_receiver_params *params, struct mig_receiver **ret_r)
+{
+    struct mig_receiver *r = calloc(1, sizeof(*r));
+    pthread_condattr_t attr;
+
+    if (!r)
+        return -ENOMEM;
+    r->p = *params;
+    (void)pthread_mutex_init(&r->lock, NULL);
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&r->cond, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    for (unsigned i = 0; i < r->p.layout.nr; i++) {
+        uint64_t pages = r->p.layout.regions[i].len >> PAGE_SHIFT_4K;
+
+        r->touched[i] = calloc((size_t)((pages + 63) / 64), sizeof(uint64_t));
+        if (!r->touched[i]) {
+            mig_receiver_free(r);
+            return -ENOMEM;
+        }
+    }
+    *ret_r = r;
+    return 0;
+}
+
+int mig_receiver_add_lane(struct mig_receiver *r, struct mig_channel *ch, unsigned index,
+                          struct err *err)
+{
+    bool fits = index < r->p.nr_lanes && !r->lanes[index];
+    struct lane *l = fits ? calloc(1, sizeof(*l)) : NULL;
+    int rc;
+
+    if (!l) {
+        mig_channel_close(ch);
+        return fits ? -ENOMEM
+                    : err_set(err, -EPROTO, "LANE.index: %u is out of range or taken", index);
+    }
+    l->r = r;
+    l->ch = ch;
+    l->index = index;
+    rc = pthread_create(&l->thread, NULL, lane_main, l);
+    if (rc != 0) {
+        mig_channel_close(ch);
+        free(l);
+        return err_set(err, -rc, "lane %u: thread: %s", index, strerror(rc));
+    }
+    r->lanes[index] = l;
+    return 0;
+}
+
+static int error_locked(struct mig_receiver *r, struct err *err)
+{
+    return r->rc < 0 ? err_set(err, r->rc, "%s", r->err.msg) : 0;
+}
+
+int mig_receiver_error(struct mig_receiver *r, struct err *err)
+{
+    int rc;
+
+    (void)pthread_mutex_lock(&r->lock);
+    rc = error_locked(r, err);
+    (void)pthread_mutex_unlock(&r->lock);
+    return rc;
+}
+
+int mig_receiver_wait_last(struct mig_receiver *r, unsigned limit_ms, struct err *err)
+{
+    uint64_t ns = loop_now_ns() + (uint64_t)limit_ms * 1000000;
+    struct timespec at = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&r->lock);
+    while (r->nr_last < r->p.nr_lanes && !r->quit && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&r->cond, &r->lock, &at);
+    if (r->nr_last == r->p.nr_lanes)
+        rc = 0;
+    else if (r->rc < 0)
+        rc = error_locked(r, err);
+    else if (r->quit)
+        rc = err_set(err, -ECANCELED, "cancelled");
+    else
+        rc = err_set(err, -ETIMEDOUT, "the last pages did not come within %u ms", limit_ms);
+    (void)pthread_mutex_unlock(&r->lock);
+    return rc;
+}
+
+void mig_receiver_quit(struct mig_receiver *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    r->quit = true;
+    (void)pthread_cond_broadcast(&r->cond);
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+void mig_receiver_free(struct mig_receiver *r)
+{
+    if (!r)
+        return;
+    mig_receiver_quit(r);
+    for (unsigned i = 0; i < r->p.nr_lanes; i++) {
+        if (!r->lanes[i])
+            continue;
+        (void)pthread_join(r->lanes[i]->thread, NULL);
+        mig_channel_close(r->lanes[i]->ch);
+        free(r->lanes[i]);
+    }
+    for (unsigned i = 0; i < r->p.layout.nr; i++)
+        free(r->touched[i]);
+    (void)pthread_mutex_destroy(&r->lock);
+    (void)pthread_cond_destroy(&r->cond);
+    free(r);
+}

@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration/mig_sender.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/page_scan.h"
+
+enum {
+    TAKE_PAGES = 128,           /* most pages taken at once: 512 KiB */
+    FRAME_PAYLOAD = 512 * 1024, /* bytes: a frame this full is sent */
+    ROUNDS_QUEUED = 4,          /* power of two; rounds posted and not finished by all */
+    HEAD_SIZE = sizeof(struct mig_msg_hdr) + sizeof(struct mig_pages_hdr) +
+                MIG_RUNS_MAX * sizeof(struct mig_run_wire),
+};
+_Static_assert(FRAME_PAYLOAD + TAKE_PAGES * PAGE_SIZE_4K <= MIG_PAYLOAD_MAX,
+               "a frame can overflow");
+
+struct lane {
+    struct mig_sender *s;
+    struct mig_channel *ch; /* owned */
+    unsigned index;
+    uint8_t secret[MIG_SECRET_SIZE];
+    pthread_t thread;
+
+    /* The frame that is being filled. */
+    struct mig_run runs[MIG_RUNS_MAX];
+    unsigned nr_runs;
+    struct iovec iov[1 + MIG_RUNS_MAX]; /* [0] is the head */
+    unsigned nr_iov;
+    uint32_t payload;
+    uint8_t head[HEAD_SIZE];
+
+    /* Of this round. */
+    uint64_t data_pages;
+    uint64_t zero_pages;
+};
+
+struct mig_sender {
+    struct mig_sender_params p;
+    struct lane *lanes[MIG_LANES_MAX];
+    unsigned nr_lanes;
+
+    pthread_mutex_t lock; /* below */
+    pthread_cond_t cond;
+    struct mig_round rounds[ROUNDS_QUEUED];
+    unsigned nr_rounds; /* posted */
+    bool quit;
+    int rc; /* of the first lane that failed */
+    struct err err;
+
+    pthread_mutex_t take_lock; /* below: where in memory the sweep of this round is */
+    unsigned sweep_round;      /* number + 1; 0: none yet */
+    bool swept;                /* the cursor came back to where it started */
+    bool wrapped;              /* it passed the end of memory */
+    struct dirty_run start;    /* first run; nr is 0 before it */
+    unsigned at_region;        /* where the cursor is */
+    uint64_t at_page;
+};
+
+/* --- Taking pages -------------------------------------------------------- */
+
+/*
+ * Whether a run was met before in this sweep; otherwise it is cut to what was
+ * not.  The consumer's cursor goes round and round: once it is back where the
+ * sweep began, pages that some other consumer's drain has marked meanwhile
+ * belong to the next round, and are given back.
+ */
+static bool swept_locked(struct mig_sender *s, struct dirty_run *run)
+{
+    uint64_t end = run->first + run->nr;
+
+    if (run->region < s->at_region || (run->region == s->at_region && run->first < s->at_page))
+        s->wrapped = true;
+    s->at_region = run->region;
+    s->at_page = end;
+    if (!s->wrapped || run->region < s->start.region ||
+        (run->region == s->start.region && end <= s->start.first))
+        return false;
+    if (run->region > s->start.region || run->first >= s->start.first) {
+        dirty_mark(s->p.consumer, run->region, run->first, run->nr);
+        return true;
+    }
+    dirty_mark(s->p.consumer, run->region, s->start.first, end - s->start.first);
+    run->nr = s->start.first - run->first;
+    return false;
+}
+
+static void sweep_begin_locked(struct mig_sender *s, const struct mig_round *round)
+{
+    s->sweep_round = round->number + 1;
+    s->swept = s->wrapped = false;
+    s->start.nr = 0;
+}
+
+/* The next run of this round: 1; 0 when there is none; or a failure. */
+static int take_run(struct mig_sender *s, const struct mig_round *round, struct dirty_run *ret_run,
+                    struct err *err)
+{
+    struct dirty_run run;
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&s->take_lock);
+    if (s->sweep_round < round->number + 1)
+        sweep_begin_locked(s, round);
+    if (!s->swept && s->sweep_round == round->number + 1)
+        rc = dirty_take(s->p.consumer, TAKE_PAGES, round->stopped, &run, err);
+    if (rc == 1 && s->start.nr == 0) {
+        s->start = run;
+        s->at_region = run.region;
+        s->at_page = run.first + run.nr;
+    } else if (rc == 1) {
+        s->swept = swept_locked(s, &run);
+        rc = !s->swept;
+    }
+    (void)pthread_mutex_unlock(&s->take_lock);
+    if (rc == 1)
+        *ret_run = run;
+    return rc;
+}
+
+/* --- Frames -------------------------------------------------------------- */
+
+static void frame_reset(struct lane *l)
+{
+    l->nr_runs = 0;
+    l->nr_iov = 1;
+    l->payload = 0;
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+    (void)atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static int lane_write(struct lane *l, struct iovec *iov, unsigned nr, struct err *err)
+{
+    struct mig_wait wait = {
+        .cancel_fd = l->s->p.cancel_fd, .wake_fd = -1, .idle_ms = l->s->p.idle_ms};
+    int rc = mig_channel_writev(l->ch, iov, nr, &wait, err);
+
+    return rc < 0 ? err_prefix(err, rc, "lane %u", l->index) : rc;
+}
+
+static int frame_flush(struct lane *l, struct err *err)
+{
+    size_t runs_len = l->nr_runs * sizeof(struct mig_run_wire);
+    struct mig_pages_hdr ph = {.nr_runs = le32_make(l->nr_runs),
+                               .codec = le32_make(MIG_CODEC_RAW),
+                               .payload_len = le32_make(l->payload)};
+    struct mig_msg_hdr mh = mig_hdr_make(MIG_MSG_PAGES, sizeof(ph) + runs_len + l->payload);
+    struct wr w = {l->head, sizeof(l->head), false};
+    uint64_t data = l->payload >> PAGE_SHIFT_4K, zero = 0;
+    int rc;
+
+    if (l->nr_runs == 0)
+        return 0;
+    wr_bytes(&w, &mh, sizeof(mh));
+    wr_bytes(&w, &ph, sizeof(ph));
+    for (unsigned i = 0; i < l->nr_runs; i++) {
+        mig_run_put(&l->runs[i], &w);
+        if (l->runs[i].kind == MIG_RUN_ZERO)
+            zero += l->runs[i].nr;
+    }
+    l->iov[0] = (struct iovec){l->head, sizeof(l->head) - w.left};
+    rc = lane_write(l, l->iov, l->nr_iov, err);
+    if (rc < 0)
+        return rc;
+    count(&l->s->p.counters->data_pages, data);
+    count(&l->s->p.counters->zero_pages, zero);
+    count(&l->s->p.counters->wire_bytes, sizeof(l->head) - w.left + (data << PAGE_SHIFT_4K));
+    l->data_pages += data;
+    l->zero_pages += zero;
+    frame_reset(l);
+    return 0;
+}
+
+/* Add pages of one kind, as part of the run before where they continue it. */
+static int frame_add(struct lane *l, const struct mig_run *run, uint8_t *hva, struct err *err)
+{
+    struct mig_run *prev = l->nr_runs ? &l->runs[l->nr_runs - 1] : NULL;
+    size_t len = (size_t)run->nr << PAGE_SHIFT_4K;
+    int rc;
+
+    if (prev && prev->region == run->region && prev->kind == run->kind &&
+        prev->first + prev->nr == run->first && prev->nr <= UINT32_MAX - run->nr) {
+        prev->nr += run->nr;
+        if (run->kind == MIG_RUN_DATA)
+            l->iov[l->nr_iov - 1].iov_len += len;
+    } else {
+        if (l->nr_runs == MIG_RUNS_MAX) {
+            rc = frame_flush(l, err);
+            if (rc < 0)
+                return rc;
+        }
+        l->runs[l->nr_runs++] = *run;
+        if (run->kind == MIG_RUN_DATA)
+            l->iov[l->nr_iov++] = (struct iovec){hva, len};
+    }
+    if (run->kind == MIG_RUN_DATA)
+        l->payload += (uint32_t)len;
+    return l->payload >= FRAME_PAYLOAD ? frame_flush(l, err) : 0;
+}
+
+/* Holes of shared memory are zero; to look at them would fill them. */
+static uint64_t hole_pages(const struct gmem_region *r, const struct dirty_run *run)
+{
+    uint64_t hole;
+
+    if (!r->shared)
+        return 0;
+    (void)page_scan_populated(r->fd, r->fd_offset + (run->first << PAGE_SHIFT_4K),
+                              run->nr << PAGE_SHIFT_4K, &hole);
+    return hole >> PAGE_SHIFT_4K;
+}
+
+static int send_run(struct lane *l, struct dirty_run run, struct err *err)
+{
+    const struct gmem_region *r = gmem_region(l->s->p.gm, run.region);
+    uint8_t *hva = r->hva + (run.first << PAGE_SHIFT_4K);
+    uint64_t hole = hole_pages(r, &run);
+
+    while (run.nr) {
+        bool zero = true;
+        uint64_t n = hole ? hole : page_scan_run(hva, run.nr, &zero);
+        struct mig_run part = {run.first, run.region, (uint32_t)n,
+                               zero ? MIG_RUN_ZERO : MIG_RUN_DATA};
+        int rc = frame_add(l, &part, hva, err);
+
+        if (rc < 0)
+            return rc;
+        hole = 0;
+        run.first += n;
+        run.nr -= n;
+        hva += n << PAGE_SHIFT_4K;
+    }
+    return 0;
+}
+
+/* --- A lane -------------------------------------------------------------- */
+
+static int send_hello(struct lane *l, struct err *err)
+{
+    struct mig_lane_wire lw = {.index = le32_make(l->index)};
+    struct mig_msg_hdr hdr = mig_hdr_make(MIG_MSG_LANE, sizeof(lw));
+    struct iovec iov[] = {
+        {&hdr, sizeof(hdr)},
+        {&lw,  sizeof(lw) },
+    };
+
+    memcpy(lw.secret, l->secret, sizeof(lw.secret));
+    return lane_write(l, iov, ARRAY_LEN(iov), err);
+}
+
+static int send_round_end(struct lane *l, const struct mig_round *round, struct err *err)
+{
+    struct mig_round_end e = {round->number, round->last, l->data_pages, l->zero_pages};
+    uint8_t buf[sizeof(struct mig_msg_hdr) + sizeof(struct mig_round_end_wire)];
+    struct mig_msg_hdr hdr = mig_hdr_make(MIG_MSG_ROUND_END, sizeof(struct mig_round_end_wire));
+    struct wr w = {buf, sizeof(buf), false};
+    struct iovec iov = {buf, sizeof(buf)};
+
+    wr_bytes(&w, &hdr, sizeof(hdr));
+    mig_round_end_put(&e, &w);
+    return lane_write(l, &iov, 1, err);
+}
+
+static bool is_quitting(struct mig_sender *s)
+{
+    bool quit;
+
+    (void)pthread_mutex_lock(&s->lock);
+    quit = s->quit;
+    (void)pthread_mutex_unlock(&s->lock);
+    return quit;
+}
+
+static int send_round(struct lane *l, const struct mig_round *round, struct err *err)
+{
+    struct dirty_run run;
+    int rc;
+
+    l->data_pages = l->zero_pages = 0;
+    frame_reset(l);
+    while ((rc = take_run(l->s, round, &run, err)) == 1) {
+        rc = is_quitting(l->s) ? err_set(err, -ECANCELED, "cancelled") : send_run(l, run, err);
+        if (rc < 0)
+            return rc;
+    }
+    if (rc >= 0)
+        rc = frame_flush(l, err);
+    return rc < 0 ? rc : send_round_end(l, round, err);
+}
+
+/* Wait for a round: false when there will be none. */
+static bool next_round(struct mig_sender *s, unsigned seen, struct mig_round *ret_round)
+{
+    bool more;
+
+    (void)pthread_mutex_lock(&s->lock);
+    while (s->nr_rounds == seen && !s->quit)
+        (void)pthread_cond_wait(&s->cond, &s->lock);
+    more = !s->quit;
+    *ret_round = s->rounds[seen % ROUNDS_QUEUED];
+    (void)pthread_mutex_unlock(&s->lock);
+    return more;
+}
+
+static void lane_failed(struct mig_sender *s, int rc, const struct err *err)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    if (!s->rc) {
+        s->rc = rc;
+        s->err = *err;
+    }
+    s->quit = true;
+    (void)pthread_cond_broadcast(&s->cond);
+    (void)pthread_mutex_unlock(&s->lock);
+    s->p.failed(s->p.arg);
+}
+
+static void *lane_main(void *arg)
+{
+    struct lane *l = arg;
+    struct mig_round round = {0};
+    struct err err = {0};
+    char name[16];
+    int rc;
+
+    (void)snprintf(name, sizeof(name), "mig-send%u", l->index);
+    log_thread_name(name);
+    rc = send_hello(l, &err);
+    for (unsigned seen = 0; rc >= 0 && !round.last && next_round(l->s, seen, &round); seen++)
+        rc = send_round(l, &round, &err);
+    if (rc < 0)
+        lane_failed(l->s, rc, &err);
+    return NULL;
+}
+
+/* --- Interface ----------------------------------------------------------- */
+
+int mig_sender_new(const struct mig_sender_params *params, struct mig_sender **ret_s)
+{
+    struct mig_sender *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return -ENOMEM;
+    s->p = *params;
+    (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_cond_init(&s->cond, NULL);
+    (void)pthread_mutex_init(&s->take_lock, NULL);
+    *ret_s = s;
+    return 0;
+}
+
+int mig_sender_add_lane(struct mig_sender *s, struct mig_channel *ch, const uint8_t *secret,
+                        struct err *err)
+{
+    struct lane *l = s->nr_lanes < MIG_LANES_MAX ? calloc(1, sizeof(*l)) : NULL;
+    int rc;
+
+    if (!l) {
+        mig_channel_close(ch);
+        return s->nr_lanes < MIG_LANES_MAX ? -ENOMEM : -E2BIG;
+    }
+    l->s = s;
+    l->ch = ch;
+    l->index = s->nr_lanes;
+    memcpy(l->secret, secret, sizeof(l->secret));
+    rc = pthread_create(&l->thread, NULL, lane_main, l);
+    if (rc != 0) {
+        mig_channel_close(ch);
+        free(l);
+        return err_set(err, -rc, "lane %u: thread: %s", s->nr_lanes, strerror(rc));
+    }
+    s->lanes[s->nr_lanes++] = l;
+    return 0;
+}
+
+void mig_sender_round(struct mig_sender *s, const struct mig_round *round)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->rounds[s->nr_rounds++ % ROUNDS_QUEUED] = *round;
+    (void)pthread_cond_broadcast(&s->cond);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+int mig_sender_error(struct mig_sender *s, struct err *err)
+{
+    int rc;
+
+    (void)pthread_mutex_lock(&s->lock);
+    rc = s->rc;
+    if (rc < 0)
+        (void)err_set(err, rc, "%s", s->err.msg);
+    (void)pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+void mig_sender_free(struct mig_sender *s)
+{
+    if (!s)
+        return;
+    (void)pthread_mutex_lock(&s->lock);
+    s->quit = true;
+    (void)pthread_cond_broadcast(&s->cond);
+    (void)pthread_mutex_unlock(&s->lock);
+    for (unsigned i = 0; i < s->nr_lanes; i++) {
+        (void)pthread_join(s->lanes[i]->thread, NULL);
+        mig_channel_close(s->lanes[i]->ch);
+        free(s->lanes[i]);
+    }
+    (void)pthread_mutex_destroy(&s->lock);
+    (void)pthread_cond_destroy(&s->cond);
+    (void)pthread_mutex_destroy(&s->take_lock);
+    free(s);
+}

@@ -1,0 +1,662 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration/mig_source.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "core/gmem.h"
+#include "core/loop.h"
+#include "migration/mig_ctl.h"
+#include "migration/mig_progress_internal.h"
+#include "migration/mig_sender.h"
+
+enum {
+    CONNECT_MS = 10000,    /* to connect and shake hands, each time */
+    IDLE_MS = 10000,       /* the default of mig_source_params.idle_ms */
+    KEEPALIVE_MS = 1000,   /* the default of mig_source_params.keepalive_ms */
+    TICK_MS = 100,         /* how often the policy is asked in the middle of a round */
+    FIXED_NS = 3000000,    /* a guess at mig_source_params.fixed_ns */
+    LOADED_MS = 60000,     /* for LOADED, beyond four times the estimated blackout */
+    RUNNING_MS = 60000,    /* for the answer to COMMIT, as long as the peer lives */
+    LAST_WORD_MS = 300,    /* for a dying peer's reason to be read */
+    LINGER_MS = 500,       /* for our reason to be read */
+    RATE_BYTES = 1 << 20,  /* a round smaller than this says little of the rate */
+    HELLO_SIZE = 1024,     /* bytes: room for every capability that we name */
+    RUN_RATE_MIN = 100000, /* ns: shortest time that a rate is computed over */
+};
+
+struct mig_source {
+    struct mig_source_params p;
+    struct mig_progress progress;
+    int stop_fd; /* owned; readable: cancelled, or a lane failed */
+    atomic_bool switch_now;
+
+    pthread_mutex_t lock; /* below */
+    bool cancelled;
+    bool past_commit; /* COMMIT is about to be sent: nothing cancels any more */
+
+    /* Of the thread inside mig_source_run(). */
+    struct mig_ctl *ctl;             /* owned */
+    struct mig_sender *sender;       /* owned */
+    struct dirty_consumer *consumer; /* owned */
+    struct mig_phases took;
+    struct mig_measure m;
+    uint64_t rounds_ns;  /* when the first round began */
+    uint64_t harvest_ns; /* when the dirty log was read last */
+    uint32_t round;      /* number of the next */
+    bool paused, released, commit_sent;
+};
+
+/* --- Life cycle ---------------------------------------------------------- */
+
+int mig_source_new(const struct mig_source_params *params, struct mig_source **ret_src,
+                   struct err *err)
+{
+    struct mig_source *src;
+
+    if (params->lanes > MIG_LANES_MAX)
+        return err_set(err, -EINVAL, "connections: %u, 1 to %d are allowed", params->lanes,
+                       MIG_LANES_MAX);
+    src = calloc(1, sizeof(*src));
+    if (!src)
+        return -ENOMEM;
+    src->p = *params;
+    src->p.lanes = params->lanes ? params->lanes : 1;
+    src->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
+    src->p.fixed_ns = params->fixed_ns ? params->fixed_ns : FIXED_NS;
+    if (params->keepalive_ms == 0)
+        src->p.keepalive_ms = KEEPALIVE_MS;
+    else if (params->keepalive_ms == UINT_MAX)
+        src->p.keepalive_ms = 0;
+    src->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (src->stop_fd < 0) {
+        int rc = -errno;
+
+        free(src);
+        return err_set(err, rc, "eventfd: %s", strerror(-rc));
+    }
+    (void)pthread_mutex_init(&src->lock, NULL);
+    mig_progress_init(&src->progress);
+    *ret_src = src;
+    return 0;
+}
+
+void mig_source_free(struct mig_source *src)
+{
+    if (!src)
+        return;
+    (void)pthread_mutex_destroy(&src->lock);
+    mig_progress_release(&src->progress);
+    (void)close(src->stop_fd);
+    free(src);
+}
+
+struct mig_progress *mig_source_progress(struct mig_source *src)
+{
+    return &src->progress;
+}
+
+/* Wake every thread of this move that waits for a socket. */
+static void raise_stop(void *arg)
+{
+    struct mig_source *src = arg;
+
+    (void)eventfd_write(src->stop_fd, 1);
+}
+
+int mig_source_cancel(struct mig_source *src)
+{
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&src->lock);
+    if (src->past_commit)
+        rc = -EBUSY;
+    else
+        src->cancelled = true;
+    (void)pthread_mutex_unlock(&src->lock);
+    if (rc == 0)
+        raise_stop(src);
+    return rc;
+}
+
+void mig_source_switch_now(struct mig_source *src)
+{
+    atomic_store(&src->switch_now, true);
+}
+
+static bool is_cancelled(struct mig_source *src)
+{
+    bool yes;
+
+    (void)pthread_mutex_lock(&src->lock);
+    yes = src->cancelled;
+    (void)pthread_mutex_unlock(&src->lock);
+    return yes;
+}
+
+/* --- Connecting ---------------------------------------------------------- */
+
+static struct mig_wait connect_wait(const struct mig_source *src)
+{
+    return (struct mig_wait){.cancel_fd = src->stop_fd,
+                             .wake_fd = -1,
+                             .deadline_ns = loop_now_ns() + (uint64_t)CONNECT_MS * 1000000,
+                             .idle_ms = src->p.idle_ms};
+}
+
+static int check_hello(const struct mig_message *msg, struct err *err)
+{
+    struct mig_hello h;
+    int rc = mig_hello_get(msg->body, msg->len, &h, err);
+
+    if (rc < 0)
+        return rc;
+    if (h.version_min != h.version_max || h.version_max < MIG_VERSION_MIN ||
+        h.version_max > MIG_VERSION)
+        return err_set(err, -EPROTO, "HELLO: the destination chose version %u..%u of %d..%d",
+                       h.version_min, h.version_max, MIG_VERSION_MIN, MIG_VERSION);
+    for (unsigned i = 0; i < h.nr_caps; i++)
+        if (h.caps[i].required)
+            return err_set(err, -ENOTSUP, "the destination requires '%s', which is not known here",
+                           h.caps[i].name);
+    return 0;
+}
+
+static int greet(struct mig_source *src, struct mig_refusal *why, struct err *err)
+{
+    struct mig_hello h = {.version_min = MIG_VERSION_MIN,
+                          .version_max = MIG_VERSION,
+                          .page_size = PAGE_SIZE_4K,
+                          .lanes = src->p.lanes};
+    uint8_t buf[HELLO_SIZE];
+    struct wr w = {buf, sizeof(buf), false};
+    struct mig_message msg;
+    int rc;
+
+    mig_hello_put(&h, &w);
+    rc = mig_ctl_send(src->ctl, MIG_MSG_HELLO, &(struct iovec){buf, sizeof(buf) - w.left}, 1, err);
+    if (rc >= 0)
+        rc = mig_ctl_expect(src->ctl, MIG_MSG_HELLO, &msg, why, err);
+    return rc < 0 ? rc : check_hello(&msg, err);
+}
+
+static int connect_control(struct mig_source *src, struct mig_refusal *why, struct err *err)
+{
+    struct mig_ctl_params cp = {.fsm = &mig_source_fsm,
+                                .keepalive_ms = src->p.keepalive_ms,
+                                .idle_ms = src->p.idle_ms,
+                                .cancel_fd = src->stop_fd};
+    struct mig_wait wait = connect_wait(src);
+    uint64_t begin = loop_now_ns();
+    struct mig_channel *ch;
+    int rc;
+
+    mig_progress_phase(&src->progress, MIG_PHASE_CONNECT);
+    rc = src->p.open(src->p.open_arg, &wait, &ch, err);
+    if (rc < 0)
+        return rc;
+    mig_progress_lanes(&src->progress, src->p.lanes, mig_channel_is_encrypted(ch),
+                       gmem_size(src->p.gm));
+    rc = mig_ctl_new(ch, &cp, &src->ctl);
+    if (rc < 0)
+        return err_set(err, rc, "control channel: %s", strerror(-rc));
+    rc = greet(src, why, err);
+    src->took.connect = loop_now_ns() - begin;
+    return rc;
+}
+
+/* Send CONFIG and wait until the destination has built the machine. */
+static int prepare(struct mig_source *src, struct mig_ready_wire *ret_ready,
+                   struct mig_refusal *why, struct err *err)
+{
+    uint8_t head[sizeof(struct mig_config_hdr) + GMEM_REGIONS_MAX * sizeof(struct mig_region_wire)];
+    struct wr w = {head, sizeof(head), false};
+    struct state_buf config = {0};
+    uint64_t begin = loop_now_ns();
+    struct mig_layout layout;
+    struct mig_message msg;
+    int rc;
+
+    mig_progress_phase(&src->progress, MIG_PHASE_PREPARE);
+    rc = mig_layout_of(src->p.gm, &layout, err);
+    if (rc >= 0)
+        rc = src->p.ops->describe(src->p.arg, &config, err);
+    if (rc >= 0) {
+        mig_layout_put(&layout, config.len, &w);
+        rc = mig_ctl_send(src->ctl, MIG_MSG_CONFIG,
+                          (struct iovec[]){
+                              {head,        sizeof(head) - w.left},
+                              {config.data, config.len           }
+        },
+                          2, err);
+    }
+    state_buf_release(&config);
+    if (rc >= 0)
+        rc = mig_ctl_expect(src->ctl, MIG_MSG_READY, &msg, why, err);
+    if (rc >= 0)
+        rc = mig_ready_get(msg.body, msg.len, ret_ready, err);
+    src->took.prepare = loop_now_ns() - begin;
+    return rc;
+}
+
+static int open_lanes(struct mig_source *src, const struct mig_ready_wire *ready, struct err *err)
+{
+    unsigned nr = le32_get(ready->lanes) < src->p.lanes ? le32_get(ready->lanes) : src->p.lanes;
+    struct mig_sender_params sp = {.gm = src->p.gm,
+                                   .consumer = src->consumer,
+                                   .counters = &src->progress.counters,
+                                   .cancel_fd = src->stop_fd,
+                                   .idle_ms = src->p.idle_ms,
+                                   .failed = raise_stop,
+                                   .arg = src};
+    int rc = mig_sender_new(&sp, &src->sender);
+
+    for (unsigned i = 0; i < nr && rc >= 0; i++) {
+        struct mig_wait wait = connect_wait(src);
+        struct mig_channel *ch;
+
+        rc = src->p.open(src->p.open_arg, &wait, &ch, err);
+        if (rc >= 0 && i == 0)
+            mig_progress_lanes(&src->progress, nr, mig_channel_is_encrypted(ch),
+                               gmem_size(src->p.gm));
+        if (rc >= 0)
+            rc = mig_sender_add_lane(src->sender, ch, ready->secret, err);
+        if (rc < 0)
+            rc = err_prefix(err, rc, "lane %u", i);
+    }
+    return rc;
+}
+
+/* --- Rounds -------------------------------------------------------------- */
+
+static uint64_t per_second(uint64_t n, uint64_t ns)
+{
+    if (ns < RUN_RATE_MIN)
+        ns = RUN_RATE_MIN;
+    return (uint64_t)((unsigned __int128)n * 1000000000 / ns);
+}
+
+/* Wait until the destination has all of a round. */
+static int await_round(struct mig_source *src, uint32_t round, struct err *err)
+{
+    for (;;) {
+        uint64_t now = loop_now_ns();
+        struct mig_message msg;
+        uint32_t done;
+        int rc;
+
+        if (mig_policy_overdue(&src->p.limits, now - src->rounds_ns))
+            return err_set(err, -ETIMEDOUT, "not done within timeout_s = %llu",
+                           (unsigned long long)(src->p.limits.timeout_ns / 1000000000));
+        rc = mig_ctl_recv(src->ctl, now + (uint64_t)TICK_MS * 1000000, &msg, err);
+        if (rc == -EAGAIN)
+            continue;
+        if (rc >= 0)
+            rc = mig_round_done_get(msg.body, msg.len, &done, err);
+        if (rc < 0)
+            return rc;
+        if (done != round)
+            return err_set(err, -EPROTO, "ROUND_DONE: %u, %u was due", done, round);
+        return 0;
+    }
+}
+
+static int harvest(struct mig_source *src, struct err *err)
+{
+    uint64_t begin = loop_now_ns();
+    int rc = dirty_drain(src->p.dirty, err);
+
+    src->harvest_ns = loop_now_ns();
+    if (src->paused)
+        src->took.harvest += src->harvest_ns - begin;
+    return rc;
+}
+
+/* Bring the measurements up to date after a round that took so long. */
+static void measure(struct mig_source *src, uint64_t bytes, uint64_t took, uint64_t since_harvest)
+{
+    struct mig_measure *m = &src->m;
+    uint64_t rate = per_second(bytes, took);
+
+    memmove(&m->history[1], &m->history[0], sizeof(m->history) - sizeof(m->history[0]));
+    m->history[0] = m->remaining;
+    if (m->nr_history < MIG_HISTORY)
+        m->nr_history++;
+    if (bytes >= RATE_BYTES || rate > m->rate)
+        m->rate = rate;
+    m->elapsed_ns = loop_now_ns() - src->rounds_ns;
+    m->remaining = dirty_count(src->consumer);
+    m->dirty_rate = per_second(m->remaining, since_harvest);
+    m->fixed_ns = src->p.fixed_ns;
+    m->switch_now = atomic_load(&src->switch_now);
+}
+
+/* One round while the guest runs, and what to do after it. */
+static int run_round(struct mig_source *src, uint64_t pages, struct mig_verdict *ret_verdict,
+                     struct err *err)
+{
+    struct mig_counters *c = &src->progress.counters;
+    struct mig_round_log log = {.round = src->round};
+    uint64_t data = atomic_load(&c->data_pages), zero = atomic_load(&c->zero_pages);
+    uint64_t begin = loop_now_ns(), harvested = src->harvest_ns;
+    int rc;
+
+    mig_progress_round(&src->progress, src->round, pages);
+    mig_sender_round(src->sender, &(struct mig_round){.number = src->round});
+    rc = await_round(src, src->round, err);
+    if (rc < 0)
+        return rc;
+    src->round++;
+    log.took_ns = loop_now_ns() - begin;
+    log.data_pages = atomic_load(&c->data_pages) - data;
+    log.zero_pages = atomic_load(&c->zero_pages) - zero;
+    rc = harvest(src, err);
+    if (rc < 0)
+        return rc;
+    measure(src, log.data_pages << PAGE_SHIFT_4K, log.took_ns, src->harvest_ns - harvested);
+    log.verdict = mig_policy_decide(&src->p.limits, &src->m);
+    src->m.polished = log.verdict.short_enough ? src->m.polished + 1 : 0;
+    log.remaining = src->m.remaining;
+    log.rate = src->m.rate;
+    mig_progress_log(&src->progress, &log, src->m.dirty_rate);
+    *ret_verdict = log.verdict;
+    return 0;
+}
+
+static int run_rounds(struct mig_source *src, struct err *err)
+{
+    uint64_t pages = gmem_size(src->p.gm) >> PAGE_SHIFT_4K;
+    struct mig_verdict v;
+    int rc;
+
+    mig_progress_phase(&src->progress, MIG_PHASE_ROUNDS);
+    src->rounds_ns = src->harvest_ns = loop_now_ns();
+    dirty_set_all(src->consumer);
+    src->m.remaining = pages;
+    do {
+        rc = run_round(src, pages, &v, err);
+        pages = src->m.remaining;
+    } while (rc >= 0 && v.decision == MIG_DECIDE_ROUND);
+    src->took.rounds = loop_now_ns() - src->rounds_ns;
+    if (rc >= 0 && v.decision == MIG_DECIDE_GIVE_UP)
+        return err_set(err, -ETIMEDOUT, "%s (%llu ms expected, downtime_ms = %llu)", v.why,
+                       (unsigned long long)(v.estimate_ns / 1000000),
+                       (unsigned long long)(src->p.limits.downtime_ns / 1000000));
+    return rc;
+}
+
+/* --- The blackout -------------------------------------------------------- */
+
+static int send_state(struct mig_source *src, const struct state_buf *state, struct err *err)
+{
+    size_t at = 0;
+    int rc;
+
+    if (state->len > MIG_STATE_MAX)
+        return err_set(err, -E2BIG, "the state is %zu bytes, at most %d are allowed", state->len,
+                       MIG_STATE_MAX);
+    do {
+        size_t n = state->len - at < MIG_STATE_CHUNK_MAX ? state->len - at : MIG_STATE_CHUNK_MAX;
+        struct mig_state_hdr hdr = {.flags = le32_make(at + n == state->len ? MIG_STATE_LAST : 0)};
+
+        rc = mig_ctl_send(src->ctl, MIG_MSG_STATE,
+                          (struct iovec[]){
+                              {&hdr,             sizeof(hdr)},
+                              {state->data + at, n          }
+        },
+                          2, err);
+        at += n;
+    } while (rc >= 0 && at < state->len);
+    return rc;
+}
+
+/*
+ * Stop the guest; send what it dirtied, while its state is saved; then what
+ * saving dirtied, and the state.
+ */
+static int stop_and_send(struct mig_source *src, struct err *err)
+{
+    struct mig_round more = {.number = src->round}, last = {src->round + 1, true, true};
+    struct state_buf state = {0};
+    uint64_t begin = loop_now_ns(), t;
+    int rc;
+
+    mig_progress_phase(&src->progress, MIG_PHASE_STOPPED);
+    mig_progress_round(&src->progress, src->round, src->m.remaining);
+    rc = mig_ctl_send(src->ctl, MIG_MSG_STOP, NULL, 0, err);
+    if (rc >= 0)
+        rc = src->p.ops->pause(src->p.arg, err);
+    if (rc < 0)
+        return rc;
+    src->paused = true;
+    src->took.pause = loop_now_ns() - begin;
+    rc = harvest(src, err);
+    if (rc < 0)
+        return rc;
+    mig_sender_round(src->sender, &more);
+    t = loop_now_ns();
+    rc = src->p.ops->save(src->p.arg, &state, err);
+    src->took.save = loop_now_ns() - t;
+    if (rc >= 0)
+        rc = harvest(src, err);
+    if (rc >= 0) {
+        mig_sender_round(src->sender, &last);
+        rc = send_state(src, &state, err);
+    }
+    state_buf_release(&state);
+    return rc;
+}
+
+static int await_loaded(struct mig_source *src, uint64_t stopped_ns, struct err *err)
+{
+    uint64_t estimate = mig_policy_estimate(&src->m), limit = (uint64_t)LOADED_MS * 1000000;
+    uint64_t end = loop_now_ns();
+    struct mig_message msg;
+    int rc;
+
+    end += estimate < UINT64_MAX / 8 ? 4 * estimate + limit : UINT64_MAX / 2;
+    do {
+        rc = mig_ctl_recv(src->ctl, end, &msg, err);
+    } while (rc >= 0 && msg.type == MIG_MSG_ROUND_DONE);
+    if (rc == -EAGAIN)
+        return err_set(err, -ETIMEDOUT, "the destination did not load the state in time");
+    src->took.send =
+        loop_now_ns() - stopped_ns - src->took.pause - src->took.harvest - src->took.save;
+    return rc;
+}
+
+/* From here nothing cancels; false if somebody was faster. */
+static bool pass_commit(struct mig_source *src)
+{
+    bool ok;
+
+    (void)pthread_mutex_lock(&src->lock);
+    ok = !src->cancelled;
+    src->past_commit = ok;
+    (void)pthread_mutex_unlock(&src->lock);
+    return ok;
+}
+
+static int hand_over(struct mig_source *src, struct err *err)
+{
+    uint64_t t = loop_now_ns();
+    struct mig_message msg;
+    struct mig_times times;
+    int rc;
+
+    mig_progress_phase(&src->progress, MIG_PHASE_COMMIT);
+    src->released = true;
+    rc = src->p.ops->release(src->p.arg, err);
+    if (rc < 0)
+        return rc;
+    src->took.release = loop_now_ns() - t;
+    if (!pass_commit(src))
+        return err_set(err, -ECANCELED, "cancelled");
+    mig_ctl_past_cancel(src->ctl);
+    t = loop_now_ns();
+    rc = mig_ctl_send(src->ctl, MIG_MSG_COMMIT, NULL, 0, err);
+    if (rc < 0)
+        return rc; /* the peer cannot have all of it: nothing was handed over */
+    src->commit_sent = true;
+    rc = mig_ctl_recv(src->ctl, t + (uint64_t)RUNNING_MS * 1000000, &msg, err);
+    if (rc == -EAGAIN)
+        return err_set(err, -ETIMEDOUT, "no answer to COMMIT for %d ms", RUNNING_MS);
+    if (rc >= 0)
+        rc = mig_times_get(msg.body, msg.len, &times, err);
+    if (rc < 0)
+        return rc;
+    src->took.commit = loop_now_ns() - t;
+    src->took.pages = times.pages_ns;
+    src->took.load = times.load_ns;
+    src->took.acquire = times.acquire_ns;
+    src->took.start = times.start_ns;
+    return 0;
+}
+
+static int blackout(struct mig_source *src, struct err *err)
+{
+    uint64_t begin = loop_now_ns();
+    int rc;
+
+    rc = stop_and_send(src, err);
+    if (rc >= 0)
+        rc = await_loaded(src, begin, err);
+    if (rc >= 0)
+        rc = hand_over(src, err);
+    if (src->paused)
+        src->took.blackout = loop_now_ns() - begin;
+    return rc;
+}
+
+/* --- The whole ----------------------------------------------------------- */
+
+static int move(struct mig_source *src, struct mig_refusal *why, struct err *err)
+{
+    struct mig_ready_wire ready;
+    int rc;
+
+    rc = connect_control(src, why, err);
+    if (rc >= 0)
+        rc = prepare(src, &ready, why, err);
+    if (rc >= 0)
+        rc = dirty_attach(src->p.dirty, &src->consumer, err);
+    if (rc >= 0)
+        rc = open_lanes(src, &ready, err);
+    if (rc >= 0)
+        rc = run_rounds(src, err);
+    if (rc >= 0)
+        rc = blackout(src, err);
+    return rc;
+}
+
+/*
+ * Find the best explanation of a failure: what somebody asked for, then what
+ * the peer said before it went away, then what a lane saw, then what we saw.
+ */
+static int explain(struct mig_source *src, int rc, struct err *err)
+{
+    uint64_t end = loop_now_ns() + (uint64_t)LAST_WORD_MS * 1000000;
+    struct err peer = {0}, lane = {0};
+    struct mig_message msg;
+    int got = 0;
+
+    if (is_cancelled(src) && !src->commit_sent) {
+        *err = (struct err){0};
+        return err_set(err, -ECANCELED, "cancelled");
+    }
+    if (rc != -ECANCELED && rc != -EPIPE && rc != -ECONNRESET)
+        return rc;
+    if (src->ctl && !src->commit_sent) {
+        mig_ctl_past_cancel(src->ctl);
+        while (got >= 0)
+            got = mig_ctl_recv(src->ctl, end, &msg, &peer);
+    }
+    if (got == -ECONNABORTED) {
+        *err = peer;
+        return got;
+    }
+    got = src->sender ? mig_sender_error(src->sender, &lane) : 0;
+    if (got < 0 && rc == -ECANCELED) {
+        *err = lane;
+        return got;
+    }
+    return rc;
+}
+
+/* Make the guest run here again. */
+static int take_back(struct mig_source *src, struct err *err)
+{
+    int rc = 0;
+
+    if (src->released)
+        rc = src->p.ops->reclaim(src->p.arg, err);
+    if (rc >= 0 && src->paused)
+        rc = src->p.ops->resume(src->p.arg, err);
+    return rc;
+}
+
+/* Give back all that the move used. */
+static void wind_up(struct mig_source *src, const char *abort_reason)
+{
+    if (src->ctl && abort_reason)
+        mig_ctl_abort(src->ctl, abort_reason);
+    raise_stop(src);
+    mig_sender_free(src->sender);
+    dirty_detach(src->consumer);
+    mig_ctl_free(src->ctl, abort_reason ? LINGER_MS : 0);
+    src->sender = NULL;
+    src->consumer = NULL;
+    src->ctl = NULL;
+}
+
+static int undecided(struct mig_source *src, int rc, struct err *err)
+{
+    (void)err_prefix(err, rc,
+                     "the destination did not answer COMMIT: the guest may run there and stays "
+                     "stopped here");
+    wind_up(src, NULL);
+    mig_progress_finish(&src->progress, MIG_RESULT_UNDECIDED, false, err);
+    return -EINPROGRESS;
+}
+
+static int fail(struct mig_source *src, int rc, struct err *err)
+{
+    char reason[ERR_MSG_SIZE];
+    struct err stuck = {0};
+    int back;
+
+    if (src->commit_sent && rc != -ECONNABORTED)
+        return undecided(src, rc, err);
+    back = take_back(src, &stuck); /* first of all: the guest stands still */
+    rc = explain(src, rc, err);
+    memcpy(reason, err->msg, sizeof(reason));
+    if (back < 0)
+        (void)err_prefix(err, rc, "the guest stays stopped (%s) after", stuck.msg);
+    wind_up(src, reason);
+    mig_progress_finish(&src->progress,
+                        is_cancelled(src) ? MIG_RESULT_CANCELLED : MIG_RESULT_FAILED, back >= 0,
+                        err);
+    return rc;
+}
+
+int mig_source_run(struct mig_source *src, struct mig_refusal *why, struct err *err)
+{
+    struct err mine = {0};
+    int rc = move(src, why, &mine);
+
+    mig_progress_took(&src->progress, &src->took);
+    if (rc < 0) {
+        if (!mine.code)
+            (void)err_set(&mine, rc, "%s", strerror(-rc));
+        rc = fail(src, rc, &mine);
+        return err_set(err, rc, "%s", mine.msg);
+    }
+    wind_up(src, NULL);
+    mig_progress_finish(&src->progress, MIG_RESULT_COMPLETED, false, NULL);
+    src->p.ops->committed(src->p.arg);
+    return 0;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The source's engine: moves a guest away, or leaves it as it was.
+ *
+ * mig_source_run() works on the thread that calls it, until the move is over.
+ * It knows the guest by its memory, its dirty pages and a few operations.
+ *
+ *     describe                   the guest runs
+ *     pause                      it stands still
+ *     save
+ *     release                    locks and taps are free
+ *     -- COMMIT --
+ *     committed                  it runs at the destination
+ *
+ * A failure before COMMIT undoes what was done, in reverse: reclaim (if release
+ * was called), resume (if pause was called).  Once COMMIT was sent only an
+ * explicit answer of the destination that it has not started and never will
+ * has the same effect; with no answer the guest stays stopped and the result
+ * is MIG_RESULT_UNDECIDED.
+ */
+#ifndef MIGRATION_MIG_SOURCE_H
+#define MIGRATION_MIG_SOURCE_H
+
+#include "core/dirty.h"
+#include "core/state.h"
+#include "migration/mig_dial.h"
+#include "migration/mig_policy.h"
+#include "migration/mig_progress.h"
+#include "migration/mig_wire.h"
+
+/* All are called from the thread inside mig_source_run(). */
+struct mig_source_ops {
+    /* What the destination needs to build the machine; at most MIG_CONFIG_MAX bytes. */
+    CHECKED int (*describe)(void *arg, struct state_buf *config, struct err *err);
+    /* Stop the guest; on failure it goes on running. */
+    CHECKED int (*pause)(void *arg, struct err *err);
+    /* The state of the stopped machine; may write guest memory. */
+    CHECKED int (*save)(void *arg, struct state_buf *state, struct err *err);
+    /* Let go of what only one host may hold; on failure reclaim() follows. */
+    CHECKED int (*release)(void *arg, struct err *err);
+    /* Take it again. */
+    CHECKED int (*reclaim)(void *arg, struct err *err);
+    /* Go on as before pause(). */
+    CHECKED int (*resume)(void *arg, struct err *err);
+    /* The guest runs at the destination; this one is never to run again. */
+    void (*committed)(void *arg);
+};
+
+struct mig_source_params {
+    const struct mig_source_ops *ops; /* static */
+    void *arg;
+    struct gmem *gm;     /* borrowed */
+    struct dirty *dirty; /* borrowed */
+    mig_open_fn *open;   /* connects; the control channel, then each lane */
+    void *open_arg;
+    unsigned lanes; /* wanted, 1..MIG_LANES_MAX; 0: 1 */
+    struct mig_limits limits;
+    uint64_t fixed_ns;     /* expected cost of stop, save, load and start; 0: a guess */
+    uint32_t idle_ms;      /* 0: 10 s */
+    unsigned keepalive_ms; /* 0: 1 s; UINT_MAX: none */
+};
+
+struct mig_source;
+
+/**
+ * mig_source_new() - prepare a move; nothing happens yet.
+ * @params: copied.
+ *
+ * Return: 0 and *@ret_src, owned; -EINVAL for too many lanes; -ENOMEM; the kernel's errno.
+ * Threads: any.
+ */
+CHECKED int mig_source_new(const struct mig_source_params *params, struct mig_source **ret_src,
+                           struct err *err);
+
+/**
+ * mig_source_free() - free.
+ * @src: taken, not running; NULL is allowed.
+ *
+ * Threads: the last user.
+ */
+void mig_source_free(struct mig_source *src);
+
+/**
+ * mig_source_run() - move the guest; once.
+ * @why: all the reasons of a destination that refuses; may be NULL.
+ *
+ * Return: 0: the guest runs at the destination; -ECANCELED, -ETIMEDOUT,
+ * -ENOTSUP (refused), or another failure: the guest is here and runs, unless
+ * the result says otherwise; -EINPROGRESS: undecided, the guest is here and
+ * stopped.
+ * Threads: one.
+ */
+CHECKED int mig_source_run(struct mig_source *src, struct mig_refusal *why, struct err *err);
+
+/**
+ * mig_source_cancel() - give up, if that is still possible.
+ *
+ * Return: 0: the guest stays here; -EBUSY: COMMIT was sent.
+ * Threads: any.
+ */
+int mig_source_cancel(struct mig_source *src);
+
+/**
+ * mig_source_switch_now() - stop the guest after the round that is going on.
+ *
+ * Threads: any.
+ */
+void mig_source_switch_now(struct mig_source *src);
+
+/**
+ * mig_source_progress() - the progress.
+ *
+ * Return: borrowed, valid until mig_source_free().
+ * Threads: any.
+ */
+struct mig_progress *mig_source_progress(struct mig_source *src);
+
+#endif
