@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A network of two hosts: socket pairs with a thread between them that
+ * forwards bytes, counts and records them, delays them, and cuts them off at
+ * any byte.
+ */
+#ifndef TESTS_FAKES_FAKE_LINK_H
+#define TESTS_FAKES_FAKE_LINK_H
+
+#include "migration/mig_dial.h"
+
+enum {
+    FAKE_LINK_CONNECTIONS = 16,
+};
+
+enum fake_dir {
+    FAKE_TO_DEST,
+    FAKE_TO_SOURCE,
+};
+
+struct fake_link;
+
+struct fake_link_config {
+    bool cut;          /* cut every connection ... */
+    unsigned cut_conn; /* ... once this one (0: control) ... */
+    enum fake_dir cut_dir;
+    uint64_t cut_at;     /* ... has forwarded so many bytes in that direction */
+    bool stall;          /* instead of cutting: forward nothing more, and keep it open */
+    bool record;         /* keep what is forwarded */
+    unsigned delay_seed; /* not 0: forward small pieces with random pauses */
+};
+
+struct fake_link *fake_link_new(const struct fake_link_config *cfg);
+
+/* Ends the thread and closes what is still open. */
+void fake_link_free(struct fake_link *link);
+
+/* mig_open_fn; arg is the struct fake_link. */
+CHECKED int fake_link_connect(void *link, const struct mig_wait *wait, struct mig_channel **ret_ch,
+                              struct err *err);
+CHECKED int fake_link_accept(void *link, const struct mig_wait *wait, struct mig_channel **ret_ch,
+                             struct err *err);
+
+/* Bytes forwarded so far. */
+uint64_t fake_link_bytes(struct fake_link *link, unsigned conn, enum fake_dir dir);
+
+/* Whether the cut has happened. */
+bool fake_link_is_cut(struct fake_link *link);
+
+/* What was recorded: borrowed until fake_link_free(). */
+const uint8_t *fake_link_record(struct fake_link *link, unsigned conn, enum fake_dir dir,
+                                size_t *ret_len);
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Both engines, moving a guest over a link between two threads.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "tests/fakes/fake_link.h"
+#include "tests/fakes/fake_pair.h"
+
+static const struct fake_guest_config small = {
+    .len = {MIB(1), KIB(256)},
+      .data_percent = 40, .seed = 7
+};
+static const struct fake_guest_config busy = {
+    .len = {MIB(16), MIB(4)},
+    .data_percent = 58,
+    .seed = 3,
+    .dirty_rate = 20000,
+    .dirty_pages = 2000
+};
+
+static struct fake_link *join_by_link(struct fake_pair *p, const struct fake_link_config *cfg)
+{
+    struct fake_link *link = fake_link_new(cfg);
+
+    p->sp.open = fake_link_connect;
+    p->dp.open = fake_link_accept;
+    p->sp.open_arg = p->dp.open_arg = link;
+    return link;
+}
+
+/* One move over a link, and all that must hold after it. */
+static void move_over(struct fake_pair *p, const struct fake_link_config *cfg)
+{
+    struct fake_link *link = join_by_link(p, cfg);
+
+    fake_pair_run(p);
+    fake_link_free(link);
+}
+
+static void assert_moved(const struct fake_pair *p)
+{
+    if (p->src_rc < 0 || p->dst_rc < 0)
+        fail_msg("source: %s; destination: %s", p->src_err.msg, p->dst_err.msg);
+}
+
+static void test_an_idle_guest_arrives_whole(void **state)
+{
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &small);
+    move_over(&p, &(struct fake_link_config){0});
+    assert_moved(&p);
+    assert_true(p.src_st.zero_pages > 0);
+    assert_true(p.src_st.data_pages + p.src_st.zero_pages >= (MIB(1) + KIB(256)) / PAGE_SIZE_4K);
+    assert_int_equal(p.src_st.data_pages, p.dst_st.data_pages);
+    assert_int_equal(p.src_st.zero_pages, p.dst_st.zero_pages);
+    assert_int_equal(p.src_st.wire_bytes, p.dst_st.wire_bytes);
+    fake_pair_release(&p);
+}
+
+static void test_a_busy_guest_arrives_whole_on_any_number_of_lanes(void **state)
+{
+    static const unsigned lanes[] = {1, 2, 3, 8};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(lanes); i++) {
+        struct fake_pair p;
+
+        fake_pair_init(&p, &busy);
+        p.sp.lanes = lanes[i];
+        move_over(&p, &(struct fake_link_config){0});
+        assert_moved(&p);
+        assert_int_equal(p.src_st.lanes, lanes[i]);
+        assert_int_equal(p.dst_st.lanes, lanes[i]);
+        assert_true(p.src_st.round >= 1);
+        fake_pair_release(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_idle_guest_arrives_whole),
+        cmocka_unit_test(test_a_busy_guest_arrives_whole_on_any_number_of_lanes),
+    };
+
+    return cmocka_run_group_tests_name("mig_engine", tests, NULL, NULL);
+}
