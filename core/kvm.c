@@ -78,6 +78,24 @@ static int enable_cap(const struct kvm *kvm, uint32_t cap, uint64_t arg0)
     return ioctl(kvm->fd, KVM_ENABLE_CAP, &c) < 0 ? -errno : 0;
 }
 
+/* A capability that makes more events visible; without it they are saved as the kernel has them. */
+static uint32_t enable_event(const struct kvm *kvm, uint32_t cap, uint32_t valid)
+{
+    return kvm_has(kvm, cap) > 0 && enable_cap(kvm, cap, 1) >= 0 ? valid : 0;
+}
+
+static void set_up_events(struct kvm *kvm)
+{
+    kvm->events_allowed = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
+                          KVM_VCPUEVENT_VALID_SHADOW;
+    if (kvm_has(kvm, KVM_CAP_X86_SMM) > 0)
+        kvm->events_allowed |= KVM_VCPUEVENT_VALID_SMM;
+    kvm->events_allowed |=
+        enable_event(kvm, KVM_CAP_EXCEPTION_PAYLOAD, KVM_VCPUEVENT_VALID_PAYLOAD);
+    kvm->events_allowed |=
+        enable_event(kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_VCPUEVENT_VALID_TRIPLE_FAULT);
+}
+
 static int set_up_vm(struct kvm *kvm, struct err *err)
 {
     uint64_t identity = identity_map_gpa;
@@ -97,6 +115,7 @@ static int set_up_vm(struct kvm *kvm, struct err *err)
         enable_cap(kvm, KVM_CAP_X2APIC_API,
                    KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK) < 0)
         return err_set(err, -errno, "KVM_CAP_X2APIC_API: %s", strerror(errno));
+    set_up_events(kvm);
     kvm->dirty_manual = (manual & want) == want &&
                         enable_cap(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, (uint64_t)want) >= 0;
     return 0;

@@ -242,4 +242,58 @@ enum {
 CHECKED int kvm_vcpu_set_msrs(struct kvm_vcpu *vcpu, const struct kvm_msr_entry *msrs, unsigned nr,
                               struct err *err);
 
+/**
+ * kvm_vcpu_tsc_khz() - frequency of the guest's TSC.
+ *
+ * Return: kHz; 0 where the kernel does not tell.
+ * Threads: any.
+ */
+uint32_t kvm_vcpu_tsc_khz(struct kvm_vcpu *vcpu);
+
+/**
+ * kvm_vcpu_set_tsc_khz() - scale the guest's TSC.
+ *
+ * Return: 0; the kernel's errno.
+ * Threads: control, with the vCPU stopped.
+ */
+CHECKED int kvm_vcpu_set_tsc_khz(struct kvm_vcpu *vcpu, uint32_t khz, struct err *err);
+
+/**
+ * kvm_vcpu_save() - read everything that KVM gives of a vCPU.
+ * @ret_state: zeroed; owns blobs afterwards: state_release() with x86_vcpu_state_desc.
+ *
+ * Return: 0; -ENOMEM; the kernel's errno, with the ioctl in @err.
+ * Threads: any, with the vCPU parked.
+ */
+CHECKED int kvm_vcpu_save(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret_state, struct err *err);
+
+/**
+ * kvm_vcpu_load() - put everything back.
+ *
+ * Return: 0; the kernel's errno, with the ioctl or the MSR in @err; then the
+ * vCPU is in between.
+ * Threads: any, with the vCPU parked.
+ */
+CHECKED int kvm_vcpu_load(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state,
+                          struct err *err);
+
+/**
+ * kvm_vcpu_tsc_at() - the guest's TSC at a moment of the host's.
+ * @host_tsc: a recent value of the host's TSC.
+ *
+ * Threads: any, with the vCPU parked.
+ */
+uint64_t kvm_vcpu_tsc_at(struct kvm_vcpu *vcpu, uint64_t host_tsc);
+
+/**
+ * kvm_vcpu_set_tsc_at() - have the guest's TSC be @tsc when the host's is @host_tsc.
+ *
+ * A timer armed by TSC deadline goes off at the same guest TSC as before.
+ *
+ * Return: 0; the kernel's errno.
+ * Threads: any, with the vCPU parked.
+ */
+CHECKED int kvm_vcpu_set_tsc_at(struct kvm_vcpu *vcpu, uint64_t tsc, uint64_t host_tsc,
+                                struct err *err);
+
 #endif

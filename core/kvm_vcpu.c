@@ -113,3 +113,17 @@ int kvm_vcpu_set_msrs(struct kvm_vcpu *v, const struct kvm_msr_entry *msrs, unsi
                        msrs[n].index, (unsigned long long)msrs[n].data);
     return 0;
 }
+
+uint32_t kvm_vcpu_tsc_khz(struct kvm_vcpu *v)
+{
+    int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+
+    return khz > 0 ? (uint32_t)khz : 0;
+}
+
+int kvm_vcpu_set_tsc_khz(struct kvm_vcpu *v, uint32_t khz, struct err *err)
+{
+    if (ioctl(v->fd, KVM_SET_TSC_KHZ, (unsigned long)khz) < 0)
+        return err_set(err, -errno, "vCPU %u: KVM_SET_TSC_KHZ %u: %s", v->id, khz, strerror(errno));
+    return 0;
+}

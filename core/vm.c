@@ -209,7 +209,8 @@ static int build_vcpus(struct vm *vm, struct err *err)
         return err_set(err, -EINVAL, "cpus.boot: %u is more than this host's KVM can run (%u)", n,
                        kvm_max_vcpus(vm->kvm));
     vm->vcpus = calloc(n, sizeof(struct vcpu *));
-    if (!vm->vcpus)
+    vm->tsc = calloc(n, sizeof(*vm->tsc));
+    if (!vm->vcpus || !vm->tsc)
         return err_set(err, -ENOMEM, "cpus.boot: out of memory for %u vCPUs", n);
     for (; vm->nr_vcpus < n; vm->nr_vcpus++) {
         int rc = vcpu_new(vm->kvm, vm->nr_vcpus, vm->pio, vm->mmio, &hooks,
@@ -285,6 +286,7 @@ void vm_free(struct vm *vm)
         vm->board_ops->destroy(vm->board);
     vm_free_cpus(vm);
     free(vm->vcpus);
+    free(vm->tsc);
     dirty_free(vm->dirty);
     loop_free(vm->io_loop);
     bus_free(vm->pio);
@@ -316,6 +318,11 @@ int vm_add_device(struct vm *vm, const struct device_ops *ops, const char *id, c
 enum vm_state vm_state(const struct vm *vm)
 {
     return atomic_load(&vm->state);
+}
+
+bool vm_was_running(const struct vm *vm)
+{
+    return vm->was_running;
 }
 
 struct gmem *vm_gmem(struct vm *vm)
@@ -368,7 +375,10 @@ void vm_announce(struct vm *vm)
     vm->board_ops->announce(vm->board);
 }
 
-void vm_set_generation(struct vm *vm, const uint8_t id[16])
+int vm_set_identity(struct vm *vm, const uint8_t genid[16], struct err *err)
 {
-    vm->board_ops->set_generation(vm->board, id);
+    if (vm->state != VM_PAUSED)
+        return err_set(err, -EPERM, "the VM's identity cannot be changed while it is %s",
+                       vm_state_name(vm->state));
+    return vm->board_ops->set_identity(vm->board, genid, err);
 }

@@ -24,6 +24,7 @@ struct x86_vcpu_state;
 
 enum {
     VM_DEVICES_MAX = 1024,
+    VM_ADVANCE_MAX_S = 60, /* longest absence that counts as guest time on another host */
     VM_QUIESCE_MS = 10000, /* longest wait for the devices' I/O in a pause */
 };
 
@@ -63,8 +64,11 @@ struct vm_board_ops {
     /* Everything is in place at a new host: tell the network. */
     void (*announce)(void *board);
     void (*power_button)(void *board);
-    /* A new VM generation id, for a clone or a restored snapshot. */
-    void (*set_generation)(void *board, const uint8_t id[16]);
+    /*
+     * What tells this machine from the one whose state it loaded: a new VM
+     * generation id, and the UUID and MACs of its own configuration.
+     */
+    CHECKED int (*set_identity)(void *board, const uint8_t genid[16], struct err *err);
     /* Description of the machine's devices for vm.info; owned by the caller. */
     struct json_object *(*device_tree)(void *board);
 };
@@ -111,13 +115,22 @@ CHECKED int vm_boot(struct vm *vm, struct err *err);
  */
 CHECKED int vm_pause(struct vm *vm, struct err *err);
 
+/* What a guest notices of the time that it stood still. */
+enum vm_clock {
+    VM_CLOCK_CONTINUE, /* nothing: its clocks go on from where they stopped */
+    VM_CLOCK_ADVANCE,  /* all of it: its clocks keep step with the world */
+};
+
 /**
  * vm_resume() - VM_PAUSED to VM_RUNNING.
+ * @clock: an operator's pause and a snapshot's restore continue; the blackout of
+ *         a migration and the pause for a snapshot advance (at most
+ *         VM_ADVANCE_MAX_S on another host, whose clock may be wrong).
  *
  * Return: 0; -EPERM in another state; the kernel's errno.
  * Threads: as vm_pause().
  */
-CHECKED int vm_resume(struct vm *vm, struct err *err);
+CHECKED int vm_resume(struct vm *vm, enum vm_clock clock, struct err *err);
 
 /**
  * vm_reset() - power-on values everywhere and boot again; VM_RUNNING or VM_PAUSED to VM_RUNNING.
@@ -133,6 +146,13 @@ CHECKED int vm_reset(struct vm *vm, struct err *err);
  * Threads: any.
  */
 enum vm_state vm_state(const struct vm *vm);
+
+/**
+ * vm_was_running() - whether a paused VM ran before its pause, here or where its state is from.
+ *
+ * Threads: as vm_pause().
+ */
+bool vm_was_running(const struct vm *vm);
 
 /**
  * vm_nmi() - an NMI for every vCPU.
@@ -246,11 +266,15 @@ void vm_release(struct vm *vm);
 void vm_announce(struct vm *vm);
 
 /**
- * vm_set_generation() - give the guest a new VM generation id and notify it.
+ * vm_set_identity() - make a machine that loaded a snapshot's state itself.
+ * @genid: new VM generation id.
  *
- * Threads: control, while paused.
+ * The UUID and the MACs are those of its configuration; the guest is notified.
+ *
+ * Return: 0; -EPERM unless paused; what the tables' builders return.
+ * Threads: control or worker.
  */
-void vm_set_generation(struct vm *vm, const uint8_t id[16]);
+CHECKED int vm_set_identity(struct vm *vm, const uint8_t genid[16], struct err *err);
 
 /* --- State (core/vm_state.c) ------------------------------------------------ */
 
@@ -266,12 +290,6 @@ void vm_set_generation(struct vm *vm, const uint8_t id[16]);
  */
 CHECKED int vm_save(struct vm *vm, struct state_buf *buf, struct err *err);
 
-/* How time goes on after a load. */
-enum vm_load_clock {
-    VM_CLOCK_CONTINUE, /* a snapshot: guest time goes on where it stopped */
-    VM_CLOCK_ADVANCE,  /* a migration: the blackout counts as guest time */
-};
-
 /**
  * vm_load() - load a machine's state: VM_CREATED to VM_PAUSED.
  * @data, @len: hostile bytes, as from vm_save().
@@ -283,8 +301,7 @@ enum vm_load_clock {
  * Return: 0; -EBADMSG, -ENOTSUP, -E2BIG with the section and field in @err.
  * Threads: control or worker.
  */
-CHECKED int vm_load(struct vm *vm, const uint8_t *data, size_t len, enum vm_load_clock clock,
-                    struct err *err);
+CHECKED int vm_load(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
 
 /**
  * vm_describe() - what a host needs to build the same machine: config and CPU model.
@@ -297,14 +314,14 @@ CHECKED int vm_describe(struct vm *vm, struct state_buf *buf, struct err *err);
 
 /**
  * vm_parse_description() - read what vm_describe() wrote.
- * @data, @len: hostile bytes.
+ * @data, @len: hostile bytes; advanced past the two sections.
  * @ret_cfg:    complete; owned, to be given to vm_config_release().
- * @ret_model:  owned, to be given to cpu_model_free().
+ * @ret_model:  owned; free().
  *
  * Return: 0; -EBADMSG, -ENOTSUP, -EINVAL with the field in @err.
  * Threads: any.
  */
-CHECKED int vm_parse_description(const uint8_t *data, size_t len, struct vm_config *ret_cfg,
+CHECKED int vm_parse_description(const uint8_t **data, size_t *len, struct vm_config *ret_cfg,
                                  struct cpu_model **ret_model, struct err *err);
 
 #endif

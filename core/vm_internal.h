@@ -52,12 +52,15 @@ struct vm {
 
     _Atomic enum vm_state state;
     bool acquired;
+    bool was_running;  /* stopped by vm_pause(); what a load says: shall run */
     _Atomic bool park; /* the guest asked for a reset or to power off */
 
     /* Guest time: ns of CLOCK_MONOTONIC at its zero while running; else the time itself. */
     _Atomic uint64_t time_ns;
     _Atomic bool time_runs;
-    struct kvm_clock_sample clock; /* taken at the last pause */
+    struct kvm_clock_sample clock; /* taken at the last pause, here or at the source */
+    uint64_t *tsc;                 /* of each vCPU at the same moment */
+    bool loaded;                   /* the two above are from vm_load() */
 };
 
 /**
@@ -108,6 +111,14 @@ CHECKED int vm_quiesce_devices(struct vm *vm, struct err *err);
  * Threads: control, while building.
  */
 CHECKED int vm_set_up_cpus(struct vm *vm, const struct cpu_model *model, struct err *err);
+
+/**
+ * vm_note_power_on() - remember the vCPUs' power-on registers; harmless when done.
+ *
+ * Return: 0; -ENOMEM; the kernel's errno.
+ * Threads: control, before the first vCPU runs.
+ */
+CHECKED int vm_note_power_on(struct vm *vm, struct err *err);
 
 /**
  * vm_reset_cpus() - power-on registers for every vCPU.

@@ -4,8 +4,19 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
+#include <x86intrin.h>
 
 #include "core/vm_internal.h"
+#include "core/x86/cpu_model.h"
+
+static uint64_t wall_ns(void)
+{
+    struct timespec ts = {0};
+
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
 
 /* --- Devices --------------------------------------------------------------- */
 
@@ -66,6 +77,53 @@ static void run_vcpus(struct vm *vm)
         vcpu_resume(vm->vcpus[i]);
 }
 
+/* --- Clocks ------------------------------------------------------------------ */
+
+/* Note the moment of the pause in every clock that the guest has. */
+static int note_clocks(struct vm *vm, struct err *err)
+{
+    int rc = kvm_get_clock(vm->kvm, &vm->clock, err);
+
+    if (rc < 0)
+        return rc;
+    if (!vm->clock.realtime_ns)
+        vm->clock.realtime_ns = wall_ns();
+    if (!vm->clock.host_tsc)
+        vm->clock.host_tsc = __rdtsc();
+    for (unsigned i = 0; i < vm->nr_vcpus; i++)
+        vm->tsc[i] = kvm_vcpu_tsc_at(vcpu_kvm(vm->vcpus[i]), vm->clock.host_tsc);
+    vm->loaded = false;
+    return 0;
+}
+
+/* How long the guest was away, as far as it shall notice on this host. */
+static uint64_t away_ns(const struct vm *vm, enum vm_clock clock)
+{
+    uint64_t now = wall_ns(), then = vm->clock.realtime_ns;
+
+    if (clock == VM_CLOCK_CONTINUE || !then || now < then)
+        return 0;
+    return now - then <= UINT64_C(1000000000) * VM_ADVANCE_MAX_S ? now - then : 0;
+}
+
+static int set_clocks(struct vm *vm, enum vm_clock clock, struct err *err)
+{
+    uint64_t away = away_ns(vm, clock), host_tsc, cycles;
+    int rc = 0;
+
+    atomic_store(&vm->time_ns, atomic_load(&vm->time_ns) + away);
+    /* On the host where it was paused, the processors' clocks have gone on by themselves. */
+    if (!vm->loaded && clock == VM_CLOCK_ADVANCE)
+        return 0;
+    cycles = (uint64_t)((__uint128_t)away * vm->model->tsc_khz / 1000000);
+    host_tsc = __rdtsc();
+    for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)
+        rc = kvm_vcpu_set_tsc_at(vcpu_kvm(vm->vcpus[i]), vm->tsc[i] + cycles, host_tsc, err);
+    if (rc >= 0)
+        rc = kvm_set_clock(vm->kvm, vm->clock.clock_ns + away, err);
+    return rc;
+}
+
 /* --- Life cycle --------------------------------------------------------------- */
 
 /* Everything is in place: let it run. */
@@ -84,8 +142,10 @@ int vm_boot(struct vm *vm, struct err *err)
     if (rc < 0)
         return rc;
     if (vm->state == VM_PAUSED)
-        return vm_resume(vm, err);
+        return vm_resume(vm, VM_CLOCK_CONTINUE, err);
     rc = vm_acquire(vm, err);
+    if (rc >= 0)
+        rc = vm_note_power_on(vm, err);
     if (rc >= 0)
         rc = vm_load_payload(vm, true, err);
     if (rc < 0) {
@@ -103,7 +163,7 @@ int vm_pause(struct vm *vm, struct err *err)
     if (rc < 0)
         return rc;
     park_vcpus(vm);
-    rc = kvm_get_clock(vm->kvm, &vm->clock, err);
+    rc = note_clocks(vm, err);
     if (rc >= 0)
         rc = vm_quiesce_devices(vm, err);
     if (rc < 0) {
@@ -111,11 +171,12 @@ int vm_pause(struct vm *vm, struct err *err)
         return rc;
     }
     vm_time_stop(vm);
+    vm->was_running = true;
     atomic_store(&vm->state, VM_PAUSED);
     return 0;
 }
 
-int vm_resume(struct vm *vm, struct err *err)
+int vm_resume(struct vm *vm, enum vm_clock clock, struct err *err)
 {
     int rc = vm_life_check(vm->state, VM_ACTION_RESUME, err);
 
@@ -123,7 +184,7 @@ int vm_resume(struct vm *vm, struct err *err)
         return rc;
     rc = vm_acquire(vm, err);
     if (rc >= 0)
-        rc = kvm_set_clock(vm->kvm, vm->clock.clock_ns, err);
+        rc = set_clocks(vm, clock, err);
     if (rc < 0)
         return rc;
     for (unsigned i = 0; i < vm->nr_vcpus; i++)

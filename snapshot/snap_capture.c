@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshot/snap_capture.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/config/vm_config.h"
+#include "core/dirty.h"
+#include "core/gmem.h"
+#include "core/loop.h"
+#include "snapshot/snap_disks.h"
+#include "store/store_url.h"
+#include "store/store_writer.h"
+
+enum {
+    CAPTURE_RUN_PAGES = 512,    /* given to the store at once: a leaf */
+    CAPTURE_ROUNDS_MAX = 5,     /* while the guest runs */
+    CAPTURE_SMALL_PAGES = 2048, /* few enough to be copied in the pause: 8 MiB */
+};
+
+struct capture {
+    struct vm *vm;
+    struct gmem *gm;
+    struct snap_progress *p;
+    struct store_url url;
+    struct store *store;
+    struct store_writer *writer;
+    struct dirty_consumer *dirty;
+    struct state_buf state;
+    bool paused_by_us;
+    uint64_t paused_at_ns;
+};
+
+/* --- Beginning ---------------------------------------------------------------- */
+
+static const char *vm_identity(const struct vm *vm)
+{
+    return vm_config(vm)->platform.system_uuid;
+}
+
+static int begin_writer(struct capture *c, struct err *err)
+{
+    struct store_writer_region regions[GMEM_REGIONS_MAX];
+    char parent[STORE_DIGEST_HEX + 1];
+    struct store_writer_cfg cfg = {
+        .name = c->url.snapshot[0] ? c->url.snapshot : NULL,
+        .vm = vm_identity(c->vm),
+        .nr_regions = gmem_nr_regions(c->gm),
+        .regions = regions,
+    };
+
+    for (unsigned i = 0; i < cfg.nr_regions; i++) {
+        const struct gmem_region *r = gmem_region(c->gm, i);
+
+        regions[i] = (struct store_writer_region){r->gpa, r->len >> PAGE_SHIFT_4K};
+    }
+    if (cfg.vm && store_newest(c->store, cfg.vm, parent, NULL) >= 0)
+        cfg.parent = parent;
+    return store_writer_begin(c->store, &cfg, &c->writer, err);
+}
+
+/* file:///dir is a store of one snapshot; Cloud Hypervisor refuses a directory that has one. */
+static int check_self_contained(struct store *st, const char *path, struct err *err)
+{
+    struct store_stats stats;
+    int rc = store_stats(st, &stats, err);
+
+    if (rc >= 0 && stats.snapshots)
+        return err_set(err, -EEXIST, "%s: there is a snapshot in this directory already", path);
+    return rc;
+}
+
+static int open_store(struct capture *c, const char *url, struct err *err)
+{
+    struct stat st;
+    int rc = store_url_parse(url, &c->url, err);
+
+    if (rc < 0)
+        return rc;
+    if (c->url.self_contained && (stat(c->url.path, &st) < 0 || !S_ISDIR(st.st_mode)))
+        return err_set(err, -ENOTDIR, "Destination is not a directory: \"%s\"", c->url.path);
+    rc = store_open(c->url.path, STORE_CREATE, &c->store, err);
+    if (rc >= 0 && c->url.self_contained)
+        rc = check_self_contained(c->store, c->url.path, err);
+    return rc < 0 ? rc : begin_writer(c, err);
+}
+
+/* --- Memory ------------------------------------------------------------------- */
+
+/* Give every page that is marked to the store; @stopped: no vCPU runs. */
+static int copy_marked(struct capture *c, bool stopped, struct err *err)
+{
+    struct dirty_run run;
+    int rc;
+
+    while ((rc = dirty_take(c->dirty, CAPTURE_RUN_PAGES, stopped, &run, err)) > 0) {
+        const uint8_t *hva = gmem_region(c->gm, run.region)->hva;
+
+        rc = snap_check(c->p, err);
+        if (rc >= 0)
+            rc = store_writer_pages(c->writer, run.region, run.first, run.nr,
+                                    hva + (run.first << PAGE_SHIFT_4K), err);
+        if (rc < 0)
+            return rc;
+        atomic_fetch_add(&c->p->pages_done, run.nr);
+    }
+    return rc;
+}
+
+/* Rounds while the guest runs, until what is left is little or does not get less. */
+static int copy_live(struct capture *c, struct err *err)
+{
+    uint64_t before = UINT64_MAX;
+    int rc = 0;
+
+    dirty_set_all(c->dirty);
+    for (unsigned round = 0; rc >= 0 && round < CAPTURE_ROUNDS_MAX; round++) {
+        uint64_t left;
+
+        atomic_fetch_add(&c->p->rounds, 1);
+        rc = copy_marked(c, false, err);
+        if (rc >= 0)
+            rc = dirty_drain(vm_dirty(c->vm), err);
+        left = dirty_count(c->dirty);
+        if (left <= CAPTURE_SMALL_PAGES || left > before / 4 * 3)
+            break;
+        before = left;
+        atomic_store(&c->p->pages_total, atomic_load(&c->p->pages_done) + left);
+    }
+    return rc;
+}
+
+/* --- The moment --------------------------------------------------------------- */
+
+static int pause_vm(struct capture *c, struct err *err)
+{
+    if (vm_state(c->vm) != VM_RUNNING)
+        return 0;
+    c->paused_at_ns = loop_now_ns();
+    if (vm_pause(c->vm, err) < 0)
+        return err->code;
+    c->paused_by_us = true;
+    return 0;
+}
+
+static int resume_vm(struct capture *c, struct err *err)
+{
+    int rc;
+
+    if (!c->paused_by_us)
+        return 0;
+    rc = vm_resume(c->vm, VM_CLOCK_ADVANCE, err);
+    if (rc >= 0) {
+        c->paused_by_us = false;
+        atomic_store(&c->p->pause_ns, loop_now_ns() - c->paused_at_ns);
+    }
+    return rc;
+}
+
+static int copy_stopped(struct capture *c, struct err *err)
+{
+    int rc = vm_describe(c->vm, &c->state, err);
+
+    if (rc >= 0)
+        rc = vm_save(c->vm, &c->state, err);
+    /* After the save, which may write guest memory. */
+    if (rc >= 0)
+        rc = dirty_drain(vm_dirty(c->vm), err);
+    return rc < 0 ? rc : copy_marked(c, true, err);
+}
+
+static int copy_all(struct capture *c, struct err *err)
+{
+    int rc = dirty_attach(vm_dirty(c->vm), &c->dirty, err);
+
+    if (rc < 0)
+        return rc;
+    atomic_store(&c->p->phase, SNAP_PHASE_COPY);
+    if (vm_state(c->vm) == VM_RUNNING)
+        rc = copy_live(c, err);
+    else
+        dirty_set_all(c->dirty);
+    if (rc >= 0)
+        rc = pause_vm(c, err);
+    atomic_store(&c->p->phase, SNAP_PHASE_STOPPED);
+    if (rc >= 0)
+        rc = copy_stopped(c, err);
+    if (rc >= 0)
+        rc = resume_vm(c, err);
+    else if (resume_vm(c, NULL) < 0)
+        (void)err_prefix(err, rc, "the VM stays paused");
+    dirty_detach(c->dirty);
+    return rc;
+}
+
+/* --- Publishing ---------------------------------------------------------------- */
+
+static int publish(struct capture *c, char *ret_id, struct err *err)
+{
+    struct store_publish what = {.state = c->state.data, .state_len = c->state.len};
+    auto_free char *config = NULL;
+    auto_free char *disks = NULL;
+    size_t len;
+    int rc = vm_config_to_text(vm_config(c->vm), &config, &len);
+
+    if (rc >= 0)
+        rc = snap_disks_describe(vm_config(c->vm), &disks, err);
+    if (rc >= 0)
+        rc = snap_check(c->p, err);
+    if (rc < 0)
+        return rc;
+    what.config = config;
+    what.disks = disks;
+    atomic_store(&c->p->phase, SNAP_PHASE_PUBLISH);
+    return store_writer_publish(steal_ptr(c->writer), &what, ret_id, err);
+}
+
+int snap_capture(struct vm *vm, const char *url, struct snap_progress *p,
+                 struct snap_result *ret_result, struct err *err)
+{
+    struct capture c = {.vm = vm, .gm = vm_gmem(vm), .p = p};
+    struct store_counts counts = {0};
+    int rc;
+
+    snap_progress_begin(p, SNAP_PHASE_OPEN, gmem_size(c.gm) >> PAGE_SHIFT_4K);
+    rc = open_store(&c, url, err);
+    if (rc >= 0)
+        rc = copy_all(&c, err);
+    if (rc >= 0) {
+        store_writer_counts(c.writer, &counts);
+        rc = publish(&c, ret_result->id, err);
+    }
+    store_writer_abort(c.writer);
+    store_close(c.store);
+    state_buf_release(&c.state);
+    snap_progress_end(p);
+    if (rc < 0)
+        return rc;
+    ret_result->pause_ns = atomic_load(&p->pause_ns);
+    ret_result->total_ns = atomic_load(&p->total_ns);
+    ret_result->bytes_stored = counts.bytes_stored;
+    return 0;
+}

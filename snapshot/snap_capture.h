@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Taking a snapshot of a VM into a store.
+ *
+ * The guest runs while its memory is copied in rounds, as in a migration; it
+ * stands still for its state and the pages that it wrote last, which are copied
+ * aside at once and compressed when it runs again.  What the store holds is the
+ * machine at that moment.
+ */
+#ifndef SNAPSHOT_SNAP_CAPTURE_H
+#define SNAPSHOT_SNAP_CAPTURE_H
+
+#include "core/vm.h"
+#include "snapshot/snap_progress.h"
+#include "store/store_digest.h"
+
+struct snap_result {
+    char id[STORE_DIGEST_HEX + 1];
+    uint64_t pause_ns;
+    uint64_t total_ns;
+    uint64_t bytes_stored; /* that the snapshot added to the store */
+};
+
+/**
+ * snap_capture() - take a snapshot.
+ * @vm:  running, and runs again when its state is safe; or paused, and stays so.
+ * @url: "store:/path#name", made if it is not there, or "file:///dir"
+ *       (store/store_url.h).
+ * @p:   zeroed.
+ *
+ * The parent is found by itself: the newest snapshot of the same VM (its UUID)
+ * in the store.
+ *
+ * Return: 0 and *@ret_result; -EINVAL for a bad URL; -EEXIST if the name is
+ * taken; -ECANCELED; failures of store and devices.  On failure the VM is as it
+ * was and so is the store.
+ * Threads: a worker that the VM was lent to.
+ */
+CHECKED int snap_capture(struct vm *vm, const char *url, struct snap_progress *p,
+                         struct snap_result *ret_result, struct err *err);
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshot/snap_disks.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/json_get.h"
+
+static int64_t mtime_ns(const struct stat *st)
+{
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+static struct json_object *describe_one(const struct disk_config *d, const struct stat *st)
+{
+    struct json_object *o = json_object_new_object();
+
+    (void)json_object_object_add(o, "id", json_object_new_string(d->id));
+    (void)json_object_object_add(o, "path", json_object_new_string(d->path));
+    (void)json_object_object_add(o, "readonly", json_object_new_boolean(d->readonly));
+    (void)json_object_object_add(o, "size", json_object_new_int64(st->st_size));
+    (void)json_object_object_add(o, "device", json_object_new_uint64(st->st_dev));
+    (void)json_object_object_add(o, "inode", json_object_new_uint64(st->st_ino));
+    (void)json_object_object_add(o, "mtime_ns", json_object_new_int64(mtime_ns(st)));
+    return o;
+}
+
+int snap_disks_describe(const struct vm_config *cfg, char **ret_json, struct err *err)
+{
+    struct json_object *all = json_object_new_array();
+    int rc = 0;
+
+    for (unsigned i = 0; rc >= 0 && i < cfg->nr_disks; i++) {
+        const struct disk_config *d = &cfg->disks[i];
+        struct stat st;
+
+        if (stat(d->path, &st) < 0)
+            rc = err_set(err, -errno, "disk %s: %s: %s", d->id, d->path, strerror(errno));
+        else
+            (void)json_object_array_add(all, describe_one(d, &st));
+    }
+    if (rc >= 0) {
+        *ret_json = strdup(json_object_to_json_string_ext(all, JSON_C_TO_STRING_PLAIN |
+                                                                   JSON_C_TO_STRING_NOSLASHESCAPE));
+        rc = *ret_json ? 0 : -ENOMEM;
+    }
+    json_object_put(all);
+    return rc;
+}
+
+static const char *text_of(struct json_object *o, const char *key)
+{
+    struct json_object *v = NULL;
+
+    if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_string))
+        return NULL;
+    return json_object_get_string(v);
+}
+
+static int64_t number_of(struct json_object *o, const char *key)
+{
+    struct json_object *v = NULL;
+
+    if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
+        return -1;
+    return json_object_get_int64(v);
+}
+
+/* Why a disk is not what it was; NULL if it is. */
+static const char *changed(struct json_object *o, const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return strerrordesc_np(errno);
+    if (st.st_size != number_of(o, "size"))
+        return "its size has changed";
+    if ((int64_t)st.st_ino != number_of(o, "inode") || (int64_t)st.st_dev != number_of(o, "device"))
+        return "it is another file";
+    if (mtime_ns(&st) != number_of(o, "mtime_ns"))
+        return "it was written after the snapshot";
+    return NULL;
+}
+
+int snap_disks_check(const char *json, void (*what)(void *arg, const char *sentence), void *arg,
+                     struct err *err)
+{
+    struct json_object *all = NULL;
+    int n = 0, rc;
+
+    if (!*json)
+        return 0;
+    rc = json_parse(json, strlen(json), &all, err);
+    if (rc < 0)
+        return rc;
+    if (!json_object_is_type(all, json_type_array)) {
+        json_object_put(all);
+        return err_set(err, -EBADMSG, "disks: not an array");
+    }
+    for (size_t i = 0; i < json_object_array_length(all); i++) {
+        struct json_object *o = json_object_array_get_idx(all, i);
+        const char *path = text_of(o, "path"), *id = text_of(o, "id"), *why;
+        char sentence[512];
+
+        why = path ? changed(o, path) : "the snapshot does not say where it was";
+        if (!why)
+            continue;
+        n++;
+        (void)snprintf(sentence, sizeof(sentence), "disk %s (%s): %s", id ? id : "?",
+                       path ? path : "?", why);
+        if (what)
+            what(arg, sentence);
+    }
+    json_object_put(all);
+    return n;
+}
