@@ -120,10 +120,9 @@ void lapic_init(void)
 
 void load_idt(void)
 {
-    struct __attribute__((packed)) {
-        uint16_t limit;
-        uint64_t base;
-    } pointer = {sizeof(idt) - 1, gpa_of(idt)};
+    uint64_t base = gpa_of(idt);
+    uint16_t pointer[5] = {sizeof(idt) - 1, (uint16_t)base, (uint16_t)(base >> 16),
+                           (uint16_t)(base >> 32), (uint16_t)(base >> 48)};
 
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }

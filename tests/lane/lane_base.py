@@ -50,7 +50,7 @@ def need_tool(name):
 
 
 def wait_until(condition, timeout_s, what):
-    """Calls condition() until it gives something true, and gives that; a failure after timeout_s."""
+    """Calls condition() until it gives something true, and gives that; fails after timeout_s."""
     end = time.monotonic() + timeout_s
     while True:
         value = condition()
@@ -62,7 +62,7 @@ def wait_until(condition, timeout_s, what):
 
 
 class LaneTest(unittest.TestCase):
-    """self.dir is an empty directory of this test; it is kept, and its logs are shown, on failure."""
+    """self.dir is a directory of this test; on failure it is kept and its logs are shown."""
 
     needs_kvm = True
 
@@ -72,7 +72,8 @@ class LaneTest(unittest.TestCase):
         base = BUILD / "lane"
         base.mkdir(parents=True, exist_ok=True)
         # UNIX socket paths have at most 107 bytes: sockets live here.
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix=self.id().rsplit(".", 1)[-1] + ".", dir=base))
+        name = self.id().rsplit(".", 1)[-1]
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix=name + ".", dir=base))
         self.short = pathlib.Path(tempfile.mkdtemp(prefix="lane."))
         self.addCleanup(self._finish)
         self.addCleanup(shutil.rmtree, self.short, ignore_errors=True)

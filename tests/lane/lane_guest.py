@@ -129,7 +129,7 @@ class Line:
             self.pump(left)
 
     def expect(self, pattern, timeout_s=20):
-        """Waits for a regular expression (bytes).  Return: the match; all up to its end is used up."""
+        """Waits for a regular expression (bytes), uses up all to its end.  Return: the match."""
         end = time.monotonic() + timeout_s
         while True:
             match = re.search(pattern, self.buffer)

@@ -33,7 +33,7 @@ def _flat_segment(selector, kind):
 
 def runs_iret():
     """
-    Whether a guest can execute iret in protected mode here: a one-page guest tries.  False where KVM
+    Whether a guest can execute iret in protected mode here: a small guest tries.  False where KVM
     emulates every instruction; then stock kernels do not run directly on this host.
     """
     memory = mmap.mmap(-1, 16 * PAGE)

@@ -135,17 +135,16 @@ class Vmm:
         status, raw = request(self.api_path, method, f"/api/v1/{name}", data, timeout_s)
         return status, json.loads(raw) if raw else None
 
-    def put(self, name, body=None, timeout_s=60):
-        status, answer = self.call("PUT", name, body, timeout_s)
+    def _good(self, what, status, answer):
         if status >= 300:
-            raise ApiError(f"PUT {name}", status, answer if isinstance(answer, list) else [str(answer)])
+            raise ApiError(what, status, answer if isinstance(answer, list) else [str(answer)])
         return answer
 
+    def put(self, name, body=None, timeout_s=60):
+        return self._good(f"PUT {name}", *self.call("PUT", name, body, timeout_s))
+
     def get(self, name):
-        status, answer = self.call("GET", name)
-        if status >= 300:
-            raise ApiError(f"GET {name}", status, answer if isinstance(answer, list) else [str(answer)])
-        return answer
+        return self._good(f"GET {name}", *self.call("GET", name))
 
     def refused(self, name, body=None, method="PUT", timeout_s=60):
         """Return: the ApiError that this request must get."""

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API's answers to what is wrong."""
+
+import json
+
+import lane_base
+from lane_base import GUEST_ELF, MIB, LaneTest
+from lane_vmm import Background, Vmm, request, vm_args
+
+GOOD = {"payload": {"kernel": str(GUEST_ELF)}, "memory": {"size": 128 * MIB},
+        "serial": {"mode": "Null"}, "console": {"mode": "Off"}}
+
+
+class ApiTest(LaneTest):
+    def setUp(self):
+        super().setUp()
+        self.vmm = Vmm(self, "vm")
+
+    def raw(self, method, path, body=None):
+        return request(self.vmm.api_path, method, path, body)
+
+    def test_ping(self):
+        answer = self.vmm.get("vmm.ping")
+        self.assertEqual(answer["pid"], self.vmm.pid)
+        self.assertIn("version", answer)
+        self.assertIn("build_version", answer)
+
+    def test_paths_and_methods(self):
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.nothing")[0], 404)
+        self.assertEqual(self.raw("GET", "/")[0], 404)
+        self.assertEqual(self.raw("GET", "/api/v1/vm.boot")[0], 400)
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.info")[0], 400)
+        self.assertEqual(self.raw("DELETE", "/api/v1/vm.create")[0], 400)
+
+    def test_bodies(self):
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.create", b"{")[0], 400)
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.create", b"")[0], 400)
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.create", b"[]")[0], 400)
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.create", b"\xff\xfe")[0], 400)
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.create", b"[" * 100000)[0], 400)
+        self.vmm.put("vm.create", GOOD)
+        self.assertEqual(self.raw("PUT", "/api/v1/vm.boot", b"{}")[0], 400)
+
+    def test_nothing_to_act_on(self):
+        for name in ("vm.boot", "vm.pause", "vm.resume", "vm.shutdown", "vm.reboot",
+                     "vm.power-button", "vm.nmi"):
+            error = self.vmm.refused(name)
+            self.assertIn(error.status, (404, 500), name)
+            self.assertTrue(error.chain, name)
+        self.assertEqual(self.vmm.refused("vm.info", method="GET").status, 404)
+        self.assertEqual(self.vmm.refused("vm.boot").status, 404)
+        self.assertEqual(self.vmm.call("PUT", "vm.delete")[0], 204)
+
+    def test_configurations_name_what_is_wrong(self):
+        for change, word in (
+                ({"cpus": {"boot_vcpus": 0, "max_vcpus": 1}}, "boot"),
+                ({"memory": {"size": 128 * MIB, "nonsense": 1}}, "nonsense"),
+                ({"memory": {"size": "large"}}, "size"),
+                ({"disks": [{"readonly": True}]}, "path"),
+                ({"net": [{"mac": "hello"}]}, "mac"),
+                ({"disks": [{"path": "/a", "id": "x"}, {"path": "/b", "id": "x"}]}, "x"),
+                ({"payload": {}}, "kernel")):
+            error = self.vmm.refused("vm.create", {**GOOD, **change})
+            self.assertIn(error.status, (400, 409), f"{change}: {error}")
+            self.assertTrue(error.names(word), f"{change}: {error}")
+        self.assertEqual(self.vmm.refused("vm.info", method="GET").status, 404)
+
+    def test_states(self):
+        self.vmm.put("vm.create", GOOD)
+        self.assertEqual(self.vmm.refused("vm.create", GOOD).status, 500)
+        self.assertEqual(self.vmm.refused("vm.resume").status, 500)
+        self.assertEqual(self.vmm.state(), "Created")
+        self.vmm.put("vm.boot")
+        self.assertEqual(self.vmm.state(), "Running")
+        self.assertEqual(self.vmm.refused("vm.boot").status, 500)
+        self.assertEqual(self.vmm.refused("vm.resume").status, 500)
+        self.assertEqual(self.vmm.refused(
+            "vm.snapshot", {"destination_url": "http://example"}).status, 500)
+        self.vmm.put("vm.delete")
+        self.vmm.put("vm.create", GOOD)
+        self.assertEqual(self.vmm.state(), "Created")
+
+    def test_files_that_are_not_there(self):
+        for change, word in (
+                ({"payload": {"kernel": "/nonexistent/kernel"}}, "/nonexistent/kernel"),
+                ({"payload": {"kernel": "/etc/passwd"}}, "kernel"),
+                ({"disks": [{"path": "/nonexistent/disk"}]}, "/nonexistent/disk")):
+            status, answer = self.vmm.call("PUT", "vm.create", {**GOOD, **change})
+            if status < 300:
+                status, answer = self.vmm.call("PUT", "vm.boot")
+            self.assertGreaterEqual(status, 400, change)
+            self.assertIn(word, json.dumps(answer))
+            self.vmm.put("vm.delete")
+
+    def test_info_round_trip(self):
+        self.vmm.put("vm.create", {**GOOD, "cpus": {"boot_vcpus": 1, "max_vcpus": 2}})
+        config = self.vmm.info()["config"]
+        self.vmm.put("vm.delete")
+        self.vmm.put("vm.create", config)
+        self.assertEqual(self.vmm.info()["config"], config)
+
+    def test_many_requests_at_once(self):
+        self.vmm.put("vm.create", GOOD)
+        calls = [Background(self.vmm.call, "GET", "vm.info") for _ in range(20)]
+        self.assertEqual([c.result()[0] for c in calls], [200] * 20)
+
+    def test_shutdown_ends_the_process(self):
+        self.assertEqual(self.vmm.call("PUT", "vmm.shutdown")[0], 200)
+        self.assertEqual(self.vmm.wait_exit(), 0)
+
+
+class CommandLineTest(LaneTest):
+    def refuses(self, args, *words):
+        vmm = Vmm(self, f"vm{len(list(self.dir.iterdir()))}", args, wait_api=False)
+        self.assertIn(vmm.wait_exit(), (1, 2), args)
+        for word in words:
+            self.assertIn(word, vmm.log(), args)
+
+    def test_options_that_are_wrong(self):
+        kernel = ["--kernel", str(GUEST_ELF)]
+        self.refuses([*kernel, "--cpus", "boot=0"], "boot")
+        self.refuses([*kernel, "--memory", "size=12Q"], "size")
+        self.refuses([*kernel, "--memory", "sise=12M"], "sise")
+        self.refuses([*kernel, "--disk", "path=/nonexistent/disk"], "/nonexistent/disk")
+        self.refuses([*kernel, "--nonsense"], "nonsense")
+        self.refuses([*kernel, "--vsock", "cid=3,socket=x"], "vsock")
+        self.refuses(["--kernel", "/nonexistent/kernel"], "/nonexistent/kernel")
+
+    def test_a_kernel_that_is_none(self):
+        for name, content in (("empty", b""), ("text", b"hello\n" * 1000),
+                              ("cut", GUEST_ELF.read_bytes()[:5000])):
+            path = self.dir / name
+            path.write_bytes(content)
+            self.refuses(vm_args(kernel=path), "kernel")
+
+
+if __name__ == "__main__":
+    lane_base.main()

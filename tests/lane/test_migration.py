@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves between two processes on this host: tcp, TLS, UNIX socket; failures; the wire cut."""
+
+import os
+import time
+
+import lane_base
+from lane_base import MIB, LaneTest, wait_until
+from lane_host import GuestMemory, differing_pages
+from lane_move import Move, free_port, move
+from lane_net import Network, Pinger
+from lane_tls import Authority
+from lane_vmm import Vmm, vm_args
+
+RAM = 256 * MIB
+GAP_LIMIT_S = float(os.environ.get("LANE_GAP_LIMIT_S", "1.0"))
+
+
+class MovingTest(LaneTest):
+    def start(self, **kwargs):
+        vmm = Vmm(self, "source", vm_args(**kwargs))
+        vmm.boot()
+        return vmm
+
+    def tcp(self):
+        return f"tcp:127.0.0.1:{free_port()}"
+
+    def busy(self, vmm, disk=False):
+        guest = vmm.guest
+        guest.do("fill 100 2 mix 3", timeout_s=120)
+        guest.do("fill 110 32 sparse 4")
+        guest.do("cmos 0x41 0x66")
+        guest.do("dirty 160 32 40 seq")
+        if disk:
+            guest.do("blk 0 run 0 8192")
+        guest.do("heartbeat 1000 deadline")
+        vmm.line.run(1)
+
+    def check(self, vmm, disk=False):
+        guest = vmm.guest
+        came = len(vmm.line.beats)
+        vmm.line.run(1)
+        self.assertGreater(len(vmm.line.beats), came + 200)
+        guest.do("heartbeat off")
+        self.assertEqual(guest.do("dirty stop")["running"], "0")
+        guest.do("dirty check")
+        guest.do("verify", timeout_s=120)
+        self.assertEqual(guest.do("cmos 0x41").text, "0x66")
+        guest.do("pci")
+        guest.do("rng 16")
+        if disk:
+            guest.do("blk 0 stop")
+            guest.do("blk 0 check", timeout_s=60)
+
+
+class MigrationTest(MovingTest):
+    def moves(self, url, **options):
+        disk = self.make_disk("disk.img", 32 * MIB)
+        source = self.start(disk=f"path={disk}")
+        self.busy(source, disk=True)
+        begin = time.monotonic()
+        migration = Move(source, "destination", url, **options)
+        seconds = migration.finish()
+        destination = migration.destination
+        destination.line.run(1)
+        gap = destination.line.longest_gap_s(begin)
+        print(f"\n{self.id().rsplit('.', 1)[-1]}: {RAM // MIB} MiB in {seconds:.2f} s, "
+              f"longest gap between heartbeats {gap * 1000:.0f} ms")
+        self.assertEqual(destination.state(), "Running")
+        self.check(destination, disk=True)
+        self.assertLess(gap, GAP_LIMIT_S)
+        self.assertEqual(source.wait_exit(), 0)
+        return destination
+
+    def test_tcp(self):
+        self.moves(self.tcp())
+
+    def test_unix(self):
+        self.moves(f"unix:{self.short}/move")
+
+    def test_unix_with_shared_memory(self):
+        source = Vmm(self, "source", ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",
+                                      "--memory", "size=256M,shared=on"])
+        source.boot()
+        self.busy(source)
+        destination = move(source, "destination", f"unix:{self.short}/move", local=True)
+        self.check(destination)
+
+    def test_tls(self):
+        tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls")
+        self.moves(self.tcp(), tls_dir=str(tls), receive={"tls_dir": str(tls)})
+
+    def test_every_byte_arrives(self):
+        """A paused VM: nothing writes on either side, so that all pages must be equal."""
+        source = self.start(cpus=2)
+        guest = source.guest
+        guest.do("fill 100 2 mix 7", timeout_s=120)
+        guest.do("fill 110 64 sparse 8")
+        source.put("vm.pause")
+        memory = GuestMemory(source.pid, RAM)
+        before = memory.page_digests()
+        memory.close()
+        destination = move(source, "destination", self.tcp())
+        self.assertEqual(destination.state(), "Paused")
+        memory = GuestMemory(destination.pid, RAM)
+        self.assertEqual(differing_pages(before, memory.page_digests()), [])
+        memory.close()
+        destination.put("vm.resume")
+        guest = destination.guest
+        guest.do("verify", timeout_s=120)
+
+    def test_there_and_back(self):
+        source = self.start(cpus=2)
+        source.guest.do("smp start")
+        source.guest.do("smp dirty 200 4")
+        self.busy(source)
+        vmm = source
+        for i in range(6):
+            following = move(vmm, f"hop{i}", self.tcp() if i % 2 else f"unix:{self.short}/hop{i}")
+            self.assertEqual(vmm.wait_exit(), 0)
+            vmm = following
+            vmm.line.run(0.3)
+        self.check(vmm)
+        vmm.guest.do("smp stop", timeout_s=60)
+        vmm.guest.do("smp check")
+
+    def test_clocks_go_on(self):
+        source = self.start()
+        before, wall = source.guest.do("clock"), time.monotonic()
+        destination = move(source, "destination", self.tcp())
+        after, passed = destination.guest.do("clock"), time.monotonic() - wall
+        for key, unit in (("kvmclock_ns", 1e9), ("tsc_us", 1e6)):
+            went = (after.number(key) - before.number(key)) / unit
+            if after.number(key):
+                self.assertTrue(0 < went < passed + 0.5, f"{key}: {went} s in {passed} s")
+                self.assertGreater(went, passed - 2, key)
+        # Timers are right after the move, too.
+        guest = destination.guest
+        guest.do("heartbeat 5000 periodic")
+        came = len(destination.line.beats)
+        destination.line.run(1)
+        self.assertTrue(100 < len(destination.line.beats) - came < 250)
+
+    def test_the_network_follows(self):
+        network = Network(self)
+        hosts = network.hosts
+        source = Vmm(self, "source", vm_args(net=f"tap={hosts[0].tap},mac=12:34:56:78:90:ab"),
+                     netns=hosts[0].ns)
+        source.boot()
+        source.guest.do(f"net 0 up {network.guest_address}")
+        pinger = Pinger(network.switch, network.guest_address)
+        pinger.start()
+        try:
+            source.line.run(1)
+            port = free_port()
+            migration = Move(source, "destination", f"tcp:{network.address(1)}:{port}",
+                             listen_url=f"tcp:0.0.0.0:{port}", netns=hosts[1].ns)
+            migration.finish()
+            migration.destination.line.run(2)
+        finally:
+            pinger.stop()
+        lost = [n for n in pinger.sent if n not in pinger.replies]
+        print(f"\npings: {len(pinger.sent)} sent, {len(lost)} lost, longest gap "
+              f"{pinger.longest_gap_s() * 1000:.0f} ms")
+        self.assertLess(pinger.longest_gap_s(), GAP_LIMIT_S)
+        self.assertGreaterEqual(
+            migration.destination.guest.do("net 0 stat").number("announced"), 1)
+
+
+class FailureTest(MovingTest):
+    def goes_on(self, source, disk=False):
+        """After a failure the source runs as if nothing had been."""
+        self.assertEqual(source.state(), "Running")
+        self.check(source, disk)
+
+    def test_nobody_listens(self):
+        source = self.start()
+        self.busy(source)
+        status, _ = source.call("PUT", "vm.send-migration", {"destination_url": self.tcp()})
+        if status < 300:
+            source.wait_event("migration-failed")
+        self.goes_on(source)
+
+    def test_an_authority_that_is_not_ours(self):
+        ours = Authority(self.dir / "ours").tls_dir(self.dir / "tls-ours")
+        other = Authority(self.dir / "other").tls_dir(self.dir / "tls-other")
+        source = self.start()
+        self.busy(source)
+        migration = Move(source, "destination", self.tcp(), tls_dir=str(other),
+                         receive={"tls_dir": str(ours)})
+        migration.fail()
+        self.goes_on(source)
+
+    def test_a_name_that_is_not_the_peers(self):
+        tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls", names=("DNS:elsewhere",))
+        source = self.start()
+        self.busy(source)
+        migration = Move(source, "destination", self.tcp(), tls_dir=str(tls),
+                         receive={"tls_dir": str(tls)})
+        migration.fail()
+        self.goes_on(source)
+
+    def test_the_destination_dies_at_any_time(self):
+        disk = self.make_disk("disk.img", 32 * MIB)
+        source = self.start(disk=f"path={disk}")
+        self.busy(source, disk=True)
+        for i, delay_s in enumerate((0, 0.02, 0.05, 0.1, 0.2)):
+            migration = Move(source, f"destination{i}", self.tcp())
+            source.line.run(delay_s)
+            if "migration-finished" in source.event_names():
+                self.skipTest("a move is faster than the first kill")
+            migration.destination.kill()
+            wait_until(lambda n=i + 1: source.event_names().count("migration-failed") == n or
+                       "migration-finished" in source.event_names(), 30, "the failure")
+            if "migration-finished" in source.event_names():
+                break  # it was too late to fail
+        else:
+            self.goes_on(source, disk=True)
+
+    def test_cancel(self):
+        source = self.start()
+        guest = source.guest
+        guest.do("dirty 100 100 0 seq")
+        migration = Move(source, "destination", self.tcp(), downtime_ms=1)
+        source.line.run(0.3)
+        progress = source.get("vm.migration-progress")
+        self.assertTrue(progress)
+        source.put("vm.migration-cancel")
+        migration.fail(20)
+        self.assertEqual(source.state(), "Running")
+        guest.do("dirty stop")
+        guest.do("dirty check")
+        self.assertEqual(migration.destination.state(), None)
+
+    def test_a_second_attempt_after_a_failure_works(self):
+        disk = self.make_disk("disk.img", 32 * MIB)
+        source = self.start(disk=f"path={disk}")
+        self.busy(source, disk=True)
+        status, _ = source.call("PUT", "vm.send-migration", {"destination_url": self.tcp()})
+        if status < 300:
+            source.wait_event("migration-failed")
+        before = source.event_names().count("migration-failed")
+        migration = Move(source, "destination", self.tcp())
+        wait_until(lambda: "migration-finished" in source.event_names() or
+                   source.event_names().count("migration-failed") > before, 60, "the end")
+        self.assertIn("migration-finished", source.event_names())
+        migration.destination.attach()
+        self.check(migration.destination, disk=True)
+
+
+if __name__ == "__main__":
+    lane_base.main()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots, to a directory and to a store, and what comes back from them."""
+
+import json
+import subprocess
+import time
+
+import lane_base
+from lane_base import MIB, LaneTest, program
+from lane_host import GuestMemory, differing_pages
+from lane_vmm import Vmm, vm_args
+
+RAM = 256 * MIB
+
+
+class SnapshotTest(LaneTest):
+    def start(self, **kwargs):
+        vmm = Vmm(self, "vm", vm_args(**kwargs))
+        vmm.boot()
+        return vmm
+
+    def directory(self, name="snapshot"):
+        path = self.dir / name
+        path.mkdir()
+        return path, f"file://{path}"
+
+    def store(self, name):
+        return f"store:{self.dir}/store#{name}"
+
+    def restore(self, url, name="restored", options=""):
+        return Vmm(self, name, ["--restore", f"source_url={url}{options}"])
+
+    def pages(self, vmm):
+        memory = GuestMemory(vmm.pid, RAM)
+        self.addCleanup(memory.close)
+        return memory.page_digests()
+
+    def busy_guest(self, vmm):
+        guest = vmm.guest
+        guest.do("fill 100 2 mix 3", timeout_s=120)
+        guest.do("fill 110 16 sparse 4")
+        guest.do("cmos 0x40 0x77")
+        guest.do("dirty 64 16 20 rand")
+        guest.do("heartbeat 5000 deadline")
+        vmm.line.run(0.5)
+
+    def check_guest(self, vmm):
+        """The guest goes on where it was."""
+        guest = vmm.guest
+        came = len(vmm.line.beats)
+        vmm.line.run(0.5)
+        self.assertGreater(len(vmm.line.beats), came + 20)
+        guest.do("heartbeat off")
+        self.assertEqual(guest.do("dirty stat")["running"], "1")
+        guest.do("dirty stop")
+        guest.do("dirty check")
+        guest.do("verify", timeout_s=120)
+        self.assertEqual(guest.do("cmos 0x40").text, "0x77")
+        guest.do("pci")
+        guest.do("rng 16")
+
+    def comes_back(self, url, restore_options="", cpus=1):
+        disk = self.make_disk("disk.img", 32 * MIB)
+        vmm = self.start(disk=f"path={disk}", cpus=cpus)
+        self.busy_guest(vmm)
+        vmm.guest.do("blk 0 run 0 8192")
+        vmm.line.run(0.5)
+        vmm.put("vm.pause")
+        before = self.pages(vmm)
+        config = vmm.info()["config"]
+        vmm.put("vm.snapshot", {"destination_url": url})
+        self.assertEqual(differing_pages(before, self.pages(vmm)), [])
+        vmm.kill()
+
+        restored = self.restore(url, options=restore_options)
+        self.assertEqual(restored.state(), "Paused")
+        self.assertEqual(restored.info()["config"]["disks"], config["disks"])
+        self.assertEqual(differing_pages(before, self.pages(restored)), [])
+        restored.serial = "socket"
+        restored.attach()
+        restored.put("vm.resume")
+        self.check_guest(restored)
+        restored.guest.do("blk 0 stop")
+        restored.guest.do("blk 0 check", timeout_s=60)
+        return restored
+
+    def test_a_directory_holds_a_running_vm(self):
+        self.comes_back(self.directory()[1])
+
+    def test_a_store_holds_a_running_vm(self):
+        self.comes_back(self.store("one"))
+
+    def test_on_demand(self):
+        self.comes_back(self.store("one"), ",memory_restore_mode=ondemand")
+
+    def test_processors_come_back(self):
+        vmm = self.start(cpus=3)
+        guest = vmm.guest
+        guest.do("smp start")
+        guest.do("smp dirty 64 2")
+        time.sleep(0.3)
+        vmm.put("vm.pause")
+        vmm.put("vm.snapshot", {"destination_url": self.store("smp")})
+        vmm.kill()
+        restored = self.restore(self.store("smp"), options=",resume=on")
+        restored.attach()
+        restored.line.run(0.5)
+        restored.guest.do("smp stop", timeout_s=60)
+        restored.guest.do("smp check")
+        # Idle processors, too, wake up in the restored VM.
+        restored.guest.do("smp count")
+        restored.guest.do("smp stop")
+
+    def test_the_original_goes_on(self):
+        vmm = self.start()
+        self.busy_guest(vmm)
+        vmm.put("vm.pause")
+        vmm.put("vm.snapshot", {"destination_url": self.store("s")})
+        vmm.put("vm.resume")
+        self.check_guest(vmm)
+
+    def test_the_store_lists_and_verifies(self):
+        vmm = self.start()
+        names = ("first", "second")
+        for i, name in enumerate(names):
+            vmm.guest.do(f"fill {100 + 8 * i} 4 sparse {i + 1}")
+            vmm.put("vm.pause")
+            vmm.put("vm.snapshot", {"destination_url": self.store(name)})
+            vmm.put("vm.resume")
+
+        def chsnap(*args):
+            return subprocess.run([program("chsnap"), *args], capture_output=True, text=True,
+                                  timeout=60, check=False)
+
+        store = str(self.dir / "store")
+        listing = chsnap("list", store)
+        self.assertEqual(listing.returncode, 0, listing.stderr)
+        for name in names:
+            self.assertIn(name, listing.stdout)
+        verify = chsnap("verify", store)
+        self.assertEqual(verify.returncode, 0, verify.stderr)
+
+    def test_clones_have_names_of_their_own(self):
+        vmm = self.start()
+        original = vmm.guest.do("genid")["id"]
+        uuid = vmm.info()["config"].get("platform", {}).get("uuid")
+        vmm.put("vm.pause")
+        vmm.put("vm.snapshot", {"destination_url": self.store("golden")})
+        vmm.put("vm.resume")
+        seen = {original}
+        for i in range(3):
+            clone = self.restore(self.store("golden"), f"clone{i}", ",clone=on,resume=on")
+            clone.attach()
+            genid = clone.guest.do("genid")["id"]
+            self.assertNotIn(genid, seen)
+            seen.add(genid)
+            if uuid:
+                self.assertNotEqual(clone.info()["config"]["platform"]["uuid"], uuid)
+        # All four run at the same time.
+        self.assertEqual(vmm.guest.do("echo still").text, "still")
+
+    def test_what_cannot_be_done_is_refused(self):
+        vmm = self.start()
+        _, url = self.directory()
+        self.assertEqual(vmm.refused("vm.snapshot", {"destination_url": url}).status, 500)
+        vmm.put("vm.pause")
+        error = vmm.refused("vm.snapshot", {"destination_url": "file:///nonexistent/there"})
+        self.assertTrue(error.names("/nonexistent/there"), error)
+        vmm.put("vm.snapshot", {"destination_url": self.store("name")})
+        error = vmm.refused("vm.snapshot", {"destination_url": self.store("name")})
+        self.assertTrue(error.names("name"), error)
+        vmm.put("vm.resume")
+        vmm.guest.do("echo alive")
+        for wrong in (self.store("unknown"), "file:///nonexistent", "store:/nonexistent#x"):
+            failed = Vmm(self, f"wrong{abs(hash(wrong))}", ["--restore", f"source_url={wrong}"],
+                         wait_api=False)
+            self.assertEqual(failed.wait_exit(), 1)
+            self.assertTrue(failed.log().strip())
+
+    def test_a_damaged_snapshot_is_refused(self):
+        vmm = self.start()
+        vmm.guest.do("fill 100 4 sparse 9")
+        path, url = self.directory()
+        vmm.put("vm.pause")
+        vmm.put("vm.snapshot", {"destination_url": url})
+        vmm.kill()
+        packs = sorted((p for p in path.rglob("*") if p.is_file() and p.suffix == ".pack"),
+                       key=lambda p: p.stat().st_size)
+        self.assertTrue(packs, [str(p) for p in path.rglob("*")])
+        data = bytearray(packs[-1].read_bytes())
+        data[len(data) // 2] ^= 1
+        packs[-1].write_bytes(data)
+        failed = self.restore_or_fail(url)
+        self.assertEqual(failed.wait_exit(), 1)
+
+    def restore_or_fail(self, url):
+        return Vmm(self, "damaged", ["--restore", f"source_url={url},resume=on"], wait_api=False)
+
+
+if __name__ == "__main__":
+    lane_base.main()
