@@ -5,7 +5,7 @@ import socket
 import time
 
 from lane_base import wait_until
-from lane_vmm import ApiError, Background, Vmm
+from lane_vmm import Background, Vmm
 
 
 def free_port():
@@ -27,37 +27,29 @@ class Move:
         self.receiving = Background(
             self.destination.put, "vm.receive-migration",
             {"receiver_url": listen_url or url, **(receive or {})}, timeout_s=120)
+        self.destination.wait_event("migration-receive-ready")
+        self.failures = self._nr_failures()
         self.started = time.monotonic()
-        wait_until(self._send_once(url, send), 10, "a destination that listens")
+        self.source.put("vm.send-migration", {"destination_url": url, **send})
 
-    def _send_once(self, url, send):
-        def attempt():
-            try:
-                self.source.put("vm.send-migration", {"destination_url": url, **send})
-                return True
-            except ApiError as error:
-                # Only "nobody listens yet" is worth another attempt.
-                if any("refused" in part or "No such file" in part for part in error.chain):
-                    return False
-                raise
-        return attempt
-
-    def attach(self):
-        """Joins the destination's serial line once it is there, which is before the blackout."""
-        self.destination.attach(timeout_s=30)
+    def _nr_failures(self):
+        return self.source.event_names().count("migration-failed")
 
     def finish(self, timeout_s=60):
         """Waits for success.  Return: seconds."""
-        if self.source.serial == "socket":
-            self.attach()
+        attached = self.source.serial != "socket"
         # Something has to take the heartbeats while we wait.
         end = time.monotonic() + timeout_s
         while True:
-            self.source.line.pump(0.02)
+            # The destination's line is there once its machine is built, before the blackout.
+            if not attached and self.destination.serial_socket():
+                self.destination.attach()
+                attached = True
+            self.source.line.pump(0.002)
             names = self.source.event_names()
             if "migration-finished" in names:
                 break
-            if "migration-failed" in names:
+            if names.count("migration-failed") > self.failures:
                 raise AssertionError(f"the migration failed:\n{self.source.log()[-2000:]}\n"
                                      f"{self.destination.log()[-2000:]}")
             if time.monotonic() > end:
@@ -66,9 +58,13 @@ class Move:
         self.receiving.result(20)
         return seconds
 
+    def is_over(self):
+        return self._nr_failures() > self.failures or \
+            "migration-finished" in self.source.event_names()
+
     def fail(self, timeout_s=60):
         """Waits for failure.  The source must go on."""
-        self.source.wait_event("migration-failed", timeout_s=timeout_s)
+        wait_until(lambda: self._nr_failures() > self.failures, timeout_s, "a failed migration")
 
 
 def move(source, name, url, **options):

@@ -196,18 +196,22 @@ class Vmm:
     def attach(self, timeout_s=10):
         """Connects the line to the serial port."""
         if self.serial == "socket":
-            self.line.attach_socket(self.dir / "serial.sock" if len(str(self.dir)) < 80
-                                    else self._short_link(), timeout_s)
+            path = wait_until(self.serial_socket, timeout_s, f"the serial socket of {self.name}")
+            self.line.attach_socket(path, timeout_s)
         elif self.serial == "pty":
             path = wait_until(lambda: self.info()["config"]["serial"].get("file"), timeout_s,
                               "the path of the pty")
             self.line.attach_path(path)
 
-    def _short_link(self):
+    def serial_socket(self):
+        """Its path, short, once it is there; a clone's has a name of its own."""
+        found = next(self.dir.glob("serial.sock*"), None)
+        if found is None:
+            return None
         link = self.test.short / f"{self.name}.dir"
         if not link.exists():
             link.symlink_to(self.dir)
-        return link / "serial.sock"
+        return link / found.name
 
     def boot(self, timeout_s=30):
         self.attach()

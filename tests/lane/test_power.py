@@ -19,7 +19,7 @@ class PowerTest(LaneTest):
 
         def look():
             if not line.sources:
-                line.attach_socket(self.vmm.dir / "serial.sock")
+                self.vmm.attach()
             line.pump(0.1)
             return b"chrysalis-guest ready" in line.buffer
 
