@@ -441,6 +441,26 @@ static void read_lines(void)
     }
 }
 
+/* Every word do=command:argument:... of the kernel command line is a command. */
+static void run_cmdline(void)
+{
+    const char *p = boot.cmdline;
+
+    while (*p) {
+        unsigned len = 0;
+        bool wanted = p[0] == 'd' && p[1] == 'o' && p[2] == '=';
+
+        for (p += wanted ? 3 : 0; *p && *p != ' '; p++) {
+            if (wanted && len < sizeof(in_line) - 1)
+                in_line[len++] = *p == ':' ? ' ' : *p;
+        }
+        in_line[len] = 0;
+        run_line(in_line);
+        while (*p == ' ')
+            p++;
+    }
+}
+
 static bool pending(void)
 {
     return in_head != in_tail || virtio_pending();
@@ -462,6 +482,7 @@ void __attribute__((noreturn)) guest_main(int kind, uint64_t info)
     outb(UART_IER, 1);
     serial_interrupt();
     irq_on();
+    run_cmdline();
     for (;;) {
         bool busy = false;
 

@@ -6,6 +6,7 @@ import socket
 import time
 
 import lane_base
+import lane_guest
 from lane_base import GUEST_BZIMAGE, MIB, LaneTest
 from lane_guest import digest, read_digest, sector
 from lane_qemu import Qemu
@@ -32,6 +33,15 @@ class GuestTest(LaneTest):
             answer = qemu.guest.do("initrd")
             self.assertEqual(answer.number("len"), 12345)
             self.assertEqual(int(answer["digest"], 16), digest(initramfs.read_bytes()))
+
+    def test_commands_on_the_kernel_command_line_run(self):
+        guest = self.start(cmdline="quiet do=echo:first:word do=nonsense do=heartbeat:2000 last")
+        self.assertEqual(guest.answer().text, "first word")
+        with self.assertRaisesRegex(lane_guest.GuestError, "nonsense"):
+            guest.answer()
+        guest.answer()
+        guest.line.run(0.2)
+        self.assertGreater(len(guest.line.beats), 10)
 
     def test_memory_commands_notice_a_changed_word(self):
         guest = self.start()
