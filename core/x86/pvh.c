@@ -150,7 +150,9 @@ static int notes_scan(struct pvh *pvh, const uint8_t *bytes, size_t len, uint64_
         uint32_t descsz = rd_le32(&r);
         uint32_t type = rd_le32(&r);
         const uint8_t *name = r.p;
-        size_t name_len = note_align(namesz, p_align);
+        /* The descriptor is aligned, counted from the note's start. */
+        size_t name_len =
+            note_align(sizeof(Elf64_Nhdr) + (size_t)namesz, p_align) - sizeof(Elf64_Nhdr);
         size_t desc_len = note_align(descsz, p_align);
         const uint8_t *desc;
 

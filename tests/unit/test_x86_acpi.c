@@ -20,7 +20,7 @@
 
 enum {
     HEADER = 36,
-    TOOL_MISSING = 127,
+    NOTIFY_TRIES = 20,
 };
 
 static const struct acpi_cpu cpus[] = {
@@ -440,7 +440,12 @@ static void test_acpiexec_notifies_what_the_event_byte_says(void **state)
         (void)snprintf(cmd, sizeof(cmd),
                        "acpiexec -fv 0x%02x -b 'execute \\_SB.GED_._EVT 5;quit' DSDT.dat",
                        rows[i].byte);
-        (void)tool(cmd, out, sizeof(out));
+        /* acpiexec tells of a notification from another thread, if it is quicker than the end. */
+        for (unsigned tries = 0; tries < NOTIFY_TRIES; tries++) {
+            (void)tool(cmd, out, sizeof(out));
+            if (strstr(out, rows[i].yes) || strstr(out, rows[i].no))
+                break;
+        }
         if (!strstr(out, rows[i].yes) || strstr(out, rows[i].no))
             fail_msg("%s: %s", cmd, out);
     }

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Any bytes as a kernel, ELF file with a PVH entry or not. */
+#include "tests/fuzz/fuzz_boot.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    fuzz_boot_try(x86_pvh_load, data, len);
+    return 0;
+}
