@@ -159,12 +159,13 @@ CHECKED int disk_refresh(struct disk *d, struct err *err);
  * @io: at most depth at a time.  Offsets and lengths must lie within the image.
  *
  * It may be carried out at once or only at disk_kick(), in any order.
- * Threads: one at a time, as all of the functions below.
+ * Threads: one at a time.
  */
 void disk_submit(struct disk *d, struct disk_io *io);
 
 /**
  * disk_kick() - have everything that was submitted begin.
+ * Threads: one at a time.
  */
 void disk_kick(struct disk *d);
 
@@ -172,6 +173,7 @@ void disk_kick(struct disk *d);
  * disk_event_fd() - an eventfd that is readable when something may have ended.
  *
  * Return: borrowed; the caller reads it before disk_reap().
+ * Threads: one at a time.
  */
 int disk_event_fd(const struct disk *d);
 
@@ -179,6 +181,7 @@ int disk_event_fd(const struct disk *d);
  * disk_reap() - take a request that has ended.
  *
  * Return: the request, with its result; NULL if there is none now.
+ * Threads: one at a time.
  */
 struct disk_io *disk_reap(struct disk *d);
 

@@ -52,7 +52,7 @@ void msix_init(struct msix *m, unsigned nr);
 /**
  * msix_reset() - disabled, every vector masked, nothing pending.
  *
- * Threads: with dev->lock held, as all of the functions below.
+ * Threads: with dev->lock held.
  */
 void msix_reset(struct msix *m);
 
@@ -62,6 +62,7 @@ void msix_reset(struct msix *m);
  * @vector: MSIX_NO_VECTOR or anything past the table is ignored.
  *
  * Nothing happens while the capability is disabled.
+ * Threads: with dev->lock held.
  */
 void msix_notify(struct msix *m, struct device *dev, unsigned vector);
 
@@ -69,11 +70,13 @@ void msix_notify(struct msix *m, struct device *dev, unsigned vector);
  * msix_control_read() - the capability's message control word.
  *
  * Return: the word.
+ * Threads: with dev->lock held.
  */
 uint16_t msix_control_read(const struct msix *m);
 
 /**
  * msix_control_write() - enable, mask; what became deliverable is delivered.
+ * Threads: with dev->lock held.
  */
 void msix_control_write(struct msix *m, struct device *dev, uint16_t val);
 
@@ -82,11 +85,13 @@ void msix_control_write(struct msix *m, struct device *dev, uint16_t val);
  * @off: bytes into the table; past its end reads as zero.
  *
  * Return: the value; all ones for an access that is neither 4 nor 8 aligned bytes.
+ * Threads: with dev->lock held.
  */
 uint64_t msix_table_read(const struct msix *m, struct device *dev, uint64_t off, unsigned size);
 
 /**
  * msix_table_write() - a guest write to the vector table.
+ * Threads: with dev->lock held.
  */
 void msix_table_write(struct msix *m, struct device *dev, uint64_t off, unsigned size,
                       uint64_t val);
@@ -95,6 +100,7 @@ void msix_table_write(struct msix *m, struct device *dev, uint64_t off, unsigned
  * msix_pba_read() - a guest read of the pending bits; writes have no effect.
  *
  * Return: as msix_table_read().
+ * Threads: with dev->lock held.
  */
 uint64_t msix_pba_read(const struct msix *m, struct device *dev, uint64_t off, unsigned size);
 

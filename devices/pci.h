@@ -192,6 +192,7 @@ uint32_t pci_func_read(struct pci_func *f, unsigned off, unsigned size);
  * pci_func_write() - a write to configuration space.
  *
  * As pci_func_read().
+ * Threads: with dev->lock held.
  */
 void pci_func_write(struct pci_func *f, unsigned off, unsigned size, uint32_t val);
 

@@ -100,6 +100,7 @@ uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned slot, unsigned off, u
  * pci_bus_config_write() - a guest write to somebody's configuration space.
  *
  * As pci_bus_config_read().
+ * Threads: with dev->lock held.
  */
 void pci_bus_config_write(struct pci_bus *bus, unsigned slot, unsigned off, unsigned size,
                           uint32_t val);

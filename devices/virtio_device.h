@@ -115,7 +115,7 @@ void virtio_device_release(struct virtio_device *vd);
 /**
  * virtio_device_reset() - everything as after power-on; nothing may be in flight.
  *
- * Threads: with dev->lock held, as all of the functions below unless they say otherwise.
+ * Threads: with dev->lock held.
  */
 void virtio_device_reset(struct virtio_device *vd);
 
@@ -125,32 +125,38 @@ void virtio_device_reset(struct virtio_device *vd);
  * Completes a reset that was put off, if it can now be.
  *
  * Return: its value; not 0 as long as a reset is not complete.
+ * Threads: with dev->lock held.
  */
 uint8_t virtio_device_status(struct virtio_device *vd);
 
 /**
  * virtio_device_set_status() - a driver's write to the status register.
+ * Threads: with dev->lock held.
  */
 void virtio_device_set_status(struct virtio_device *vd, uint8_t val);
 
 /**
  * virtio_device_set_features() - a driver's write to its half of the feature bits.
  * @select: which 32 bits; past 1 nothing can be set.
+ * Threads: with dev->lock held.
  */
 void virtio_device_set_features(struct virtio_device *vd, uint32_t select, uint32_t val);
 
 /**
  * virtio_device_enable_queue() - the driver has set a queue up.
+ * Threads: with dev->lock held.
  */
 void virtio_device_enable_queue(struct virtio_device *vd, unsigned queue);
 
 /**
  * virtio_device_set_dma() - the transport allows or forbids access to memory.
+ * Threads: with dev->lock held.
  */
 void virtio_device_set_dma(struct virtio_device *vd, bool on);
 
 /**
  * virtio_device_pause() - stop, for quiesce.
+ * Threads: with dev->lock held.
  */
 void virtio_device_pause(struct virtio_device *vd);
 
@@ -158,6 +164,7 @@ void virtio_device_pause(struct virtio_device *vd);
  * virtio_device_unpause() - go on; every queue is kicked and interrupts once.
  *
  * For resume: the state may have been loaded in between.
+ * Threads: with dev->lock held.
  */
 void virtio_device_unpause(struct virtio_device *vd);
 
@@ -171,17 +178,20 @@ CHECKED int virtio_device_quiesce(struct device *dev, uint64_t deadline_ns, stru
 
 /**
  * virtio_device_settle() - something that was in flight has ended: complete a reset that waited.
+ * Threads: with dev->lock held.
  */
 void virtio_device_settle(struct virtio_device *vd);
 
 /**
  * virtio_device_fail() - the driver broke a rule: ask to be reset and touch nothing until then.
  * @fmt: what it did; counted as a guest error.
+ * Threads: with dev->lock held.
  */
 void virtio_device_fail(struct virtio_device *vd, const char *fmt, ...) PRINTF(2, 3);
 
 /**
  * virtio_device_config_changed() - tell the driver that the configuration structure is different.
+ * Threads: with dev->lock held.
  */
 void virtio_device_config_changed(struct virtio_device *vd);
 
@@ -204,11 +214,13 @@ int virtio_device_kick_fd(const struct virtio_device *vd, unsigned queue);
  * virtio_device_pop() - vq_pop() that fails the device where the driver broke a rule.
  *
  * Return: true if there is a chain.
+ * Threads: with dev->lock held.
  */
 bool virtio_device_pop(struct virtio_device *vd, unsigned queue, struct vq_chain *ret_chain);
 
 /**
  * virtio_device_signal() - interrupt for what was pushed to a queue, if the driver wants it.
+ * Threads: with dev->lock held.
  */
 void virtio_device_signal(struct virtio_device *vd, unsigned queue);
 

@@ -77,7 +77,7 @@ void vq_init(struct virtqueue *vq, struct gmem *gm, uint16_t size_max);
 /**
  * vq_reset() - not enabled, largest size, no addresses, no vector.
  *
- * Threads: with the device's lock held, as all of the functions below.
+ * Threads: with dev->lock held.
  */
 void vq_reset(struct virtqueue *vq);
 
@@ -86,6 +86,7 @@ void vq_reset(struct virtqueue *vq);
  * @features: that the driver accepted.
  *
  * Return: 0; -EFAULT if a ring is misaligned or not all in RAM.
+ * Threads: with dev->lock held.
  */
 CHECKED int vq_start(struct virtqueue *vq, uint64_t features);
 
@@ -98,11 +99,13 @@ CHECKED int vq_start(struct virtqueue *vq, uint64_t features);
  * Return: 1 and a chain; 0 if there is none; -EBADMSG if the driver broke a
  * rule; -E2BIG for a chain longer than VQ_DESCS_MAX; -EFAULT for one outside
  * of RAM.
+ * Threads: with dev->lock held.
  */
 CHECKED int vq_pop(struct virtqueue *vq, struct vq_chain *ret_chain);
 
 /**
  * vq_unpop() - leave the request that was popped last in the ring.
+ * Threads: with dev->lock held.
  */
 void vq_unpop(struct virtqueue *vq);
 
@@ -112,6 +115,7 @@ void vq_unpop(struct virtqueue *vq);
  * @len:  bytes written from the start of the device-writable part on.
  *
  * The written bytes must be marked before (vq_chain_mark()).
+ * Threads: with dev->lock held.
  */
 void vq_push(struct virtqueue *vq, uint16_t head, uint32_t len);
 
@@ -119,6 +123,7 @@ void vq_push(struct virtqueue *vq, uint16_t head, uint32_t len);
  * vq_needs_signal() - whether the driver wants an interrupt for what was pushed since the last call.
  *
  * Return: true if so.
+ * Threads: with dev->lock held.
  */
 bool vq_needs_signal(struct virtqueue *vq);
 
@@ -126,6 +131,7 @@ bool vq_needs_signal(struct virtqueue *vq);
  * vq_rearm() - ask to be notified of the next request.
  *
  * Return: true if there is one already, which may come without notification.
+ * Threads: with dev->lock held.
  */
 bool vq_rearm(struct virtqueue *vq);
 
@@ -133,6 +139,7 @@ bool vq_rearm(struct virtqueue *vq);
  * vq_has_work() - whether a request waits, without asking for notification.
  *
  * Return: true if so; also if the ring is broken.
+ * Threads: with dev->lock held.
  */
 bool vq_has_work(struct virtqueue *vq);
 
@@ -141,6 +148,7 @@ bool vq_has_work(struct virtqueue *vq);
  * @off: bytes into them.
  *
  * Return: bytes copied: fewer than @len at the end.
+ * Threads: with dev->lock held.
  */
 size_t vq_chain_read(const struct vq_chain *c, size_t off, void *dst, size_t len);
 
@@ -149,6 +157,7 @@ size_t vq_chain_read(const struct vq_chain *c, size_t off, void *dst, size_t len
  * @off: bytes into them.
  *
  * Return: bytes copied: fewer than @len at the end.
+ * Threads: with dev->lock held.
  */
 size_t vq_chain_write(struct virtqueue *vq, const struct vq_chain *c, size_t off, const void *src,
                       size_t len);
@@ -156,6 +165,7 @@ size_t vq_chain_write(struct virtqueue *vq, const struct vq_chain *c, size_t off
 /**
  * vq_chain_mark() - bytes were written through the segments: mark them dirty.
  * @off, @len: bytes of the device-writable part.
+ * Threads: with dev->lock held.
  */
 void vq_chain_mark(struct virtqueue *vq, const struct vq_chain *c, size_t off, size_t len);
 
@@ -164,6 +174,7 @@ void vq_chain_mark(struct virtqueue *vq, const struct vq_chain *c, size_t off, s
  * @off: bytes to leave out at the start.
  *
  * Return: number of pieces; -E2BIG past @cap.
+ * Threads: with dev->lock held.
  */
 CHECKED int vq_chain_out_iov(const struct vq_chain *c, size_t off, struct iovec *iov, unsigned cap);
 
@@ -174,6 +185,7 @@ CHECKED int vq_chain_out_iov(const struct vq_chain *c, size_t off, struct iovec 
  * What is written there must be marked (vq_chain_mark()).
  *
  * Return: number of pieces; -E2BIG past @cap.
+ * Threads: with dev->lock held.
  */
 CHECKED int vq_chain_in_iov(const struct vq_chain *c, size_t off, size_t len, struct iovec *iov,
                             unsigned cap);
