@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The host's end of a character device: a terminal, a pty, a file, a socket, nothing.
+ */
+#ifndef DEVICES_CHAR_BACKEND_H
+#define DEVICES_CHAR_BACKEND_H
+
+#include "core/config/vm_config.h"
+
+struct char_backend {
+    int out_fd;    /* -1: output goes nowhere */
+    int in_fd;     /* -1: there is no input; may equal out_fd */
+    int listen_fd; /* -1: no socket; clients come and go */
+    char *pty;     /* path of the pty's other end; NULL: no pty */
+    char *socket;  /* path to remove at the end; NULL: none */
+    bool raw_tty;  /* the terminal was put into raw mode */
+};
+
+/**
+ * char_backend_open() - open what the configuration asks for.
+ * @what: name in messages ("serial").
+ * @cfg:  complete.
+ *
+ * Descriptors may be blocking: devices use them without waiting.
+ *
+ * Return: 0 and *@ret_be, owned, to be given to char_backend_close(); the
+ * kernel's errno, with the path in @err.
+ * Threads: control.
+ */
+CHECKED int char_backend_open(const char *what, const struct console_config *cfg,
+                              struct char_backend *ret_be, struct err *err);
+
+/**
+ * char_backend_taken() - a device has taken the descriptors; it closes them.
+ *
+ * Threads: control.
+ */
+void char_backend_taken(struct char_backend *be);
+
+/**
+ * char_backend_close() - close everything; the terminal is as it was.
+ * @be: contents taken; an all-closed one is allowed.
+ *
+ * Threads: control.
+ */
+void char_backend_close(struct char_backend *be);
+
+#endif
