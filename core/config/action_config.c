@@ -50,6 +50,7 @@ static const struct config_field restore_fields[] = {
     TEXT("source_url",          restore_config, source_url),
     BOOL("prefault",            restore_config, prefault),
     BOOL("resume",              restore_config, resume),
+    BOOL("clone",               restore_config, clone),
     NAME("memory_restore_mode", restore_config, memory_restore_mode, restore_mode_names),
     REFUSED("net_fds",      NULL),
     REFUSED("vfio_fds",     NULL),

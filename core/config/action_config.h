@@ -32,6 +32,7 @@ struct restore_config {
     char *source_url;
     bool prefault;
     bool resume; /* run at once instead of staying paused */
+    bool clone;  /* as another VM: new UUID, MACs, disks; Cloud Hypervisor has not */
     enum memory_restore_mode memory_restore_mode;
 };
 
