@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/chvmm/job.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "tools/chvmm/sandbox.h"
+
+struct job {
+    struct vmm *vmm;
+    const struct job_ops *ops;
+    void *arg;
+    char name[16];
+    pthread_t thread;
+    int rc;
+    struct err err;
+};
+
+static void finish(struct job *job)
+{
+    struct vmm *vmm = job->vmm;
+
+    (void)pthread_join(job->thread, NULL);
+    vmm->busy = VMM_IDLE;
+    vmm->job = NULL;
+    job->ops->done(vmm, job->arg, job->rc, &job->err);
+    free(job);
+    vmm_handle_requests(vmm);
+}
+
+static void on_done(void *arg)
+{
+    struct vmm *vmm = arg;
+
+    /* Nothing to do if job_finish() was quicker. */
+    if (vmm->job)
+        finish(vmm->job);
+}
+
+static void *job_main(void *arg)
+{
+    struct job *job = arg;
+    struct vmm *vmm = job->vmm;
+
+    log_thread_name(job->name);
+    sandbox_enter(THREAD_WORKER);
+    job->rc = job->ops->run(job->arg, &job->err);
+    if (loop_post(vmm->loop, on_done, vmm) < 0)
+        log_error("out of memory: the end of %s is noticed late", job->name);
+    return NULL;
+}
+
+int job_start(struct vmm *vmm, enum vmm_busy what, const char *name, const struct job_ops *ops,
+              void *arg, struct err *err)
+{
+    struct job *job;
+    int rc;
+
+    if (vmm->job)
+        return err_set(err, -EBUSY, "the VM is busy");
+    job = calloc(1, sizeof(*job));
+    if (!job)
+        return err_set(err, -ENOMEM, "out of memory");
+    *job = (struct job){.vmm = vmm, .ops = ops, .arg = arg};
+    (void)snprintf(job->name, sizeof(job->name), "%s", name);
+    vmm->busy = what;
+    vmm->job = job;
+    rc = -pthread_create(&job->thread, NULL, job_main, job);
+    if (rc < 0) {
+        vmm->busy = VMM_IDLE;
+        vmm->job = NULL;
+        free(job);
+        return err_set(err, rc, "thread for %s: %s", name, strerror(-rc));
+    }
+    return 0;
+}
+
+int job_cancel(struct vmm *vmm, struct err *err)
+{
+    int rc;
+
+    if (!vmm->job)
+        return err_set(err, -ENOENT, "there is nothing to cancel");
+    rc = vmm->job->ops->cancel(vmm->job->arg);
+    if (rc < 0)
+        return err_set(err, rc, "it is too late to cancel: the VM has been handed over");
+    return 0;
+}
+
+void *job_arg(const struct vmm *vmm)
+{
+    return vmm->job ? vmm->job->arg : NULL;
+}
+
+void job_finish(struct vmm *vmm)
+{
+    if (!vmm->job)
+        return;
+    (void)vmm->job->ops->cancel(vmm->job->arg);
+    finish(vmm->job);
+}

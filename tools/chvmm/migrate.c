@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/chvmm/migrate.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
+
+#include "core/gmem.h"
+#include "core/log.h"
+#include "core/x86/cpu_model.h"
+#include "migration/mig_dest.h"
+#include "migration/mig_source.h"
+#include "tools/chvmm/job.h"
+
+struct migration {
+    struct vmm *vmm;
+    struct mig_tls *tls;
+    struct mig_dial dial;
+    struct mig_listener *listener;
+    struct mig_source *src; /* one of these two */
+    struct mig_dest *dst;
+    vmm_done_fn *done;
+    void *done_arg;
+
+    bool paused_by_us;
+
+    /* Receive: what the machine is built from; used on the control thread. */
+    struct vm_config cfg;
+    struct cpu_model *model;
+    int build_rc;
+    struct err *build_err;
+};
+
+static void migration_free(struct migration *m)
+{
+    if (!m)
+        return;
+    mig_source_free(m->src);
+    mig_dest_free(m->dst);
+    mig_listener_close(m->listener);
+    mig_tls_free(m->tls);
+    vm_config_release(&m->cfg);
+    free(m->model);
+    free(m);
+}
+
+void vmm_forget_migration(struct vmm *vmm)
+{
+    migration_free(vmm->last_migration);
+    vmm->last_migration = NULL;
+}
+
+static int migration_new(struct vmm *vmm, const char *url, const char *tls_dir,
+                         enum mig_tls_role role, struct migration **ret_m, struct err *err)
+{
+    struct migration *m = calloc(1, sizeof(*m));
+    int rc;
+
+    if (!m)
+        return err_set(err, -ENOMEM, "migration: out of memory");
+    m->vmm = vmm;
+    rc = mig_url_parse(url, &m->dial.url, err);
+    if (rc >= 0 && tls_dir)
+        rc = mig_tls_new(tls_dir, role, &m->tls, err);
+    if (rc < 0) {
+        migration_free(m);
+        return rc;
+    }
+    m->dial.tls = m->tls;
+    *ret_m = m;
+    return 0;
+}
+
+/* --- The source's machine -------------------------------------------------------- */
+
+static int src_describe(void *arg, struct state_buf *config, struct err *err)
+{
+    const struct migration *m = arg;
+
+    return vm_describe(m->vmm->vm, config, err);
+}
+
+static int src_pause(void *arg, struct err *err)
+{
+    struct migration *m = arg;
+    int rc;
+
+    if (vm_state(m->vmm->vm) == VM_PAUSED)
+        return 0;
+    rc = vm_pause(m->vmm->vm, err);
+    if (rc < 0)
+        return rc;
+    m->paused_by_us = true;
+    /* A guest that is about to end is not worth a move, and its wish must not get lost. */
+    if (atomic_load(&m->vmm->requests)) {
+        rc = vm_resume(m->vmm->vm, VM_CLOCK_ADVANCE, err);
+        m->paused_by_us = rc < 0;
+        return err_set(err, -ECANCELED, "the guest reboots or powers off");
+    }
+    return 0;
+}
+
+static int src_save(void *arg, struct state_buf *state, struct err *err)
+{
+    const struct migration *m = arg;
+
+    return vm_save(m->vmm->vm, state, err);
+}
+
+static int src_release(void *arg, struct err *err)
+{
+    const struct migration *m = arg;
+
+    (void)err;
+    vm_release(m->vmm->vm);
+    return 0;
+}
+
+static int src_reclaim(void *arg, struct err *err)
+{
+    const struct migration *m = arg;
+
+    return vm_acquire(m->vmm->vm, err);
+}
+
+static int src_resume(void *arg, struct err *err)
+{
+    struct migration *m = arg;
+    int rc = m->paused_by_us ? vm_resume(m->vmm->vm, VM_CLOCK_ADVANCE, err) : 0;
+
+    if (rc >= 0)
+        m->paused_by_us = false;
+    return rc;
+}
+
+static void src_committed(void *arg)
+{
+    (void)arg; /* the machine is taken apart on the control thread */
+}
+
+/* --- Sending ---------------------------------------------------------------------- */
+
+static int run_send(void *arg, struct err *err)
+{
+    struct migration *m = arg;
+    struct mig_refusal *why = calloc(1, sizeof(*why));
+    int rc = mig_source_run(m->src, why, err);
+
+    for (unsigned i = 0; why && i < why->nr; i++)
+        log_error("migration: refused: %s", why->reasons[i]);
+    free(why);
+    return rc;
+}
+
+static int cancel_send(void *arg)
+{
+    const struct migration *m = arg;
+
+    return mig_source_cancel(m->src);
+}
+
+static void log_blackout(struct mig_progress *p)
+{
+    struct mig_status s;
+
+    mig_progress_read(p, &s);
+    log_info("migration %s after %llu ms, blackout %llu us (pause %llu, harvest %llu, save %llu, "
+             "send %llu, load %llu, commit %llu), %u rounds, %llu pages, %llu zero",
+             mig_result_name(s.result), (unsigned long long)s.took.total / 1000000,
+             (unsigned long long)s.took.blackout / 1000, (unsigned long long)s.took.pause / 1000,
+             (unsigned long long)s.took.harvest / 1000, (unsigned long long)s.took.save / 1000,
+             (unsigned long long)s.took.send / 1000, (unsigned long long)s.took.load / 1000,
+             (unsigned long long)s.took.commit / 1000, s.round, (unsigned long long)s.data_pages,
+             (unsigned long long)s.zero_pages);
+}
+
+static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
+{
+    struct migration *m = arg;
+
+    vmm_forget_migration(vmm);
+    vmm->last_migration = m;
+    log_blackout(mig_source_progress(m->src));
+    if (rc == 0) {
+        vmm_event(vmm, "migration-finished");
+        vmm_release(vmm);
+        vmm_quit(vmm, 0);
+        return;
+    }
+    log_error("migration: %s", err->msg);
+    vmm_event(vmm, "migration-failed");
+    if (rc == -EINPROGRESS)
+        log_error("migration: the destination was told to start and has not answered; this VM "
+                  "stays paused until somebody decides which one is to run");
+}
+
+int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm_done_fn *done,
+                   void *arg, struct err *err)
+{
+    static const struct mig_source_ops src_ops = {
+        .describe = src_describe,
+        .pause = src_pause,
+        .save = src_save,
+        .release = src_release,
+        .reclaim = src_reclaim,
+        .resume = src_resume,
+        .committed = src_committed,
+    };
+    static const struct job_ops job = {run_send, cancel_send, send_done};
+    struct mig_source_params params = {
+        .ops = &src_ops,
+        .gm = vm_gmem(vmm->vm),
+        .dirty = vm_dirty(vmm->vm),
+        .open = mig_open_by_connect,
+        .lanes = cfg->connections,
+        .limits = {.downtime_ns = (uint64_t)cfg->downtime_ms * 1000000,
+                   .timeout_ns = (uint64_t)cfg->timeout_s * 1000000000,
+                   .strategy = cfg->timeout_strategy == MIGRATION_TIMEOUT_IGNORE
+                                   ? MIG_TIMEOUT_IGNORE
+                                   : MIG_TIMEOUT_CANCEL},
+    };
+    struct migration *m = NULL;
+    int rc = migration_new(vmm, cfg->destination_url, cfg->tls_dir, MIG_TLS_CLIENT, &m, err);
+
+    if (rc < 0)
+        return rc;
+    params.arg = m;
+    params.open_arg = &m->dial;
+    rc = mig_source_new(&params, &m->src, err);
+    if (rc >= 0)
+        rc = job_start(vmm, VMM_SEND, "migration", &job, m, err);
+    if (rc < 0) {
+        migration_free(m);
+        return rc;
+    }
+    vmm_event(vmm, "migration-started");
+    if (done)
+        done(arg, 0, NULL, "The VM could not be migrated");
+    return 0;
+}
+
+/* --- The destination's machine ------------------------------------------------------ */
+
+/* On the control thread. */
+static void build(void *arg)
+{
+    struct migration *m = arg;
+    struct vmm *vmm = m->vmm;
+
+    vmm->cfg = m->cfg;
+    m->cfg = (struct vm_config){0};
+    vmm->has_cfg = true;
+    m->build_rc = vmm_build(vmm, m->model, m->build_err);
+}
+
+static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem **ret_gm,
+                     struct mig_refusal *why, struct err *err)
+{
+    struct migration *m = arg;
+    int rc = vm_parse_description(&config, &len, &m->cfg, &m->model, err);
+
+    (void)why; /* a failure is a reason by its message */
+    if (rc >= 0 && len)
+        rc = err_set(err, -EBADMSG, "the description of the VM goes on after its end");
+    if (rc < 0)
+        return rc;
+    vmm_event(m->vmm, "migration-receive-started");
+    m->build_err = err;
+    rc = loop_call(m->vmm->loop, build, m);
+    if (rc >= 0)
+        rc = m->build_rc;
+    if (rc >= 0)
+        *ret_gm = vm_gmem(m->vmm->vm);
+    return rc;
+}
+
+static int dst_load(void *arg, const uint8_t *state, size_t len, struct err *err)
+{
+    const struct migration *m = arg;
+
+    return vm_load(m->vmm->vm, state, len, err);
+}
+
+static int dst_acquire(void *arg, struct err *err)
+{
+    const struct migration *m = arg;
+
+    return vm_acquire(m->vmm->vm, err);
+}
+
+static int dst_start(void *arg, struct err *err)
+{
+    const struct migration *m = arg;
+    int rc;
+
+    /* A VM that was moved while paused stays so. */
+    if (!vm_was_running(m->vmm->vm))
+        return 0;
+    rc = vm_resume(m->vmm->vm, VM_CLOCK_ADVANCE, err);
+    if (rc >= 0)
+        vm_announce(m->vmm->vm);
+    return rc;
+}
+
+static void release(void *arg)
+{
+    vmm_release(arg);
+}
+
+static void dst_discard(void *arg)
+{
+    const struct migration *m = arg;
+
+    if (loop_call(m->vmm->loop, release, m->vmm) < 0)
+        log_error("out of memory: the machine that was being received stays until the end");
+}
+
+/* --- Receiving ------------------------------------------------------------------------ */
+
+static int run_receive(void *arg, struct err *err)
+{
+    const struct migration *m = arg;
+
+    return mig_dest_run(m->dst, err);
+}
+
+static int cancel_receive(void *arg)
+{
+    const struct migration *m = arg;
+
+    return mig_dest_cancel(m->dst);
+}
+
+static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
+{
+    struct migration *m = arg;
+
+    vmm_forget_migration(vmm);
+    vmm->last_migration = m;
+    if (rc < 0)
+        log_error("migration: %s", err->msg);
+    else
+        log_blackout(mig_dest_progress(m->dst));
+    vmm_event(vmm, rc < 0 ? "migration-receive-failed" : "migration-receive-finished");
+    if (m->done)
+        m->done(m->done_arg, rc, err, "The VM could not be received");
+    m->done = NULL;
+}
+
+int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cfg,
+                      vmm_done_fn *done, void *arg, struct err *err)
+{
+    static const struct mig_dest_ops dst_ops = {
+        .build = dst_build,
+        .load = dst_load,
+        .acquire = dst_acquire,
+        .start = dst_start,
+        .discard = dst_discard,
+    };
+    static const struct job_ops job = {run_receive, cancel_receive, receive_done};
+    struct mig_dest_params params = {.ops = &dst_ops, .open = mig_open_by_accept};
+    struct migration *m = NULL;
+    int rc = migration_new(vmm, cfg->receiver_url, cfg->tls_dir, MIG_TLS_SERVER, &m, err);
+
+    if (rc < 0)
+        return rc;
+    m->done = done;
+    m->done_arg = arg;
+    rc = mig_listen(&m->dial, &m->listener, err);
+    if (rc >= 0) {
+        params.arg = m;
+        params.open_arg = m->listener;
+        rc = mig_dest_new(&params, &m->dst, err);
+    }
+    if (rc >= 0)
+        rc = job_start(vmm, VMM_RECEIVE, "migration", &job, m, err);
+    if (rc < 0) {
+        migration_free(m);
+        return rc;
+    }
+    vmm_event(vmm, "migration-receive-ready");
+    return 0;
+}
+
+/* --- Progress --------------------------------------------------------------------------- */
+
+static void put_u64(struct json_object *o, const char *key, uint64_t v)
+{
+    (void)json_object_object_add(o, key, json_object_new_uint64(v));
+}
+
+static struct json_object *phases_json(const struct mig_phases *t)
+{
+    struct json_object *o = json_object_new_object();
+    const struct {
+        const char *key;
+        uint64_t ns;
+    } rows[] = {
+        {"connect",  t->connect },
+        {"prepare",  t->prepare },
+        {"rounds",   t->rounds  },
+        {"pause",    t->pause   },
+        {"harvest",  t->harvest },
+        {"save",     t->save    },
+        {"send",     t->send    },
+        {"release",  t->release },
+        {"commit",   t->commit  },
+        {"pages",    t->pages   },
+        {"load",     t->load    },
+        {"acquire",  t->acquire },
+        {"start",    t->start   },
+        {"blackout", t->blackout},
+        {"total",    t->total   },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        put_u64(o, rows[i].key, rows[i].ns);
+    return o;
+}
+
+struct json_object *vmm_progress_json(struct vmm *vmm)
+{
+    struct json_object *o = json_object_new_object();
+    const struct migration *m =
+        vmm->busy == VMM_SEND || vmm->busy == VMM_RECEIVE ? job_arg(vmm) : vmm->last_migration;
+    struct mig_status s = {.phase = MIG_PHASE_IDLE};
+
+    if (m)
+        mig_progress_read(m->src ? mig_source_progress(m->src) : mig_dest_progress(m->dst), &s);
+    (void)json_object_object_add(o, "phase", json_object_new_string(mig_phase_name(s.phase)));
+    if (!m)
+        return o;
+    (void)json_object_object_add(o, "role",
+                                 json_object_new_string(m->src ? "source" : "destination"));
+    (void)json_object_object_add(o, "result", json_object_new_string(mig_result_name(s.result)));
+    (void)json_object_object_add(o, "encrypted", json_object_new_boolean(s.encrypted));
+    put_u64(o, "lanes", s.lanes);
+    put_u64(o, "round", s.round);
+    put_u64(o, "total_bytes", s.total_bytes);
+    put_u64(o, "remaining_bytes", s.remaining);
+    put_u64(o, "data_pages", s.data_pages);
+    put_u64(o, "zero_pages", s.zero_pages);
+    put_u64(o, "wire_bytes", s.wire_bytes);
+    put_u64(o, "rate_bytes_per_s", s.rate);
+    put_u64(o, "dirty_bytes_per_s", s.dirty_rate);
+    put_u64(o, "expected_blackout_ns", s.blackout_ns);
+    put_u64(o, "time_left_ns", s.time_left_ns);
+    put_u64(o, "elapsed_ns", s.elapsed_ns);
+    (void)json_object_object_add(o, "phases_ns", phases_json(&s.took));
+    if (s.err.msg[0])
+        (void)json_object_object_add(o, "error", json_object_new_string(s.err.msg));
+    return o;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Moving the process's VM away, and taking one in, as jobs.
+ */
+#ifndef TOOLS_CHVMM_MIGRATE_H
+#define TOOLS_CHVMM_MIGRATE_H
+
+#include "core/config/action_config.h"
+#include "tools/chvmm/snapshot.h"
+#include "tools/chvmm/vmm.h"
+
+/**
+ * vmm_start_send() - move the VM away; vmm_check() has allowed it.
+ * @cfg:  borrowed for the call.
+ * @done: called once the move has begun, as Cloud Hypervisor answers; its
+ *        outcome is in the events and in vmm_progress_json().
+ *
+ * Return: 0; -EINVAL for a bad URL or certificate; -ENOMEM; the kernel's errno.
+ * Threads: control.
+ */
+CHECKED int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg,
+                           vmm_done_fn *done, void *arg, struct err *err);
+
+/**
+ * vmm_start_receive() - wait for a VM and take it in; vmm_check() has allowed it.
+ * @done: called when the VM runs here, or never will.
+ *
+ * Return: as vmm_start_send().
+ * Threads: control.
+ */
+CHECKED int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cfg,
+                              vmm_done_fn *done, void *arg, struct err *err);
+
+/**
+ * vmm_progress_json() - the migration that is going on, or the last one; {"phase": "idle"} for none.
+ *
+ * Return: owned; NULL when out of memory.
+ * Threads: control.
+ */
+struct json_object *vmm_progress_json(struct vmm *vmm);
+
+/**
+ * vmm_forget_migration() - free what is kept of the last migration.
+ *
+ * Threads: control, at the end.
+ */
+void vmm_forget_migration(struct vmm *vmm);
+
+#endif

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/chvmm/snapshot.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "core/log.h"
+#include "snapshot/snap_capture.h"
+#include "snapshot/snap_disks.h"
+#include "snapshot/snap_identity.h"
+#include "snapshot/snap_restore.h"
+#include "tools/chvmm/job.h"
+
+struct snapshot_job {
+    struct vmm *vmm;
+    char *url;
+    bool resume;
+    bool clone;
+    vmm_done_fn *done;
+    void *done_arg;
+    struct snap_progress progress;
+    struct snap_result result;
+
+    /* Restore: what the machine is built from; used by build() on the control thread. */
+    struct vm_config cfg;
+    struct cpu_model *model;
+    int build_rc;
+    struct err *build_err;
+};
+
+static struct snapshot_job *new_job(struct vmm *vmm, const char *url, vmm_done_fn *done, void *arg)
+{
+    struct snapshot_job *j = calloc(1, sizeof(*j));
+
+    if (!j)
+        return NULL;
+    j->vmm = vmm;
+    j->done = done;
+    j->done_arg = arg;
+    j->url = strdup(url);
+    if (!j->url) {
+        free(j);
+        return NULL;
+    }
+    return j;
+}
+
+static void free_job(struct snapshot_job *j)
+{
+    vm_config_release(&j->cfg);
+    free(j->model);
+    free(j->url);
+    free(j);
+}
+
+static int cancel(void *arg)
+{
+    struct snapshot_job *j = arg;
+
+    snap_cancel(&j->progress);
+    return 0;
+}
+
+/* --- Snapshot --------------------------------------------------------------------- */
+
+static int run_snapshot(void *arg, struct err *err)
+{
+    struct snapshot_job *j = arg;
+
+    return snap_capture(j->vmm->vm, j->url, &j->progress, &j->result, err);
+}
+
+static void snapshot_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
+{
+    struct snapshot_job *j = arg;
+
+    if (rc >= 0) {
+        log_info("snapshot %.12s: guest stood still %llu us, %llu bytes stored in %llu ms",
+                 j->result.id, (unsigned long long)j->result.pause_ns / 1000,
+                 (unsigned long long)j->result.bytes_stored,
+                 (unsigned long long)j->result.total_ns / 1000000);
+        vmm_event(vmm, "snapshotted");
+    } else {
+        log_error("snapshot: %s", err->msg);
+    }
+    if (j->done)
+        j->done(j->done_arg, rc, err, "The VM could not be snapshotted");
+    free_job(j);
+}
+
+int vmm_start_snapshot(struct vmm *vmm, const struct snapshot_config *cfg, vmm_done_fn *done,
+                       void *arg, struct err *err)
+{
+    static const struct job_ops ops = {run_snapshot, cancel, snapshot_done};
+    struct snapshot_job *j = new_job(vmm, cfg->destination_url, done, arg);
+    int rc;
+
+    if (!j)
+        return err_set(err, -ENOMEM, "snapshot: out of memory");
+    vmm_event(vmm, "snapshotting");
+    rc = job_start(vmm, VMM_SNAPSHOT, "snapshot", &ops, j, err);
+    if (rc < 0)
+        free_job(j);
+    return rc;
+}
+
+/* --- Restore ---------------------------------------------------------------------- */
+
+static int make_clone(struct snapshot_job *j, struct err *err)
+{
+    struct snap_problems why = {0};
+    struct vm_config original;
+    int rc = vm_config_copy(&j->cfg, &original);
+
+    if (rc < 0)
+        return err_set(err, rc, "out of memory");
+    rc = snap_identity_renew(&j->cfg, &why, err);
+    for (unsigned i = 0; i < why.nr; i++)
+        log_error("clone: %s", why.text[i]);
+    if (rc >= 0)
+        rc = snap_identity_copy_disks(&original, &j->cfg, err);
+    vm_config_release(&original);
+    return rc;
+}
+
+/* On the control thread. */
+static void build(void *arg)
+{
+    struct snapshot_job *j = arg;
+    struct vmm *vmm = j->vmm;
+
+    vmm->cfg = j->cfg;
+    j->cfg = (struct vm_config){0};
+    vmm->has_cfg = true;
+    j->build_rc = vmm_build(vmm, j->model, j->build_err);
+}
+
+/* Not the bytes of the disk as the snapshot's guest knows them: say so, by name. */
+static void warn_of_disk(void *arg, const char *sentence)
+{
+    (void)arg;
+    log_warn("restore: %s", sentence);
+}
+
+static int run_restore(void *arg, struct err *err)
+{
+    struct snapshot_job *j = arg;
+    struct vmm *vmm = j->vmm;
+    struct snap *snap = NULL;
+    uint8_t genid[16];
+    int rc = snap_open(j->url, &snap, err);
+
+    if (rc >= 0)
+        rc = snap_describe(snap, &j->cfg, &j->model, err);
+    if (rc >= 0)
+        rc = snap_disks_check(snap_disks(snap), warn_of_disk, NULL, err);
+    if (rc >= 0 && j->clone)
+        rc = make_clone(j, err);
+    if (rc >= 0) {
+        j->build_err = err;
+        rc = loop_call(vmm->loop, build, j);
+    }
+    if (rc >= 0)
+        rc = j->build_rc;
+    if (rc >= 0)
+        rc = snap_load(snap, vmm->vm, &j->progress, err);
+    if (rc >= 0 && getrandom(genid, sizeof(genid), 0) != (ssize_t)sizeof(genid))
+        rc = err_set(err, -errno, "generation id: %s", strerror(errno));
+    if (rc >= 0)
+        rc = vm_set_identity(vmm->vm, genid, err);
+    if (rc >= 0 && j->resume)
+        rc = vm_resume(vmm->vm, VM_CLOCK_CONTINUE, err);
+    snap_close(snap);
+    return rc;
+}
+
+static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
+{
+    struct snapshot_job *j = arg;
+
+    if (rc >= 0) {
+        log_info("restored %llu pages in %llu ms", (unsigned long long)j->progress.pages_done,
+                 (unsigned long long)j->progress.total_ns / 1000000);
+        vmm_event(vmm, "restored");
+        if (j->resume)
+            vm_announce(vmm->vm);
+    } else {
+        log_error("restore: %s", err->msg);
+        vmm_release(vmm);
+    }
+    if (j->done) {
+        j->done(j->done_arg, rc, err, "The VM could not be restored");
+    } else if (rc < 0) {
+        (void)fprintf(stderr,
+                      "Error: chvmm exited with the following chain of errors:\n"
+                      "  0: The VM could not be restored\n  1: %s\n",
+                      err->msg);
+        vmm_quit(vmm, 1);
+    }
+    free_job(j);
+}
+
+int vmm_start_restore(struct vmm *vmm, const struct restore_config *cfg, vmm_done_fn *done,
+                      void *arg, struct err *err)
+{
+    static const struct job_ops ops = {run_restore, cancel, restore_done};
+    struct snapshot_job *j = new_job(vmm, cfg->source_url, done, arg);
+    int rc;
+
+    if (!j)
+        return err_set(err, -ENOMEM, "restore: out of memory");
+    j->resume = cfg->resume;
+    j->clone = cfg->clone;
+    vmm_event(vmm, "restoring");
+    rc = job_start(vmm, VMM_RESTORE, "restore", &ops, j, err);
+    if (rc < 0)
+        free_job(j);
+    return rc;
+}

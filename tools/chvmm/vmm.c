@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/chvmm/vmm.h"
+
+#include <errno.h>
+#include <uuid/uuid.h>
+
+#include "core/event_monitor.h"
+#include "core/log.h"
+#include "devices/board.h"
+#include "tools/chvmm/sandbox.h"
+
+/* --- Events ------------------------------------------------------------------ */
+
+void vmm_event(struct vmm *vmm, const char *event)
+{
+    log_info("vm: %s", event);
+    if (vmm->events)
+        event_monitor_emit(vmm->events, "vm", event, NULL, 0);
+}
+
+static void on_event(void *arg, const char *source, const char *event, const char *id)
+{
+    const struct vmm *vmm = arg;
+
+    if (vmm->events)
+        event_monitor_emit_id(vmm->events, source, event, id);
+}
+
+/* --- What the guest asks for -------------------------------------------------- */
+
+static void handle_requests(void *arg)
+{
+    vmm_handle_requests(arg);
+}
+
+static void post_request(struct vmm *vmm, enum vmm_request what)
+{
+    atomic_fetch_or(&vmm->requests, (unsigned)what);
+    if (loop_post(vmm->loop, handle_requests, vmm) < 0)
+        log_error("out of memory: the guest's request is carried out with the next one");
+}
+
+static void on_request(void *arg, enum machine_request what)
+{
+    post_request(arg, what == MACHINE_RESET ? VMM_REQUEST_RESET : VMM_REQUEST_SHUTDOWN);
+}
+
+static void on_stopped(void *arg, unsigned vcpu, enum vcpu_stop why, const char *what)
+{
+    log_warn("vCPU %u stopped: %s", vcpu, what);
+    post_request(arg,
+                 why == VCPU_STOP_SHUTDOWN ? VMM_REQUEST_TRIPLE_FAULT : VMM_REQUEST_VCPU_ERROR);
+}
+
+static void on_thread_start(void *arg, enum thread_role role)
+{
+    (void)arg;
+    sandbox_enter(role);
+}
+
+static void guest_shut_down(struct vmm *vmm)
+{
+    struct err err = {0};
+
+    if (vmm_shutdown(vmm, &err) < 0)
+        log_error("shutting down: %s", err.msg);
+    if (!vmm->no_shutdown)
+        vmm_quit(vmm, 0);
+}
+
+void vmm_handle_requests(struct vmm *vmm)
+{
+    struct err err = {0};
+    unsigned what;
+
+    /* The job that has the VM deals with it first; it calls here when it is done. */
+    if (vmm->busy != VMM_IDLE)
+        return;
+    what = atomic_exchange(&vmm->requests, 0);
+    if (!what || !vmm->vm)
+        return;
+    if (what & VMM_REQUEST_VCPU_ERROR) {
+        log_error("a vCPU cannot go on; the VM is paused for inspection");
+        if (vm_state(vmm->vm) == VM_RUNNING && vm_pause(vmm->vm, &err) < 0)
+            log_error("pausing: %s", err.msg);
+        vmm_event(vmm, "panic");
+    } else if (what & VMM_REQUEST_SHUTDOWN) {
+        guest_shut_down(vmm);
+    } else if (vmm_reboot(vmm, &err) < 0) {
+        log_error("rebooting: %s", err.msg);
+        guest_shut_down(vmm);
+    }
+}
+
+/* --- Actions -------------------------------------------------------------------- */
+
+enum vm_state vmm_state(const struct vmm *vmm)
+{
+    if (vmm->vm)
+        return vm_state(vmm->vm);
+    if (!vmm->has_cfg)
+        return VM_NONE;
+    return vmm->was_shut_down ? VM_SHUTDOWN : VM_CREATED;
+}
+
+int vmm_check(const struct vmm *vmm, enum vm_action action, struct err *err)
+{
+    static const char *const busy[] = {
+        [VMM_IDLE] = NULL,
+        [VMM_SNAPSHOT] = "a snapshot is being taken",
+        [VMM_RESTORE] = "it is being restored",
+        [VMM_SEND] = "it is being migrated away",
+        [VMM_RECEIVE] = "it is being received",
+    };
+
+    if (busy[vmm->busy])
+        return err_set(err, -EBUSY, "the VM is busy: %s", busy[vmm->busy]);
+    return vm_life_check(vmm_state(vmm), action, err);
+}
+
+/* Every VM has a UUID: its snapshots are found by it. */
+static int give_uuid(struct vm_config *cfg)
+{
+    char text[37];
+    uuid_t uuid;
+
+    if (cfg->platform.system_uuid)
+        return 0;
+    uuid_generate_random(uuid);
+    uuid_unparse_lower(uuid, text);
+    return vm_config_set_string(&cfg->platform.system_uuid, text);
+}
+
+int vmm_create(struct vmm *vmm, struct vm_config *cfg, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_CREATE, err);
+
+    if (rc < 0)
+        return rc;
+    rc = give_uuid(cfg);
+    if (rc < 0)
+        return err_set(err, rc, "out of memory");
+    vmm->cfg = *cfg;
+    *cfg = (struct vm_config){0};
+    vmm->has_cfg = true;
+    vmm->was_shut_down = false;
+    return 0;
+}
+
+int vmm_build(struct vmm *vmm, const struct cpu_model *model, struct err *err)
+{
+    const struct vm_hooks hooks = {
+        .request = on_request,
+        .stopped = on_stopped,
+        .event = on_event,
+        .thread_start = on_thread_start,
+        .arg = vmm,
+    };
+
+    atomic_store(&vmm->requests, 0);
+    return vm_new(&vmm->cfg, model, &board_ops, &hooks, &vmm->vm, err);
+}
+
+static void drop_vm(struct vmm *vmm)
+{
+    vm_free(vmm->vm);
+    vmm->vm = NULL;
+}
+
+int vmm_boot(struct vmm *vmm, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_BOOT, err);
+
+    if (rc < 0)
+        return rc;
+    if (vmm_state(vmm) == VM_PAUSED)
+        return vmm_resume(vmm, err);
+    vmm_event(vmm, "booting");
+    rc = vmm_build(vmm, NULL, err);
+    if (rc >= 0)
+        rc = vm_boot(vmm->vm, err);
+    if (rc < 0) {
+        drop_vm(vmm);
+        return rc;
+    }
+    vmm_event(vmm, "booted");
+    return 0;
+}
+
+int vmm_pause(struct vmm *vmm, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_PAUSE, err);
+
+    if (rc < 0)
+        return rc;
+    vmm_event(vmm, "pausing");
+    rc = vm_pause(vmm->vm, err);
+    if (rc >= 0)
+        vmm_event(vmm, "paused");
+    return rc;
+}
+
+int vmm_resume(struct vmm *vmm, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_RESUME, err);
+
+    if (rc < 0)
+        return rc;
+    vmm_event(vmm, "resuming");
+    rc = vm_resume(vmm->vm, VM_CLOCK_CONTINUE, err);
+    if (rc >= 0)
+        vmm_event(vmm, "resumed");
+    return rc;
+}
+
+int vmm_shutdown(struct vmm *vmm, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_SHUTDOWN, err);
+
+    if (rc < 0)
+        return rc;
+    drop_vm(vmm);
+    vmm->was_shut_down = true;
+    vmm_event(vmm, "shutdown");
+    return 0;
+}
+
+int vmm_reboot(struct vmm *vmm, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_REBOOT, err);
+
+    if (rc < 0)
+        return rc;
+    vmm_event(vmm, "rebooting");
+    rc = vm_reset(vmm->vm, err);
+    if (rc >= 0)
+        vmm_event(vmm, "rebooted");
+    return rc;
+}
+
+int vmm_delete(struct vmm *vmm, struct err *err)
+{
+    if (vmm->busy != VMM_IDLE)
+        return vmm_check(vmm, VM_ACTION_DELETE, err);
+    if (!vmm->has_cfg)
+        return 0;
+    vmm_release(vmm);
+    vmm_event(vmm, "deleted");
+    return 0;
+}
+
+int vmm_power_button(struct vmm *vmm, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_POWER_BUTTON, err);
+
+    return rc < 0 ? rc : vm_power_button(vmm->vm, err);
+}
+
+int vmm_nmi(struct vmm *vmm, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_NMI, err);
+
+    return rc < 0 ? rc : vm_nmi(vmm->vm, err);
+}
+
+void vmm_quit(struct vmm *vmm, int exit_code)
+{
+    vmm->exit_code = exit_code;
+    loop_stop(vmm->loop);
+}
+
+void vmm_release(struct vmm *vmm)
+{
+    drop_vm(vmm);
+    vm_config_release(&vmm->cfg);
+    vmm->has_cfg = false;
+    vmm->was_shut_down = false;
+}
