@@ -236,8 +236,18 @@ static void message_add(void *arg, const char *name, const char *why)
 
 int cpu_model_check(const struct cpu_model *src, const struct cpu_model *host, struct err *err)
 {
+    const struct cpu_topology *st = &src->topology;
+    const struct cpu_topology *ht = &host->topology;
     struct message m = {.len = 0};
 
+    if (src->nr_vcpus != host->nr_vcpus)
+        return err_set(err, -EBADMSG, "cpu-model.nr_vcpus: %u, the configuration says %u",
+                       src->nr_vcpus, host->nr_vcpus);
+    if (memcmp(st, ht, sizeof(*st)) != 0)
+        return err_set(err, -EBADMSG,
+                       "cpu-model.topology: %u:%u:%u:%u, the configuration says %u:%u:%u:%u",
+                       st->threads_per_core, st->cores_per_die, st->dies_per_package, st->packages,
+                       ht->threads_per_core, ht->cores_per_die, ht->dies_per_package, ht->packages);
     if (cpu_model_lacks(src, host, message_add, &m) == 0)
         return 0;
     if (m.left_out)

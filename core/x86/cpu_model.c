@@ -163,16 +163,23 @@ static struct shifts shifts_of(const struct cpu_topology *t)
     return s;
 }
 
+uint32_t cpu_topology_apic_id(const struct cpu_topology *t, unsigned index)
+{
+    struct shifts s = shifts_of(t);
+    uint32_t thread, core, die, package;
+
+    if (!t->threads_per_core || !t->cores_per_die || !t->dies_per_package)
+        return index;
+    thread = index % t->threads_per_core;
+    core = index / t->threads_per_core % t->cores_per_die;
+    die = index / t->threads_per_core / t->cores_per_die % t->dies_per_package;
+    package = index / t->threads_per_core / t->cores_per_die / t->dies_per_package;
+    return package << s.package | die << s.die | core << s.core | thread;
+}
+
 uint32_t cpu_model_apic_id(const struct cpu_model *model, unsigned index)
 {
-    const struct cpu_topology *t = &model->topology;
-    struct shifts s = shifts_of(t);
-    uint32_t thread = index % t->threads_per_core;
-    uint32_t core = index / t->threads_per_core % t->cores_per_die;
-    uint32_t die = index / t->threads_per_core / t->cores_per_die % t->dies_per_package;
-    uint32_t package = index / t->threads_per_core / t->cores_per_die / t->dies_per_package;
-
-    return package << s.package | die << s.die | core << s.core | thread;
+    return cpu_topology_apic_id(&model->topology, index);
 }
 
 /* --- Building ------------------------------------------------------------ */

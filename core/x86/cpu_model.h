@@ -78,6 +78,15 @@ CHECKED int cpu_model_build(const struct cpu_model_in *in, struct cpu_model *ret
                             struct err *err);
 
 /**
+ * cpu_topology_apic_id() - the APIC id of a vCPU, before there is a model.
+ * @t: all zero: not given; else complete.
+ *
+ * KVM makes it the id of the local APIC if it is given to KVM_CREATE_VCPU.
+ * Threads: any.
+ */
+uint32_t cpu_topology_apic_id(const struct cpu_topology *t, unsigned index);
+
+/**
  * cpu_model_apic_id() - the APIC id of a vCPU.
  * @index: below model->nr_vcpus.
  *
@@ -119,9 +128,11 @@ unsigned cpu_model_lacks(const struct cpu_model *src, const struct cpu_model *ho
 
 /**
  * cpu_model_check() - can a guest with model @src run on a host that offers @host?
+ * @host: made for the same configuration.
  *
- * Return: 0; -ENOTSUP with the names of what is missing, as many as fit, and
- * the number of the rest.
+ * Return: 0; -EBADMSG if @src is of another configuration (its number of vCPUs
+ * or its topology differ); -ENOTSUP with the names of what is missing, as many
+ * as fit, and the number of the rest.
  * Threads: any.
  */
 CHECKED int cpu_model_check(const struct cpu_model *src, const struct cpu_model *host,

@@ -278,8 +278,10 @@ static void test_apic_ids_leave_gaps_where_groups_are_odd(void **state)
         assert_int_equal(cpu_model_apic_id(&m, i), want[i]);
     h.in.topology = (struct cpu_topology){0};
     m = build(&h);
-    for (unsigned i = 0; i < 12; i++)
+    for (unsigned i = 0; i < 12; i++) {
         assert_int_equal(cpu_model_apic_id(&m, i), i);
+        assert_int_equal(cpu_topology_apic_id(&h.in.topology, i), i);
+    }
     free(h.cpuid);
 }
 
@@ -377,6 +379,7 @@ static void lacks_add(void *arg, const char *name, const char *why)
 
 static void test_a_model_runs_where_it_was_made_and_on_more(void **state)
 {
+    struct err err = {0};
     struct cpu_model m;
     struct cpu_model host;
     struct host h;
@@ -391,6 +394,13 @@ static void test_a_model_runs_where_it_was_made_and_on_more(void **state)
     host = build(&h);
     assert_int_equal(cpu_model_check(&m, &host, NULL), 0);
     assert_int_equal(cpu_model_check(&host, &m, NULL), -ENOTSUP);
+    /* Another configuration is no question of features. */
+    host = m;
+    host.topology = (struct cpu_topology){2, 2, 1, 1};
+    assert_int_equal(cpu_model_check(&m, &host, NULL), -EBADMSG);
+    host.nr_vcpus = 8;
+    assert_int_equal(cpu_model_check(&m, &host, &err), -EBADMSG);
+    assert_string_equal(err.msg, "cpu-model.nr_vcpus: 4, the configuration says 8");
     free(h.cpuid);
 }
 
@@ -464,7 +474,10 @@ static void test_a_bit_without_a_name_has_its_number(void **state)
 
 static void test_a_long_list_is_cut_and_counted(void **state)
 {
-    static const struct cpu_model none = {.nr_vcpus = 4};
+    static const struct cpu_model none = {
+        .nr_vcpus = 4,
+        .topology = {1, 4, 1, 1},
+    };
     struct cpu_model m;
     struct err err = {0};
     unsigned rest = 0;
