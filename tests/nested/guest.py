@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest as seen over its own network: commands, loads, and what must hold of them."""
+
+import struct
+import subprocess
+import time
+import zlib
+
+from channel import ChannelError
+from host import CommandFailed
+
+PORT = 9000
+PEER_PORT = 7777
+RECORD_RING = 512
+RECORD_LEN = 4096
+BOOT_TIMEOUT = 90.0
+# Lines of the guest kernel's log that mean nothing here.
+HARMLESS = (
+    "mitigation", "Spectre", "Speculative", "SRSO", "Retbleed", "Transient", "MDS", "RETBleed",
+    "tsc: Fast TSC calibration failed", "platform regulatory", "Unable to set",
+    "hpet: Lost",  # QEMU's
+)
+
+
+class Violation(Exception):
+    """Something that must hold does not."""
+
+
+def need(condition, text):
+    if not condition:
+        raise Violation(text)
+
+
+def pairs(line):
+    """The key=value words of a load's status line."""
+    out = {}
+    for word in line.split():
+        key, _, value = word.partition("=")
+        out[key] = int(value) if value.isdigit() else value
+    return out
+
+
+class Guest:
+    """Talks to a guest by TCP from @observer, a host that stays while the guest moves."""
+
+    def __init__(self, observer, addr="10.9.0.10"):
+        self.observer = observer
+        self.addr = addr
+        self.channel = None
+
+    def connect(self, timeout=30.0):
+        self.channel = self.observer.tunnel(f"tcp:{self.addr}:{PORT}", timeout)
+
+    def run(self, command, timeout=30.0, check=True):
+        status, out = self.channel.run(command, timeout)
+        text = out.decode(errors="replace")
+        if check and status:
+            raise CommandFailed(f"guest: {command}: status {status}: {text.strip()}")
+        return text
+
+    # Loads ---------------------------------------------------------------------------------------
+
+    def start_loads(self, still_mib=24, churn_mib=8):
+        """Memory, disk, clock and a TCP connection to the observer; all run until the guest ends."""
+        self.observer.run(f"rm -f /run/peer; load_tcp serve {PEER_PORT} /run/peer >/dev/null 2>&1 "
+                          "</dev/null & until [ -f /run/peer ]; do usleep 10000; done")
+        start = [f"load_memory {still_mib} {churn_mib} /run/load/memory",
+                 "load_disk /root/records /run/load/disk",
+                 "load_clock /run/load/clock",
+                 f"load_tcp keep {self.observer.addr} {PEER_PORT} /run/load/tcp"]
+        for command in start:
+            name = command.rpartition("/")[2]
+            self.run(f"{command} >/run/load/{name}.out 2>&1 </dev/null & "
+                     f"until [ -f /run/load/{name} ]; do usleep 10000; done")
+
+    def loads(self):
+        """{load: its status line as a dict}; a load that ended is a violation."""
+        names = ("memory", "disk", "clock", "tcp")
+        text = self.run("cd /run/load; for n in memory disk clock tcp; do cat $n; done; "
+                        "for n in memory disk clock tcp; do pidof load_$n >/dev/null || "
+                        "echo load_$n: $(cat $n.out); done").splitlines()
+        need(len(text) == 4, f"a load ended: {text[4:]}")
+        return dict(zip(names, map(pairs, text)))
+
+    def new_clock_window(self):
+        self.run("kill -USR1 $(pidof load_clock); usleep 100000")
+
+    def check_loads(self, before=None, timeout=20.0):
+        """Every load is without error and, given @before, has gone on since."""
+        deadline = time.monotonic() + timeout
+        while True:
+            now = self.loads()
+            for name, status in now.items():
+                need(not status.get("errors"), f"load {name}: {status}")
+            need(now["memory"]["hash"] == now["memory"]["expected"], f"memory: {now['memory']}")
+            need(now["clock"]["backwards"] == 0, f"the clock went back: {now['clock']}")
+            need(now["tcp"]["broken"] == "no", f"the TCP connection broke: {now['tcp']}")
+            counters = (("memory", "hashes"), ("memory", "walks"), ("disk", "acked"),
+                        ("tcp", "messages"), ("clock", "samples"))
+            if not before or all(now[n][k] > before[n][k] for n, k in counters
+                                 if (n, k) != ("clock", "samples")):
+                return now
+            need(time.monotonic() < deadline,
+                 f"a load stands still for {timeout:.0f} s: {before} -> {now}")
+            time.sleep(0.2)
+
+    def check_peer(self):
+        """The other end of the guest's TCP connection, in the observer."""
+        peer = pairs(self.observer.run("cat /run/peer"))
+        need(peer["broken"] == "no" and not peer["errors"], f"the peer's connection: {peer}")
+        return peer
+
+    def wall_offset_ms(self):
+        """How far the guest's wall clock is ahead of this machine's, to about 30 ms: the load's
+        sample is a little old when it gets here, so the newest of several counts."""
+        ages = []
+        for _ in range(8):
+            sample = pairs(self.run("cat /run/load/clock"))["wall_ns"]
+            ages.append(sample - time.time_ns())
+        return max(ages) / 1e6
+
+    # What the guest thinks -----------------------------------------------------------------------
+
+    def warnings(self):
+        """Lines of the kernel's log at level warning or worse, and anything like a trace."""
+        text = self.run("dmesg -r")
+        bad = []
+        for line in text.splitlines():
+            level = int(line[1:line.index(">")]) & 7 if line.startswith("<") else 6
+            alarming = any(w in line for w in ("WARNING:", "BUG:", "Call Trace", "stall",
+                                               "blocked for more", "I/O error", "unstable"))
+            if (level <= 4 or alarming) and not any(h in line for h in HARMLESS):
+                bad.append(line)
+        return bad
+
+    def power_off(self):
+        """Asks the guest to end; the connection dies with it."""
+        try:
+            self.channel.run("poweroff", 5.0)
+        except ChannelError:
+            pass
+
+
+# The disk, when the guest has gone ---------------------------------------------------------------
+
+def check_filesystem(image):
+    """e2fsck finds the file system clean and finds nothing to mend when forced."""
+    done = subprocess.run(["e2fsck", "-f", "-n", str(image)], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, check=False, text=True,
+                          env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+    need(done.returncode == 0, f"e2fsck {image}: status {done.returncode}: {done.stdout}")
+
+
+def check_records(image, acked):
+    """Every record that the guest was told is durable is in the file."""
+    target = image.with_suffix(".records")
+    subprocess.run(["debugfs", "-R", f"dump /root/records {target}", str(image)], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+    data = target.read_bytes()
+    target.unlink()
+    for number in range(max(1, acked - RECORD_RING + 1), acked + 1):
+        at = number % RECORD_RING * RECORD_LEN
+        block = data[at:at + RECORD_LEN]
+        need(len(block) == RECORD_LEN, f"record {number} of {acked} is missing")
+        found, crc = struct.unpack_from("<QI", block)
+        need(found >= number and found % RECORD_RING == number % RECORD_RING,
+             f"record {number} of {acked}: the block holds {found}")
+        need(zlib.crc32(block[12:]) == crc, f"record {number} of {acked} is damaged")
+

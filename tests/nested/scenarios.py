@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stock Debian guest goes through under our VMM in a stock Debian host.
+
+A scenario is a function of one Run; it fails by raising.  Its decorator says how many hosts it
+needs and whether it belongs to the short lane or to the long one.
+"""
+
+import dataclasses
+import time
+
+from guest import BOOT_TIMEOUT, Guest, check_filesystem, check_records, need
+from host import Lane
+from vmm import ChVmm, QemuVmm, Spec
+
+SCENARIOS = {}
+# A stop of the guest that its own clock shows; the emulation makes everything slow.
+BLACKOUT_MAX_MS = 4000
+WALL_JUMP_MAX_MS = 400
+
+
+@dataclasses.dataclass
+class Scenario:
+    """One entry of the list that run prints."""
+
+    name: str
+    function: object
+    hosts: int
+    long: bool
+
+    @property
+    def summary(self):
+        return self.function.__doc__.strip().splitlines()[0]
+
+
+def scenario(name, hosts=1, long=False):
+    def register(function):
+        SCENARIOS[name] = Scenario(name, function, hosts, long)
+        return function
+    return register
+
+
+class Run:
+    """One run of one scenario: the lane, the kind of VMM, and what was measured."""
+
+    def __init__(self, images, lane, vmm_class):
+        self.images = images
+        self.lane = lane
+        self.vmm_class = vmm_class
+        self.figures = []
+        self.start = time.monotonic()
+        self.kernels = list(images.guest_kernels)
+        self.kernel = self.kernels[0]
+
+    @property
+    def hosts(self):
+        return self.lane.hosts
+
+    def step(self, text):
+        print(f"  {time.monotonic() - self.start:6.1f} s  {text}", flush=True)
+
+    def figure(self, name, value, unit):
+        self.figures.append((name, value, unit))
+        self.step(f"{name}: {value:.0f} {unit}")
+
+    def vmm(self, host, name, spec):
+        return self.vmm_class(host, name, spec)
+
+    def boot(self, vmm, observer=None):
+        """From nothing to a guest that answers on its network."""
+        began = time.monotonic()
+        vmm.start()
+        vmm.serial.wait("guest: init", BOOT_TIMEOUT)
+        self.figure(f"boot of {vmm.spec.kernel} to its init", (time.monotonic() - began) * 1e3,
+                    "ms")
+        vmm.serial.wait("guest: up", BOOT_TIMEOUT)
+        guest = Guest(observer or vmm.host)
+        guest.connect()
+        return guest
+
+    def power_off(self, vmm, guest):
+        """The guest ends by itself, and its VMM with status 0."""
+        guest.power_off()
+        vmm.serial.wait("guest: stopped", 60.0)
+        status = vmm.wait_exit(60.0)
+        need(status == 0, f"the VMM ended with status {status}: {vmm.output()}")
+
+    def check_warnings(self, guest):
+        bad = guest.warnings()
+        need(not bad, "the guest's kernel complains:\n" + "\n".join(bad[:20]))
+
+
+@scenario("boot")
+def boot(run):
+    """Each Debian kernel boots to its init and powers off."""
+    host = run.hosts[0]
+    for kernel in run.kernels:
+        vmm = run.vmm(host, "boot", Spec(kernel=kernel, disk="", tap="", init="poweroff"))
+        began = time.monotonic()
+        vmm.start()
+        vmm.serial.wait("guest: init", BOOT_TIMEOUT)
+        run.figure(f"boot of {kernel} to its init", (time.monotonic() - began) * 1e3, "ms")
+        status = vmm.wait_exit(30.0)
+        need(status == 0, f"power off: the VMM ended with status {status}: {vmm.output()}")
+        run.step(f"{kernel}: powered off")
+
+
+@scenario("life")
+def life(run):
+    """A guest with a disk and a network: loads, serial port, reboot, power button."""
+    vmm = run.vmm(run.hosts[0], "life", Spec(kernel=run.kernel))
+    guest = run.boot(vmm)
+    run.check_warnings(guest)
+
+    guest.start_loads()
+    before = guest.check_loads()
+    vmm.pause()
+    need(vmm.state() == "Paused", f"state after pause: {vmm.state()}")
+    time.sleep(2.0)
+    vmm.resume()
+    after = guest.check_loads(before)
+    guest.check_peer()
+    run.step(f"loads went on across a pause: {after['disk']['acked']} records, "
+             f"{after['tcp']['messages']} messages")
+    run.check_warnings(guest)
+
+    guest.run("reboot", check=False)
+    vmm.serial.wait("guest: stopped", 60.0)
+    vmm.serial.wait("guest: up", BOOT_TIMEOUT)
+    guest.connect()
+    run.step("rebooted")
+    run.check_warnings(guest)
+    acked = after["disk"]["acked"]
+
+    vmm.power_button()
+    vmm.serial.wait("guest: power button", 30.0)
+    vmm.serial.wait("guest: stopped", 60.0)
+    status = vmm.wait_exit(60.0)
+    need(status == 0, f"the VMM ended with status {status}: {vmm.output()}")
+    check_filesystem(run.lane.disk)
+    check_records(run.lane.disk, acked)
+    run.step("ended by the power button, file system clean, every record there")
+
+
+@scenario("freeze")
+def freeze(run):
+    """Pause, snapshot, end of the VMM, restore: nothing in the guest notices."""
+    host = run.hosts[0]
+    url = "store:/scratch/store#frozen"
+    vmm = run.vmm(host, "freeze", Spec(kernel=run.kernel))
+    guest = run.boot(vmm)
+    guest.start_loads()
+    before = guest.check_loads(guest.check_loads())
+
+    for turn in range(2):
+        vmm.pause()
+        began = time.monotonic()
+        vmm.snapshot(f"{url}{turn}")
+        run.figure("snapshot", (time.monotonic() - began) * 1e3, "ms")
+        vmm.shutdown_vmm()
+        vmm = run.vmm(host, f"thaw{turn}", vmm.spec)
+        began = time.monotonic()
+        vmm.restore(f"{url}{turn}")
+        run.figure("restore", (time.monotonic() - began) * 1e3, "ms")
+        before = guest.check_loads(before)
+        guest.check_peer()
+        run.check_warnings(guest)
+    run.step(f"loads went on: {before}")
+
+    run.power_off(vmm, guest)
+    check_filesystem(run.lane.disk)
+    check_records(run.lane.disk, before["disk"]["acked"])
+    run.step("powered off, file system clean, every record there")
+
+
+@scenario("clone")
+def clone(run):
+    """Three clones of one snapshot: own identity, own disk, same memory."""
+    host = run.hosts[0]
+    url = "store:/scratch/store#parent"
+    vmm = run.vmm(host, "parent", Spec(kernel=run.kernel, disk="/scratch/parent.ext4"))
+    host.run("cp /dev/by-serial/guest /scratch/parent.ext4", 60.0)
+    guest = run.boot(vmm)
+    guest.start_loads()
+    parent = guest.check_loads(guest.check_loads())
+    vmm.pause()
+    vmm.snapshot(url)
+    host.run("for i in 1 2 3; do cp /scratch/parent.ext4 /scratch/clone$i.ext4; done; sync", 120.0)
+    vmm.shutdown_vmm()
+    host.run("brctl delif br0 tap0")
+
+    seen = set()
+    for number in (1, 2, 3):
+        spec = vmm.spec.with_(disk=f"/scratch/clone{number}.ext4", tap=f"tap{number}",
+                              mac=f"52:54:00:09:01:1{number}")
+        copy = run.vmm(host, f"clone{number}", spec)
+        copy.clone(url, vmm.spec)
+        # One clone at a time is on the bridge: inside they all have one address.
+        child = Guest(host)
+        child.connect()
+        now = child.loads()
+        need(now["memory"]["expected"] == parent["memory"]["expected"]
+             and now["memory"]["errors"] == 0, f"memory of clone {number}: {now['memory']}")
+        need(now["disk"]["errors"] == 0, f"disk of clone {number}: {now['disk']}")
+        need(now["clock"]["backwards"] == 0, f"clock of clone {number}: {now['clock']}")
+        random = child.run("head -c 32 /dev/urandom | xxd -p -c 64").strip()
+        need(random not in seen, f"clone {number} has another clone's random bytes: {random}")
+        seen.add(random)
+        if run.images.guest_kernels[run.kernel].has("VMGENID"):
+            told = child.run("dmesg | grep -c 'crng reseeded due to virtual machine fork'",
+                             check=False).strip()
+            need(told == "1", f"clone {number} was told {told} times of a new generation id")
+        run.check_warnings(child)
+        acked = child.loads()["disk"]["acked"]
+        run.power_off(copy, child)
+        host.run(f"dd if=/scratch/clone{number}.ext4 of=/dev/by-serial/guest bs=1M 2>/dev/null; "
+                 "sync", 60.0)
+        check_filesystem(run.lane.disk)
+        check_records(run.lane.disk, acked)
+        run.step(f"clone {number}: random {random[:16]}..., {acked} records, clean")
+    _check_identities(run, vmm, ["clone1", "clone2", "clone3"])
+
+
+def _check_identities(run, parent, clones):
+    ids = [i for i in run.vmm_class.identities if i["name"] in (parent.name, *clones)]
+    for key in ("uuid", "generation_id"):
+        values = [i[key] for i in ids if i.get(key)]
+        need(len(set(values)) == len(values), f"{key} is shared: {ids}")
+    run.step(f"identities: {ids}")
+
+
+def _migrations(run, turns, tls_turns=(), netem=""):
+    """Moves the guest to and fro between the hosts, with every load running."""
+    a, b = run.hosts
+    hosts = (a, b)
+    tls = {}
+    if tls_turns:
+        for host in hosts:
+            _install_certificates(run, host)
+        tls = dict.fromkeys(tls_turns, "/run/tls")
+    if netem:
+        for host in hosts:
+            host.run(f"tc qdisc add dev eth0 root netem {netem}")
+    vmm = run.vmm(a, "move0", Spec(kernel=run.kernel))
+    guest = run.boot(vmm, observer=a)
+    guest.start_loads()
+    before = guest.check_loads(guest.check_loads())
+    offset = guest.wall_offset_ms()
+
+    for turn in range(turns):
+        target = run.vmm(hosts[(turn + 1) % 2], f"move{turn + 1}", vmm.spec)
+        target.receive(tls.get(turn))
+        guest.new_clock_window()
+        began = time.monotonic()
+        vmm.send(target, tls.get(turn))
+        kind = "TLS" if turn in tls else "tcp"
+        run.figure(f"move {turn + 1} ({kind})", (time.monotonic() - began) * 1e3, "ms")
+        vmm = target
+        need(vmm.state() == "Running", f"state at the destination: {vmm.state()}")
+        before = guest.check_loads(before)
+        run.figure("blackout by the guest's clock", before["clock"]["worst_gap_ms"], "ms")
+        need(before["clock"]["worst_gap_ms"] <= BLACKOUT_MAX_MS, f"blackout: {before['clock']}")
+        need(before["clock"]["worst_drift_ms"] <= WALL_JUMP_MAX_MS,
+             f"wall and monotonic clock drifted apart: {before['clock']}")
+        jump = guest.wall_offset_ms() - offset
+        run.figure("wall clock against this machine's, since the start", jump, "ms")
+        need(abs(jump) <= WALL_JUMP_MAX_MS + turn * 100, f"the wall clock moved by {jump:.0f} ms")
+        guest.check_peer()
+        run.check_warnings(guest)
+    peer = guest.check_peer()
+    run.step(f"peer: {peer}")
+
+    run.power_off(vmm, guest)
+    check_filesystem(run.lane.disk)
+    check_records(run.lane.disk, before["disk"]["acked"])
+    run.step(f"powered off, file system clean, {before['disk']['acked']} records there, one TCP "
+             f"connection with {peer['messages']} messages")
+
+
+def _install_certificates(run, host):
+    host.run("mkdir -p /run/tls")
+    for path in run.images.certificates().glob("*.pem"):
+        if path.name != "ca-key.pem":
+            host.put(f"/run/tls/{path.name}", path.read_bytes())
+
+
+@scenario("migrate", hosts=2)
+def migrate(run):
+    """There by tcp and back by mutual TLS, with memory, disk, clock and TCP loads."""
+    _migrations(run, 2, tls_turns=(1,))
+
+
+@scenario("migrate_ten", hosts=2, long=True)
+def migrate_ten(run):
+    """Ten moves to and fro, every other one by mutual TLS."""
+    _migrations(run, 10, tls_turns=range(1, 10, 2))
+
+
+@scenario("migrate_poor_link", hosts=2, long=True)
+def migrate_poor_link(run):
+    """There and back over a link with 20 ms delay, jitter and loss."""
+    _migrations(run, 2, netem="delay 20ms 5ms loss 0.1%")
+
+
+def run_scenario(entry, images, run_dir, vmm_name):
+    """Runs one; returns its figures."""
+    vmm_class = {"chvmm": ChVmm, "qemu": QemuVmm}[vmm_name]
+    with Lane(images, run_dir, entry.hosts, vmm_class is QemuVmm) as lane:
+        run = Run(images, lane, vmm_class)
+        run.step(f"{entry.hosts} host{'s' if entry.hosts > 1 else ''} up")
+        entry.function(run)
+        return run.figures
+
+

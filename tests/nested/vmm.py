@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A virtual machine monitor inside an emulated host, driven from outside.
+
+ChVmm is the program under test.  QemuVmm is a stock QEMU in the same place: it tells a fault of
+the lane from a fault of ours, and is what the boot benchmark compares with.
+"""
+
+import dataclasses
+import json
+import re
+import shlex
+import time
+
+from host import CommandFailed
+
+MIGRATION_PORT = 4444
+QEMU_DIR = "/mnt/qemu"
+
+
+@dataclasses.dataclass
+class Spec:
+    """One guest: what its virtual machine is made of."""
+
+    kernel: str
+    memory_mib: int = 192
+    disk: str = "/dev/by-serial/guest"
+    tap: str = "tap0"
+    mac: str = "52:54:00:09:01:0a"
+    addr: str = "10.9.0.10/24"
+    init: str = ""
+    quiet: bool = True
+    cpus: int = 1
+    extra: tuple = ()
+
+    def cmdline(self):
+        words = ["console=ttyS0", "panic=5"]
+        words += ["quiet"] if self.quiet else []
+        words += [f"nested.init={self.init}"] if self.init else []
+        words += [f"nested.addr={self.addr}"] if self.tap else []
+        return " ".join(words)
+
+    def with_(self, **changes):
+        return dataclasses.replace(self, **changes)
+
+
+class Vmm:
+    """What both kinds share: one process in a host, with its serial port followed."""
+
+    def __init__(self, host, name, spec):
+        self.host = host
+        self.name = name
+        self.spec = spec
+        self.serial = None
+        self.pid = None
+        self.fifo = f"/run/{name}.serial"
+        self.socket = f"/run/{name}.sock"
+
+    def _prepare(self):
+        self.serial = self.host.follow(self.fifo, self.name)
+        if self.spec.tap and not self.host.run(f"ls /sys/class/net | grep -x {self.spec.tap}",
+                                               check=False):
+            self.host.add_tap(self.spec.tap)
+
+    def _launch(self, argv):
+        """Starts the process as a daemon of the host; its exit status goes to /run/NAME.exit."""
+        self._prepare()
+        words = " ".join(shlex.quote(str(a)) for a in argv)
+        run = f"/run/{self.name}"
+        script = (f"rm -f {run}.exit {run}.pid; ( sh -c 'echo $$ >{run}.pid; exec \"$@\"' sh "
+                  f"{words} >>{run}.out 2>&1 </dev/null; echo $? >{run}.exit ) "
+                  f">/dev/null 2>&1 & while [ ! -s {run}.pid ]; do usleep 10000; done; "
+                  f"cat {run}.pid")
+        self.pid = int(self.host.run(script))
+
+    def exited(self):
+        """The exit status, or None while the process lives."""
+        text = self.host.run(f"cat /run/{self.name}.exit 2>/dev/null", check=False).strip()
+        return int(text) if text else None
+
+    def wait_exit(self, timeout):
+        deadline = time.monotonic() + timeout
+        while (status := self.exited()) is None:
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"{self.name} did not end within {timeout:.0f} s")
+            time.sleep(0.1)
+        return status
+
+    def kill(self):
+        if self.exited() is None:
+            self.host.run(f"kill -9 {self.pid}")
+            self.wait_exit(10.0)
+
+    def output(self):
+        return self.host.run(f"tail -20 /run/{self.name}.out", check=False)
+
+
+class ChVmm(Vmm):
+    """chvmm under chctl and chsnap; the syntax of the three is Cloud Hypervisor's."""
+
+    program = "chvmm"
+
+    def _common(self):
+        return ["/bin/chvmm", "--api-socket", self.socket, "--event-monitor",
+                f"path=/run/{self.name}.events", "--log-file", f"/run/{self.name}.log", "-v"]
+
+    def _guest_options(self):
+        s = self.spec
+        image = f"/images/{s.kernel}"
+        argv = ["--cpus", f"boot={s.cpus}", "--memory", f"size={s.memory_mib}M",
+                "--kernel", f"{image}.kernel", "--initramfs", f"{image}.initramfs",
+                "--cmdline", s.cmdline(), "--serial", f"file={self.fifo}", "--console", "off",
+                "--rng", "src=/dev/urandom"]
+        argv += ["--disk", f"path={s.disk},direct=on,id=disk0"] if s.disk else []
+        argv += ["--net", f"tap={s.tap},mac={s.mac},id=net0"] if s.tap else []
+        return argv + list(s.extra)
+
+    def start(self):
+        self._launch(self._common() + self._guest_options())
+
+    def start_empty(self):
+        """A VMM without a VM, for a restore or for a migration to come."""
+        self._launch(self._common())
+        self.wait_api()
+
+    def wait_api(self, timeout=20.0):
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self.ctl("ping")
+            except CommandFailed:
+                if time.monotonic() > deadline or self.exited() is not None:
+                    raise
+                time.sleep(0.1)
+
+    def ctl(self, *words, timeout=60.0):
+        line = " ".join(shlex.quote(w) for w in words)
+        return self.host.run(f"/bin/chctl --api-socket {self.socket} {line}", timeout)
+
+    def info(self):
+        return json.loads(self.ctl("info"))
+
+    def state(self):
+        return self.info()["state"]
+
+    def pause(self):
+        self.ctl("pause")
+
+    def resume(self):
+        self.ctl("resume")
+
+    def power_button(self):
+        self.ctl("power-button")
+
+    def shutdown_vmm(self):
+        self.ctl("shutdown-vmm")
+        return self.wait_exit(20.0)
+
+    def snapshot(self, url):
+        self.ctl("snapshot", url, timeout=120.0)
+
+    def restore(self, url, resume=True):
+        """In place of start(): the same VM from a snapshot."""
+        self.start_empty()
+        self.ctl("restore", f"source_url={url}" + (",resume=on" if resume else ""), timeout=120.0)
+
+    def receive(self, tls=None):
+        """Starts listening for a migration; the answer comes when that has ended."""
+        self.start_empty()
+        options = f"receiver_url=tcp:{self.host.addr}:{MIGRATION_PORT}"
+        options += f",tls_dir={tls}" if tls else ""
+        run = f"/run/{self.name}"
+        self.host.run(f"( /bin/chctl --api-socket {self.socket} receive-migration {options} "
+                      f">{run}.receive 2>&1; echo $? >{run}.received ) >/dev/null 2>&1 </dev/null &")
+        self._wait_listening()
+
+    def _wait_listening(self):
+        want = f":{MIGRATION_PORT:04X} "
+        self.host.run(f"n=0; until grep -q '{want}.* 0A ' /proc/net/tcp; do n=$((n+1)); "
+                      f"[ $n -lt 400 ] || exit 1; usleep 50000; done", 30.0)
+
+    def send(self, target, tls=None, options="", timeout=180.0):
+        """Moves the VM to @target, a Vmm that receives; returns when it runs there."""
+        url = f"destination_url=tcp:{target.host.addr}:{MIGRATION_PORT}"
+        url += f",tls_dir={tls}" if tls else ""
+        self.ctl("send-migration", url + (f",{options}" if options else ""), timeout=timeout)
+        deadline = time.monotonic() + timeout
+        status = None
+        while status is None:
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"the migration did not end within {timeout:.0f} s")
+            time.sleep(0.2)
+            text = target.host.run(f"cat /run/{target.name}.received 2>/dev/null", check=False)
+            status = int(text) if text.strip() else None
+            gone = self.exited()
+            if status is None and gone not in (None, 0):
+                raise CommandFailed(f"the source VMM ended with {gone}: {self.output()}")
+        if status:
+            why = target.host.run(f"cat /run/{target.name}.receive", check=False)
+            raise CommandFailed(f"receive-migration: status {status}: {why}")
+
+    def kvm_log(self):
+        return self.host.run(f"cat /run/{self.name}.log /run/{self.name}.out", check=False)
+
+
+class QemuVmm(Vmm):
+    """QEMU with -accel kvm from a disk of the host; @machine is q35 or microvm."""
+
+    program = "qemu"
+    machine = "q35"
+
+    def _prepare(self):
+        super()._prepare()
+        self.host.run(f"mkdir -p {QEMU_DIR}; [ -x {QEMU_DIR}/qemu ] || "
+                      f"mount -t ext4 -o ro /dev/by-serial/qemu {QEMU_DIR}")
+
+    def argv(self, serial):
+        s = self.spec
+        image = f"/images/{s.kernel}"
+        argv = [f"{QEMU_DIR}/lib/ld-linux-x86-64.so.2", "--library-path", f"{QEMU_DIR}/lib",
+                f"{QEMU_DIR}/qemu", "-L", f"{QEMU_DIR}/firmware", "-nodefaults",
+                "-no-user-config", "-display", "none", "-M", self.machine, "-accel", "kvm",
+                "-cpu", "host", "-smp", s.cpus, "-m", s.memory_mib,
+                "-kernel", f"{image}.kernel", "-initrd", f"{image}.initramfs",
+                "-append", s.cmdline(), "-serial", serial]
+        bus = "device" if self.machine.startswith("microvm") else "pci"
+        if s.disk:
+            argv += ["-drive", f"file={s.disk},format=raw,if=none,id=d,cache=none,"
+                               "file.locking=off",
+                     "-device", f"virtio-blk-{bus},drive=d"]
+        if s.tap:
+            argv += ["-netdev", f"tap,id=n,ifname={s.tap},script=no,downscript=no,vhost=off",
+                     "-device", f"virtio-net-{bus},netdev=n,mac={s.mac}"
+                                + (",romfile=" if bus == "pci" else "")]
+        return argv
+
+    def start(self, *more):
+        self._launch(self.argv(f"file:{self.fifo}")
+                     + ["-qmp", f"unix:{self.socket},server=on,wait=off", *self._identity(), *more])
+
+    def _identity(self):
+        return ["-device", "vmgenid,guid=auto"] if self.machine == "q35" else []
+
+    def qmp(self, *commands, timeout=20.0):
+        """Runs QMP commands in one session; the last answer."""
+        deadline = time.monotonic() + timeout
+        while (text := self._qmp_session(commands, deadline)) is None:
+            if time.monotonic() > deadline or self.exited() is not None:
+                raise CommandFailed(f"{self.name}: no QMP: {self.output()}")
+            time.sleep(0.2)
+        answer = _answers(text)[-1]
+        if "error" in answer:
+            raise CommandFailed(f"{self.name}: {answer['error']}")
+        return answer["return"]
+
+    def _qmp_session(self, commands, deadline):
+        """All that came back; None when nothing listens yet."""
+        stream = self.host.channel.connect(f"unix:{self.socket}")
+        text = ""
+        for command in ({"execute": "qmp_capabilities"}, *commands):
+            stream.write(json.dumps(command).encode() + b"\n")
+        while len(_answers(text)) <= len(commands):
+            data = stream.read(deadline - time.monotonic())
+            if data is None:
+                return None
+            text += data.decode()
+        stream.kill()
+        return text
+
+    def _migrate(self, uri, timeout=180.0):
+        self.qmp({"execute": "migrate-set-parameters",
+                  "arguments": {"max-bandwidth": 1 << 30, "downtime-limit": 300}},
+                 {"execute": "migrate", "arguments": {"uri": uri}})
+        deadline = time.monotonic() + timeout
+        while (answer := self.qmp({"execute": "query-migrate"}))["status"] != "completed":
+            if answer["status"] == "failed" or time.monotonic() > deadline:
+                raise CommandFailed(f"{self.name}: migration {answer}")
+            time.sleep(0.2)
+        return answer
+
+    def state(self):
+        return "Running" if self.qmp({"execute": "query-status"})["running"] else "Paused"
+
+    def pause(self):
+        self.qmp({"execute": "stop"})
+
+    def resume(self):
+        self.qmp({"execute": "cont"})
+
+    def power_button(self):
+        self.qmp({"execute": "system_powerdown"})
+
+    def shutdown_vmm(self):
+        self.qmp({"execute": "quit"})
+        return self.wait_exit(20.0)
+
+    def snapshot(self, url):
+        self._migrate(f"exec:cat >{_file_of(url)}")
+
+    def restore(self, url, resume=True):
+        self.start("-S", "-incoming", f"exec:cat {_file_of(url)}")
+        while self.qmp({"execute": "query-status"})["status"] == "inmigrate":
+            time.sleep(0.2)
+        if resume:
+            self.resume()
+
+    def receive(self, tls=None):
+        del tls
+        self.start("-incoming", f"tcp:{self.host.addr}:{MIGRATION_PORT}")
+        self.qmp({"execute": "query-status"})
+
+    def send(self, target, tls=None, options="", timeout=180.0):
+        del tls, options
+        self._migrate(f"tcp:{target.host.addr}:{MIGRATION_PORT}", timeout)
+        self.shutdown_vmm()
+
+
+def _answers(text):
+    """The answers among complete QMP lines; events and the greeting are left out."""
+    lines = [json.loads(line) for line in text.split("\n")[:-1]]
+    return [line for line in lines if "return" in line or "error" in line]
+
+
+def _file_of(url):
+    """QEMU keeps one file for what is a name in a store."""
+    return re.sub(r"[#:]", "_", url.partition(":")[2]) + ".qemu"
