@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from channel import Channel, ChannelError, StreamPipe, connect_unix
+from channel import DATA, Channel, ChannelError, StreamPipe, connect_unix
 from images import Skip, copy_sparse
 
 QEMU = "qemu-system-x86_64"
@@ -168,6 +168,22 @@ class Host:
         text = Text(self.channel.spawn(f"exec cat <>{fifo}"), self.run_dir / f"{name}.{self.name}")
         self.tails.append(text)
         return text
+
+    def connect(self, where, timeout=20.0):
+        """A stream to a socket in the host, as soon as something listens there."""
+        deadline = time.monotonic() + timeout
+        while True:
+            stream = self.channel.connect(where)
+            try:
+                self.channel.ping(timeout)  # a refusal would have come back before the answer
+                if stream.events.empty() or stream.events.queue[0][0] == DATA:
+                    return stream
+            except ChannelError:
+                stream.kill()
+                raise
+            if time.monotonic() > deadline:
+                raise ChannelError(f"{self.name}: nothing listens at {where}")
+            time.sleep(0.1)
 
     def tunnel(self, where, timeout=30.0):
         """A command channel through this host to @where, as "tcp:10.9.0.10:9000"."""

@@ -9,6 +9,7 @@ second run finds all of it there.
 import contextlib
 import fcntl
 import hashlib
+import json
 import lzma
 import os
 import pathlib
@@ -116,22 +117,37 @@ def add_program(cpio, source, name):
 
 
 class Packages:
-    """Debian packages, downloaded and unpacked, never installed."""
+    """Debian packages, downloaded and unpacked, never installed.
+
+    Asking apt takes a second a question, so its answers are kept until its lists change.
+    """
+
+    LISTS = pathlib.Path("/var/lib/apt/lists")
 
     def __init__(self, root):
         self.debs = root / "debs"
         self.trees = root / "trees"
+        self.note = root / "packages.json"
         self.debs.mkdir(parents=True, exist_ok=True)
         self.trees.mkdir(parents=True, exist_ok=True)
+        stamp = self.LISTS.stat().st_mtime_ns if self.LISTS.exists() else 0
+        kept = json.loads(self.note.read_text()) if self.note.exists() else {}
+        self.answers = kept if kept.get("stamp") == stamp else {"stamp": stamp}
 
-    @staticmethod
-    def _candidate(package):
+    def _ask(self, *question):
+        key = " ".join(question)
+        if key not in self.answers:
+            done = subprocess.run(["apt-cache", *question], stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, check=False, text=True)
+            self.answers[key] = done.stdout
+            self.note.write_text(json.dumps(self.answers))
+        return self.answers[key]
+
+    def _candidate(self, package):
         """File name of the package's version in the registry; None if it is not known there."""
-        done = subprocess.run(["apt-cache", "show", "--no-all-versions", package],
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
-                              text=True)
-        found = re.search(r"^Version: (\S+)$", done.stdout, re.M)
-        arch = re.search(r"^Architecture: (\S+)$", done.stdout, re.M)
+        text = self._ask("show", "--no-all-versions", package)
+        found = re.search(r"^Version: (\S+)$", text, re.M)
+        arch = re.search(r"^Architecture: (\S+)$", text, re.M)
         if not found or not arch:
             return None
         return f"{package}_{found[1].replace(':', '%3a')}_{arch[1]}.deb"
@@ -165,9 +181,7 @@ class Packages:
     def behind_meta(self, meta):
         """The package that a meta package stands for: kernels are never named by version."""
         note = self.debs / f"{meta}.depends"
-        done = subprocess.run(["apt-cache", "depends", meta], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, check=False, text=True)
-        found = re.search(r"Depends: (linux-image-\S+)", done.stdout)
+        found = re.search(r"Depends: (linux-image-\S+)", self._ask("depends", meta))
         if found:
             note.write_text(found[1])
         return note.read_text() if note.exists() else None
