@@ -2,6 +2,7 @@
 """Emulated hosts: a PC with SVM under QEMU's TCG, which runs a stock Debian kernel with KVM."""
 
 import ctypes
+import os
 import pathlib
 import shlex
 import shutil
@@ -200,6 +201,11 @@ class Host:
 
     def add_tap(self, tap):
         self.run(f"tunctl -t {tap} >/dev/null && ip link set {tap} up && brctl addif br0 {tap}")
+
+    def cpu_seconds(self):
+        """Processor time that the emulation has taken: what it does, whatever else runs here."""
+        fields = pathlib.Path(f"/proc/{self.qemu.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def collect(self):
         """What explains a failure and is still only inside: the host's log, the VMMs' files."""

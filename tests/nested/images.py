@@ -20,7 +20,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parent.parent
-AGENTS = ("command_server", "load_memory", "load_disk", "load_tcp", "load_clock")
+AGENTS = ("command_server", "load_memory", "load_disk", "load_tcp", "load_clock", "boot_timer")
 
 HOST_KERNEL = "linux-image-cloud-amd64"
 # The first that the archive offers is the guest of the scenarios: it has the VM generation id.

@@ -116,6 +116,12 @@ class ChVmm(Vmm):
         argv += ["--net", f"tap={s.tap},mac={s.mac},id=net0"] if s.tap else []
         return argv + list(s.extra)
 
+    def timed_argv(self):
+        """The command line with the guest's serial port on the standard output."""
+        options = self._guest_options()
+        options[options.index(f"file={self.fifo}")] = "tty"
+        return ["/bin/chvmm", "--api-socket", self.socket, *options]
+
     def start(self):
         self._launch(self._common() + self._guest_options())
 
@@ -215,8 +221,16 @@ class QemuVmm(Vmm):
 
     def _prepare(self):
         super()._prepare()
+        self._mount()
+
+    def _mount(self):
         self.host.run(f"mkdir -p {QEMU_DIR}; [ -x {QEMU_DIR}/qemu ] || "
                       f"mount -t ext4 -o ro /dev/by-serial/qemu {QEMU_DIR}")
+
+    def timed_argv(self):
+        """The command line with the guest's serial port on the standard output."""
+        self._mount()
+        return self.argv("stdio")
 
     def argv(self, serial):
         s = self.spec
@@ -244,6 +258,10 @@ class QemuVmm(Vmm):
 
     def _identity(self):
         return ["-device", "vmgenid,guid=auto"] if self.machine == "q35" else []
+
+    def identity(self):
+        """What no two clones may share."""
+        return {"generation_id": self.qmp({"execute": "query-vm-generation-id"})["guid"]}
 
     def qmp(self, *commands, timeout=20.0):
         """Runs QMP commands, in the one session that a VMM has; the last answer."""
@@ -299,6 +317,11 @@ class QemuVmm(Vmm):
             time.sleep(0.2)
         if resume:
             self.resume()
+
+    def clone(self, url, parent):
+        """A VM of its own from another's snapshot, running; here the new command line is all."""
+        del parent
+        self.restore(url)
 
     def receive(self, tls=None):
         del tls
