@@ -191,14 +191,13 @@ static void set_time(struct cmos *c)
 {
     unsigned month = decode(c, c->ram[CMOS_MONTH]);
     int64_t year = (int64_t)decode(c, c->ram[CMOS_CENTURY]) * 100 + decode(c, c->ram[CMOS_YEAR]);
-    int64_t days, ns;
+    int64_t days, minutes, ns;
 
     if (month < 1 || month > 12)
         month = 1;
     days = days_of(year, month, decode(c, c->ram[CMOS_DAY]));
-    c->offset_s = days * 86400 + decode_hour(c, c->ram[CMOS_HOURS]) * 3600 +
-                  decode(c, c->ram[CMOS_MINUTES]) * 60 + decode(c, c->ram[CMOS_SECONDS]) -
-                  wall_s(c, &ns);
+    minutes = INT64_C(60) * decode_hour(c, c->ram[CMOS_HOURS]) + decode(c, c->ram[CMOS_MINUTES]);
+    c->offset_s = days * 86400 + minutes * 60 + decode(c, c->ram[CMOS_SECONDS]) - wall_s(c, &ns);
 }
 
 static bool is_stopped(const struct cmos *c)

@@ -167,7 +167,7 @@ static int pci_root_check(const void *scratch, const void *live, struct err *err
 }
 
 static const struct state_desc pci_root_state = {
-    .name = "pci_root",
+    .name = "pci-root",
     .version = 1,
     .version_min = 1,
     .size = sizeof(struct pci_root),

@@ -9,7 +9,7 @@
  *  + window PCI_ROOT_WIN_ECAM: memory-mapped configuration, 1 MiB a segment
  *  + irq: none
  *  + config: struct pci_root_config
- *  + state section: "pci_root", version 1
+ *  + state section: "pci-root", version 1
  */
 #ifndef DEVICES_PCI_ROOT_H
 #define DEVICES_PCI_ROOT_H

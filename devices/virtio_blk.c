@@ -602,7 +602,7 @@ static int vblk_check(const void *scratch, const void *live, struct err *err)
 }
 
 static const struct state_desc vblk_state = {
-    .name = "virtio_blk",
+    .name = "virtio-blk",
     .version = 1,
     .version_min = 1,
     .size = sizeof(struct vblk),

@@ -6,7 +6,7 @@
  *  + PCI function 1af4:1042, class 01/80; see devices/virtio_pci.h
  *  + queues: num_queues requests
  *  + config: struct vblk_config
- *  + state section: "virtio_blk", version 1
+ *  + state section: "virtio-blk", version 1
  */
 #ifndef DEVICES_VIRTIO_BLK_H
 #define DEVICES_VIRTIO_BLK_H

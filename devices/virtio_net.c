@@ -710,7 +710,7 @@ static int vnet_check(const void *scratch, const void *live, struct err *err)
 }
 
 static const struct state_desc vnet_state = {
-    .name = "virtio_net",
+    .name = "virtio-net",
     .version = 1,
     .version_min = 1,
     .size = sizeof(struct vnet),

@@ -6,7 +6,7 @@
  *  + PCI function 1af4:1041, class 02/00; see devices/virtio_pci.h
  *  + queues: receive and transmit for each pair, one for control, of queue_size each
  *  + config: struct vnet_config
- *  + state section: "virtio_net", version 1
+ *  + state section: "virtio-net", version 1
  *
  * The tap may be missing: frames are lost then.  That is how the destination
  * of a migration builds the device before the source gives the interface up.

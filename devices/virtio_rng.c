@@ -188,7 +188,7 @@ static const struct state_field vrng_fields[] = {
 };
 
 static const struct state_desc vrng_state = {
-    .name = "virtio_rng",
+    .name = "virtio-rng",
     .version = 1,
     .version_min = 1,
     .size = sizeof(struct vrng),

@@ -6,7 +6,7 @@
  *  + PCI function 1af4:1044, class ff/ff; see devices/virtio_pci.h
  *  + queues: one, of 256
  *  + config: struct vrng_config
- *  + state section: "virtio_rng", version 1
+ *  + state section: "virtio-rng", version 1
  */
 #ifndef DEVICES_VIRTIO_RNG_H
 #define DEVICES_VIRTIO_RNG_H

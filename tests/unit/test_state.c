@@ -305,7 +305,7 @@ static const struct {
     ROW("a reserved head", "\xa2\x61" "b\x1c\x62" "aa\x82\x02\x03", -EBADMSG,
         "x.fields: an item that the format does not have"),
     ROW("a key that is no text", "\xa1\x01\x01", -EBADMSG, "x.fields: not a text string"),
-    ROW("a key that is no name", "\xa1\x62" "a b\x01", -EBADMSG, 
+    ROW("a key that is no name", "\xa1\x62" "a b\x01", -EBADMSG,
         "x.fields: a key that is not a name"),
     ROW("an empty key", "\xa1\x60\x01", -EBADMSG, "x.fields: a key that is not a name"),
     ROW("fields that are no map", "\x01", -EBADMSG, "x.fields: not a map"),

@@ -680,7 +680,7 @@ static void test_golden_state(void **state)
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
     assert_int_equal(state_desc_check(vblk_ops.state, NULL), 0);
     buf = round_trip_save(f->dev);
-    golden_check("device/virtio_blk-v1.cbor", buf.data, buf.len);
+    golden_check("state/virtio-blk-v1.cbor", buf.data, buf.len);
     state_buf_release(&buf);
 }
 

@@ -442,7 +442,7 @@ static void test_golden_state(void **state)
     assert_int_equal(state_desc_check(vnet_ops.state, NULL), 0);
     round_trip_cuts(f->dev);
     buf = round_trip_save(f->dev);
-    golden_check("device/virtio_net-v1.cbor", buf.data, buf.len);
+    golden_check("state/virtio-net-v1.cbor", buf.data, buf.len);
     state_buf_release(&buf);
 }
 

@@ -194,7 +194,7 @@ static void test_golden_state(void **state)
     assert_int_equal(state_desc_check(vrng_ops.state, NULL), 0);
     round_trip_cuts(f->dev);
     buf = round_trip_save(f->dev);
-    golden_check("device/virtio_rng-v1.cbor", buf.data, buf.len);
+    golden_check("state/virtio-rng-v1.cbor", buf.data, buf.len);
     state_buf_release(&buf);
 }
 
