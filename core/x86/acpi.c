@@ -38,10 +38,10 @@ enum {
     DISTANCE_LOCAL = 10,
 };
 
-static const char OEM_ID[6] = {'C', 'H', 'R', 'Y', 'S', 'A'};
-static const char OEM_TABLE_ID[8] = {'C', 'H', 'R', 'Y', 'S', 'A', 'L', 'S'};
-static const char CREATOR_ID[4] = {'C', 'H', 'R', 'Y'};
-static const char HYPERVISOR_ID[8] = {'C', 'H', 'R', 'Y', 'S', 'A', 'L', 'S'};
+static const char oem_name[6] = {'C', 'H', 'R', 'Y', 'S', 'A'};
+static const char oem_table_name[8] = {'C', 'H', 'R', 'Y', 'S', 'A', 'L', 'S'};
+static const char creator_name[4] = {'C', 'H', 'R', 'Y'};
+static const char hypervisor_name[8] = {'C', 'H', 'R', 'Y', 'S', 'A', 'L', 'S'};
 
 /* ACPI 6.5, 5.2.5.3 */
 struct acpi_rsdp {
@@ -154,9 +154,9 @@ static void table_begin(struct build *b, const char *signature, uint8_t revision
     while (build_len(b) % ACPI_ALIGN != 0 && !b->w.bad)
         wr_u8(&b->w, 0);
     memcpy(h.signature, signature, sizeof(h.signature));
-    memcpy(h.oem_id, OEM_ID, sizeof(h.oem_id));
-    memcpy(h.oem_table_id, OEM_TABLE_ID, sizeof(h.oem_table_id));
-    memcpy(h.creator_id, CREATOR_ID, sizeof(h.creator_id));
+    memcpy(h.oem_id, oem_name, sizeof(h.oem_id));
+    memcpy(h.oem_table_id, oem_table_name, sizeof(h.oem_table_id));
+    memcpy(h.creator_id, creator_name, sizeof(h.creator_id));
     b->table = build_len(b);
     wr_bytes(&b->w, &h, sizeof(h));
 }
@@ -235,7 +235,7 @@ static void fadt_write(struct build *b, uint64_t dsdt_gpa)
     if (cfg->i8042)
         arch |= FADT_8042;
     f.boot_arch = le16_make((uint16_t)arch);
-    memcpy(f.hypervisor, HYPERVISOR_ID, sizeof(f.hypervisor));
+    memcpy(f.hypervisor, hypervisor_name, sizeof(f.hypervisor));
     table_begin(b, "FACP", 6);
     wr_bytes(&b->w, (const uint8_t *)&f + sizeof(f.h), sizeof(f) - sizeof(f.h));
     table_list(b, table_end(b));
@@ -380,7 +380,7 @@ static void rsdp_write(struct build *b, uint64_t xsdt_gpa)
         .xsdt = le64_make(xsdt_gpa),
     };
 
-    memcpy(r.oem_id, OEM_ID, sizeof(r.oem_id));
+    memcpy(r.oem_id, oem_name, sizeof(r.oem_id));
     r.checksum = checksum((const uint8_t *)&r, offsetof(struct acpi_rsdp, length));
     r.checksum_all = checksum((const uint8_t *)&r, sizeof(r));
     memcpy(b->data, &r, sizeof(r));
@@ -441,7 +441,7 @@ int acpi_build(const struct acpi_config *cfg, uint64_t gpa, size_t cap,
     auto_free uint8_t *data = NULL;
     struct build b = {.cfg = cfg, .gpa = gpa, .cap = cap};
     struct acpi_rsdp rsdp = {.revision = 0};
-    uint64_t dsdt_gpa;
+    uint64_t dsdt_gpa = 0;
     uint64_t xsdt_gpa;
     int rc;
 
@@ -484,7 +484,7 @@ void acpi_tables_release(struct acpi_tables *tables)
 int acpi_write(struct gmem *gm, const struct acpi_config *cfg, uint64_t *ret_rsdp_gpa,
                struct err *err)
 {
-    struct acpi_tables tables;
+    struct acpi_tables tables = {.data = NULL};
     int rc;
 
     rc = acpi_build(cfg, X86_ACPI_GPA, X86_ACPI_SIZE, &tables, err);

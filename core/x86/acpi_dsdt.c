@@ -20,7 +20,7 @@ enum {
 };
 
 /* PCI Firmware Specification 3.3, 4.6: _DSM for PCI. */
-static const char PCI_DSM_UUID[] = "E5C937D0-3553-4D7A-9117-EA4D19C3434D";
+static const char pci_dsm_uuid[] = "E5C937D0-3553-4D7A-9117-EA4D19C3434D";
 
 /* --- Motherboard --------------------------------------------------------- */
 
@@ -181,7 +181,7 @@ static void pci_dsm_write(struct aml *a)
     aml_if_begin(a);
     aml_op(a, AML_LEQUAL);
     aml_arg(a, 0);
-    aml_uuid(a, PCI_DSM_UUID);
+    aml_uuid(a, pci_dsm_uuid);
     aml_if_begin(a);
     aml_op(a, AML_LEQUAL);
     aml_arg(a, 2);

@@ -110,6 +110,7 @@ static void insert(struct aml *a, size_t at, const void *src, size_t len)
     memcpy(a->data + at, src, len);
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): kept in *a and written. */
 void aml_init(struct aml *a, uint8_t *data, size_t cap)
 {
     *a = (struct aml){.data = data, .cap = cap};

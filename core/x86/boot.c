@@ -50,19 +50,10 @@ enum {
 static uint64_t low_ram_end(const struct gmem *gm)
 {
     uint64_t end = 0;
-    bool grown = true;
 
-    while (grown) {
-        grown = false;
-        for (unsigned i = 0; i < gmem_nr_regions(gm); i++) {
-            const struct gmem_region *r = gmem_region(gm, i);
-
-            if (r->gpa <= end && r->len > end - r->gpa) {
-                end = r->gpa + r->len;
-                grown = true;
-            }
-        }
-    }
+    /* Regions are in ascending order. */
+    for (unsigned i = 0; i < gmem_nr_regions(gm) && gmem_region(gm, i)->gpa == end; i++)
+        end += gmem_region(gm, i)->len;
     return end < X86_MMIO32_GPA ? end : X86_MMIO32_GPA;
 }
 
@@ -249,7 +240,7 @@ int x86_boot_load(struct gmem *gm, const struct x86_boot_in *in, struct x86_boot
     enum {
         HEAD = 0x210, /* enough to tell the formats apart */
     };
-    struct x86_boot_entry entry;
+    struct x86_boot_entry entry = {.rip = 0};
     struct x86_boot boot;
     uint8_t head[HEAD];
     size_t len;

@@ -124,10 +124,11 @@ static int extent_find(struct bzimage *bz, uint64_t low_end, struct err *err)
         if (h->relocatable_kernel) {
             uint64_t align = h->kernel_alignment;
 
-            if (align == 0 || (align & (align - 1)) != 0)
+            if (align == 0 || (align & (align - 1)) != 0) {
                 return err_set(err, -EBADMSG,
                                "kernel.kernel_alignment: %#" PRIx64 " is not a power of two",
                                align);
+            }
             start = (X86_HIGH_RAM_GPA + align - 1) & ~(align - 1);
         }
         if (h->pref_address > start)

@@ -149,12 +149,13 @@ static void lack(struct compare *c, const struct cpuid_check *k, uint32_t index,
     c->nr++;
     if (!c->fn)
         return;
-    if (k->function == 0x7 || k->function == 0xd || k->function == 0x1d)
+    if (k->function == 0x7 || k->function == 0xd || k->function == 0x1d) {
         (void)snprintf(name, sizeof(name), "cpuid.%x.%x.%s.%s", k->function, index,
                        cpuid_reg_name(k->reg), field);
-    else
+    } else {
         (void)snprintf(name, sizeof(name), "cpuid.%x.%s.%s", k->function, cpuid_reg_name(k->reg),
                        field);
+    }
     c->fn(c->arg, name, why);
 }
 
@@ -243,11 +244,12 @@ int cpu_model_check(const struct cpu_model *src, const struct cpu_model *host, s
     if (src->nr_vcpus != host->nr_vcpus)
         return err_set(err, -EBADMSG, "cpu-model.nr_vcpus: %u, the configuration says %u",
                        src->nr_vcpus, host->nr_vcpus);
-    if (memcmp(st, ht, sizeof(*st)) != 0)
+    if (memcmp(st, ht, sizeof(*st)) != 0) {
         return err_set(err, -EBADMSG,
                        "cpu-model.topology: %u:%u:%u:%u, the configuration says %u:%u:%u:%u",
                        st->threads_per_core, st->cores_per_die, st->dies_per_package, st->packages,
                        ht->threads_per_core, ht->cores_per_die, ht->dies_per_package, ht->packages);
+    }
     if (cpu_model_lacks(src, host, message_add, &m) == 0)
         return 0;
     if (m.left_out)

@@ -134,6 +134,7 @@ static void select_class(struct selection *s, const struct kvm_msr_list *list,
     }
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): written by the selection. */
 int x86_msrs_select(const struct kvm_msr_list *list, uint32_t *ret_indices, struct err *err)
 {
     struct selection s = {.indices = ret_indices};
@@ -166,17 +167,18 @@ const char *x86_msr_name(uint32_t index, char *buf)
             return buf;
         }
     }
-    if (index >= MSR_MTRR_VAR && index <= MSR_MTRR_VAR_LAST)
+    if (index >= MSR_MTRR_VAR && index <= MSR_MTRR_VAR_LAST) {
         (void)snprintf(buf, X86_MSR_NAME_MAX, "IA32_MTRR_PHYS%s%u", index & 1 ? "MASK" : "BASE",
                        (index - MSR_MTRR_VAR) / 2);
-    else if (index >= MSR_MTRR_FIX4K && index <= MSR_MTRR_FIX4K_LAST)
+    } else if (index >= MSR_MTRR_FIX4K && index <= MSR_MTRR_FIX4K_LAST) {
         (void)snprintf(buf, X86_MSR_NAME_MAX, "IA32_MTRR_FIX4K_%05X",
                        0xc0000 + (index - MSR_MTRR_FIX4K) * 0x8000);
-    else if (index >= MSR_MC_BANKS && index < MSR_MC_BANKS + MSR_MC_NR)
+    } else if (index >= MSR_MC_BANKS && index < MSR_MC_BANKS + MSR_MC_NR) {
         (void)snprintf(buf, X86_MSR_NAME_MAX, "IA32_MC%u_%s", (index - MSR_MC_BANKS) / 4,
                        parts[index & 3]);
-    else
+    } else {
         (void)snprintf(buf, X86_MSR_NAME_MAX, "msr %#x", index);
+    }
     return buf;
 }
 
