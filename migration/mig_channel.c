@@ -195,18 +195,20 @@ int mig_channel_start_tls(struct mig_channel *ch, const struct mig_tls *tls, con
                           const struct mig_wait *wait, struct err *err)
 {
     uint64_t since = loop_now_ns();
+    struct mig_wait w = *wait;
     struct mig_stream *st;
     short want = 0;
     int rc;
 
+    w.wake_fd = -1; /* half a handshake cannot be taken up again */
     rc = mig_tls_stream_new(tls, ch->fd, host, &st, err);
     if (rc < 0)
         return rc;
     ch->stream = st;
     while ((rc = mig_tls_stream_handshake(st, &want, err)) == -EAGAIN) {
-        rc = mig_channel_wait_fd(ch->fd, want, wait, since);
+        rc = mig_channel_wait_fd(ch->fd, want, &w, since);
         if (rc < 0)
-            return explain_wait(rc, wait, err);
+            return explain_wait(rc, &w, err);
     }
     ch->encrypted = rc >= 0;
     return rc;
@@ -245,6 +247,11 @@ void mig_channel_linger(struct mig_channel *ch, unsigned ms)
 bool mig_channel_is_encrypted(const struct mig_channel *ch)
 {
     return ch->encrypted;
+}
+
+int mig_channel_fd(const struct mig_channel *ch)
+{
+    return ch->fd;
 }
 
 /* --- Bytes --------------------------------------------------------------- */

@@ -21,7 +21,7 @@ struct mig_tls;
 /* What ends a wait early.  Zero-initialised is wrong: see MIG_WAIT_FOREVER. */
 struct mig_wait {
     int cancel_fd;        /* readable: -ECANCELED; borrowed; -1: none */
-    int wake_fd;          /* readable: -EAGAIN from mig_channel_read_some(); borrowed; -1: none */
+    int wake_fd;          /* readable: -EAGAIN where nothing is lost by it; borrowed; -1: none */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC: -ETIMEDOUT; 0: none */
     uint32_t idle_ms;     /* no byte moved for so long: -ETIMEDOUT; 0: no limit */
 };
@@ -155,6 +155,17 @@ CHECKED int mig_channel_read(struct mig_channel *ch, void *buf, size_t len,
  * Threads: any.
  */
 bool mig_channel_is_encrypted(const struct mig_channel *ch);
+
+/**
+ * mig_channel_fd() - the socket, to wait for; not to be read from or written to.
+ *
+ * Readable says that there may be something to read.  With TLS, what was read
+ * ahead does not show: read until -ETIMEDOUT before waiting.
+ *
+ * Return: borrowed.
+ * Threads: any.
+ */
+int mig_channel_fd(const struct mig_channel *ch);
 
 /**
  * mig_channel_wait_fd() - wait for a file descriptor the way channels do.

@@ -222,7 +222,7 @@ static int read_part(struct mig_ctl *ctl, void *buf, size_t len, uint64_t tick_n
 
     wait.deadline_ns = !tick_ns || (dead && dead < tick_ns) ? dead : tick_ns;
     n = mig_channel_read_some(ctl->ch, buf, len, &wait, &why);
-    if (n == -ETIMEDOUT && tick_ns && wait.deadline_ns == tick_ns)
+    if (n == -ETIMEDOUT && wait.deadline_ns != dead)
         return -EAGAIN;
     if (n == -ETIMEDOUT)
         return err_set(err, n, "no sign of life from the peer for %u ms", ctl->p.idle_ms);
@@ -345,4 +345,19 @@ int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_message *r
                        mig_msg_name(type));
     *ret_msg = msg;
     return 0;
+}
+
+int mig_ctl_look(struct mig_ctl *ctl, struct err *err)
+{
+    struct mig_message msg;
+    int rc = mig_ctl_recv(ctl, loop_now_ns(), &msg, err);
+
+    if (rc >= 0)
+        return err_set(err, -EPROTO, "the peer sent %s too early", mig_msg_name(msg.type));
+    return rc == -EAGAIN ? 0 : rc;
+}
+
+int mig_ctl_fd(const struct mig_ctl *ctl)
+{
+    return mig_channel_fd(ctl->ch);
 }

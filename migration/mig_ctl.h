@@ -85,6 +85,22 @@ CHECKED int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_me
                            struct mig_refusal *why, struct err *err);
 
 /**
+ * mig_ctl_look() - look whether the peer is alive, where no message is due.
+ *
+ * Return: 0; -EPROTO for any message but keepalives; as mig_ctl_recv().
+ * Threads: the engine.
+ */
+CHECKED int mig_ctl_look(struct mig_ctl *ctl, struct err *err);
+
+/**
+ * mig_ctl_fd() - readable when mig_ctl_look() may find something.
+ *
+ * Return: borrowed.
+ * Threads: the engine.
+ */
+int mig_ctl_fd(const struct mig_ctl *ctl);
+
+/**
  * mig_ctl_abort() - tell the peer why we give up, if it can still be told.
  *
  * Threads: the engine.

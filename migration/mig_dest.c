@@ -20,10 +20,10 @@ enum {
     KEEPALIVE_MS = 1000, /* the default of mig_dest_params.keepalive_ms */
     HELLO_MS = 3000,     /* for a connection to say what it is */
     LANES_MS = 30000,    /* for all lanes to come */
-    SLICE_MS = 200,      /* between looks at the control channel while pages are waited for */
-    LINGER_MS = 500,     /* for our last word to be read */
-    STRAYS_MAX = 256,    /* connections with a wrong secret before it is too many */
-    HELLO_SIZE = 1024,   /* bytes: room for every capability that we name */
+    SLICE_MS = 200,    /* between looks at the control channel while something else is waited for */
+    LINGER_MS = 500,   /* for our last word to be read */
+    STRAYS_MAX = 256,  /* connections with a wrong secret before it is too many */
+    HELLO_SIZE = 1024, /* bytes: room for every capability that we name */
 };
 
 struct mig_dest {
@@ -317,15 +317,21 @@ static int judge_lane(struct mig_dest *dst, struct mig_channel *ch, unsigned *re
     return 0;
 }
 
+/* One connection: -EAGAIN where there is none yet; -EACCES, -ECONNRESET for a stray. */
 static int accept_lane(struct mig_dest *dst, uint64_t deadline_ns, struct err *err)
 {
-    struct mig_wait wait = {
-        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = deadline_ns, .idle_ms = HELLO_MS};
+    uint64_t soon = loop_now_ns() + (uint64_t)SLICE_MS * 1000000;
+    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
+                            .wake_fd = mig_ctl_fd(dst->ctl),
+                            .deadline_ns = soon < deadline_ns ? soon : deadline_ns,
+                            .idle_ms = HELLO_MS};
     struct mig_channel *ch;
     unsigned index = 0;
     int rc;
 
     rc = dst->p.open(dst->p.open_arg, &wait, &ch, err);
+    if (rc == -ETIMEDOUT && loop_now_ns() < deadline_ns)
+        return -EAGAIN;
     if (rc < 0)
         return rc;
     rc = judge_lane(dst, ch, &index, err);
@@ -347,13 +353,16 @@ static int accept_lanes(struct mig_dest *dst, struct err *err)
 
         if (rc >= 0) {
             n++;
-            continue;
-        }
-        if ((rc != -EACCES && rc != -ECONNRESET) || ++strays > STRAYS_MAX) {
+        } else if (rc == -EAGAIN) {
+            rc = mig_ctl_look(dst->ctl, err);
+            if (rc < 0)
+                return rc;
+        } else if ((rc == -EACCES || rc == -ECONNRESET) && ++strays <= STRAYS_MAX) {
+            mig_progress_refused(&dst->progress, &why);
+        } else {
             (void)err_set(err, rc, "%s", why.code ? why.msg : strerror(-rc));
             return err_prefix(err, rc, "waiting for lane %u of %u", n, dst->lanes);
         }
-        mig_progress_refused(&dst->progress, &why);
     }
     return 0;
 }
@@ -442,15 +451,11 @@ static int receive_state(struct mig_dest *dst, struct err *err)
 /* The last pages; meanwhile the source must give signs of life. */
 static int await_pages(struct mig_dest *dst, struct err *err)
 {
-    struct mig_message msg;
     int rc;
 
     while ((rc = mig_receiver_wait_last(dst->recv, SLICE_MS, NULL)) == -ETIMEDOUT) {
-        rc = mig_ctl_recv(dst->ctl, loop_now_ns() + 1, &msg, err);
-        if (rc >= 0)
-            return err_set(err, -EPROTO, "the peer sent %s before the last pages",
-                           mig_msg_name(msg.type));
-        if (rc != -EAGAIN)
+        rc = mig_ctl_look(dst->ctl, err);
+        if (rc < 0)
             return rc;
     }
     if (rc < 0)

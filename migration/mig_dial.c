@@ -341,14 +341,15 @@ void mig_listener_close(struct mig_listener *ls)
 int mig_accept(struct mig_listener *ls, const struct mig_wait *wait, struct mig_channel **ret_ch,
                struct err *err)
 {
-    struct mig_wait w = *wait;
+    struct mig_wait w = *wait, handshake = *wait;
     int rc, fd;
 
     w.idle_ms = 0;
+    handshake.deadline_ns = 0;
     for (;;) {
         fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0)
-            return finish_open(&ls->dial, fd, NULL, wait, ret_ch, err);
+            return finish_open(&ls->dial, fd, NULL, &handshake, ret_ch, err);
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             return err_set(err, -errno, "accept: %s", strerror(errno));
         rc = mig_channel_wait_fd(ls->fd, POLLIN, &w, 0);

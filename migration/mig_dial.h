@@ -83,11 +83,11 @@ void mig_listener_close(struct mig_listener *ls);
 
 /**
  * mig_accept() - take the next connection, and shake hands where TLS is asked for.
- * @wait: idle_ms bounds the handshake, not the wait for a connection.
+ * @wait: deadline_ns bounds the wait for a connection, idle_ms its handshake.
  *
  * Return: 0 and *@ret_ch, owned; -EACCES or -ECONNRESET where a peer came that
- * is not welcome: the listener is as it was; -ECANCELED; -ETIMEDOUT on
- * wait->deadline_ns; the kernel's errno.
+ * is not welcome: the listener is as it was; -ECANCELED; -EAGAIN on
+ * wait->wake_fd; -ETIMEDOUT on wait->deadline_ns; the kernel's errno.
  * Threads: one at a time.
  */
 CHECKED int mig_accept(struct mig_listener *ls, const struct mig_wait *wait,

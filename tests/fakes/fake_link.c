@@ -42,7 +42,7 @@ struct fake_link {
     struct conn conns[FAKE_LINK_CONNECTIONS];
     int pending[FAKE_LINK_CONNECTIONS]; /* the destination's ends, or -1 */
     unsigned nr_conns, nr_accepted;
-    bool cut, quit;
+    bool cut, quit, deaf;
 };
 
 /* --- Forwarding ---------------------------------------------------------- */
@@ -167,7 +167,7 @@ int fake_link_connect(void *arg, const struct mig_wait *wait, struct mig_channel
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, b) < 0)
         abort();
     (void)pthread_mutex_lock(&l->lock);
-    if (l->cut || l->nr_conns == FAKE_LINK_CONNECTIONS) {
+    if (l->cut || l->deaf || l->nr_conns == FAKE_LINK_CONNECTIONS) {
         (void)pthread_mutex_unlock(&l->lock);
         for (unsigned i = 0; i < 2; i++) {
             (void)close(a[i]);
@@ -216,6 +216,20 @@ int fake_link_accept(void *arg, const struct mig_wait *wait, struct mig_channel 
     l->pending[l->nr_accepted++] = -1;
     (void)pthread_mutex_unlock(&l->lock);
     return mig_channel_from_fd(fd, ret_ch);
+}
+
+void fake_link_stop_listening(void *arg)
+{
+    struct fake_link *l = arg;
+
+    (void)pthread_mutex_lock(&l->lock);
+    l->deaf = true;
+    for (unsigned i = 0; i < l->nr_conns; i++) {
+        if (l->pending[i] >= 0)
+            (void)close(l->pending[i]);
+        l->pending[i] = -1;
+    }
+    (void)pthread_mutex_unlock(&l->lock);
 }
 
 /* --- Life cycle ---------------------------------------------------------- */

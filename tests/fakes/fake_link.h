@@ -41,6 +41,9 @@ CHECKED int fake_link_connect(void *link, const struct mig_wait *wait, struct mi
 CHECKED int fake_link_accept(void *link, const struct mig_wait *wait, struct mig_channel **ret_ch,
                              struct err *err);
 
+/* The destination takes no more connections; arg is the struct fake_link. */
+void fake_link_stop_listening(void *link);
+
 /* Bytes forwarded so far. */
 uint64_t fake_link_bytes(struct fake_link *link, unsigned conn, enum fake_dir dir);
 

@@ -11,10 +11,6 @@
 #include <limits.h>
 #include <string.h>
 
-enum {
-    TEST_IDLE_MS = 20000, /* slow machines and sanitizers */
-};
-
 void fake_pair_init(struct fake_pair *p, const struct fake_guest_config *cfg)
 {
     memset(p, 0, sizeof(*p));
@@ -26,13 +22,13 @@ void fake_pair_init(struct fake_pair *p, const struct fake_guest_config *cfg)
                                        .dirty = p->from.dirty,
                                        .lanes = 1,
                                        .limits = {.downtime_ns = 300000000},
-                                       .idle_ms = TEST_IDLE_MS,
+                                       .idle_ms = FAKE_PAIR_IDLE_MS,
                                        .keepalive_ms = UINT_MAX};
     p->dp = (struct mig_dest_params){.ops = &fake_dest_ops,
                                      .arg = &p->to,
                                      .attempts = 1,
-                                     .accept_ms = TEST_IDLE_MS,
-                                     .idle_ms = TEST_IDLE_MS,
+                                     .accept_ms = FAKE_PAIR_IDLE_MS,
+                                     .idle_ms = FAKE_PAIR_IDLE_MS,
                                      .keepalive_ms = UINT_MAX};
 }
 
@@ -49,6 +45,8 @@ static void *dest_main(void *arg)
     struct fake_pair *p = arg;
 
     p->dst_rc = mig_dest_run(p->dst, &p->dst_err);
+    if (p->dest_ended)
+        p->dest_ended(p->dp.open_arg);
     return NULL;
 }
 

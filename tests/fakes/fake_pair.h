@@ -14,11 +14,17 @@ struct fake_pair {
     struct mig_dest_params dp;
     struct mig_source *src;
     struct mig_dest *dst;
+    void (*dest_ended)(void *open_arg); /* after mig_dest_run(); may be NULL */
     pthread_t src_thread, dst_thread;
     int src_rc, dst_rc;
     struct err src_err, dst_err;
     struct mig_refusal why;
     struct mig_status src_st, dst_st; /* at the end */
+};
+
+/* Longest silence, milliseconds: slow machines and sanitizers. */
+enum {
+    FAKE_PAIR_IDLE_MS = 20000,
 };
 
 /* A running guest and one to be; parameters that suit a test: no keepalive, 300 ms downtime. */

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whatever fails, and whenever: never two guests, never silently none.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/loop.h"
+#include "tests/fakes/fake_link.h"
+#include "tests/fakes/fake_pair.h"
+
+static const struct fake_guest_config tiny = {.len = {KIB(512)}, .data_percent = 50, .seed = 11};
+static const struct fake_guest_config frantic = {
+    .len = {MIB(8)}, .data_percent = 60, .seed = 5, .dirty_rate = 4000000, .dirty_pages = 2048};
+static const struct fake_guest_config busy = {
+    .len = {MIB(4), MIB(1)},
+    .data_percent = 60,
+    .seed = 5,
+    .dirty_rate = 50000,
+    .dirty_pages = 900
+};
+
+enum {
+    COMMIT_SIZE = sizeof(struct mig_msg_hdr),
+    RUNNING_SIZE = sizeof(struct mig_msg_hdr) + sizeof(struct mig_times_wire),
+};
+
+static void connect_pair(struct fake_pair *p, struct fake_link *link)
+{
+    p->sp.open = fake_link_connect;
+    p->dp.open = fake_link_accept;
+    p->dest_ended = fake_link_stop_listening;
+    p->sp.open_arg = p->dp.open_arg = link;
+}
+
+/* One move with a fault; then, if the guest is still here, one without. */
+static void move_then_again(struct fake_pair *p, const struct fake_link_config *cfg)
+{
+    struct fake_link *link = fake_link_new(cfg);
+    int rc;
+
+    connect_pair(p, link);
+    fake_pair_run(p);
+    fake_link_free(link);
+    rc = p->src_rc;
+    if (!atomic_load(&p->from.running))
+        return;
+    assert_true(rc < 0);
+    atomic_store(&p->from.fail_op, FAKE_OP_NONE);
+    p->from.on_op = NULL;
+    p->sp.idle_ms = p->dp.idle_ms = p->dp.accept_ms = FAKE_PAIR_IDLE_MS;
+    fake_guest_release(&p->to);
+    fake_guest_expect(&p->to, &p->from.cfg);
+    link = fake_link_new(&(struct fake_link_config){0});
+    connect_pair(p, link);
+    fake_pair_start(p);
+    fake_pair_join(p);
+    fake_link_free(link);
+    if (p->src_rc < 0)
+        fail_msg("second attempt: %s", p->src_err.msg);
+    assert_true(atomic_load(&p->to.running));
+    assert_true(fake_guest_equal(&p->from, &p->to));
+    p->src_rc = rc;
+}
+
+/* --- Cuts ---------------------------------------------------------------- */
+
+static uint64_t total_bytes(unsigned conn, enum fake_dir dir)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+    uint64_t n;
+
+    fake_pair_init(&p, &tiny);
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_int_equal(p.src_rc, 0);
+    n = fake_link_bytes(link, conn, dir);
+    fake_link_free(link);
+    fake_pair_release(&p);
+    return n;
+}
+
+static void cut_at(unsigned conn, enum fake_dir dir, uint64_t at, bool undecidable)
+{
+    struct fake_link_config cfg = {.cut = true, .cut_conn = conn, .cut_dir = dir, .cut_at = at};
+    struct fake_pair p;
+
+    fake_pair_init(&p, &tiny);
+    move_then_again(&p, &cfg);
+    if (!undecidable && p.src_rc == -EINPROGRESS)
+        fail_msg("cut of connection %u, direction %d, at byte %llu: undecided", conn, dir,
+                 (unsigned long long)at);
+    fake_pair_release(&p);
+}
+
+static void test_a_cut_at_any_byte_of_control_traffic_to_the_destination(void **state)
+{
+    uint64_t total = total_bytes(0, FAKE_TO_DEST);
+
+    (void)state;
+    assert_true(total > 100);
+    for (uint64_t at = 0; at < total; at++)
+        cut_at(0, FAKE_TO_DEST, at, at >= total - COMMIT_SIZE);
+}
+
+static void test_a_cut_at_any_byte_of_control_traffic_to_the_source(void **state)
+{
+    uint64_t total = total_bytes(0, FAKE_TO_SOURCE);
+
+    (void)state;
+    assert_true(total > 100);
+    for (uint64_t at = 0; at < total; at++)
+        cut_at(0, FAKE_TO_SOURCE, at, at >= total - RUNNING_SIZE);
+}
+
+static void test_a_cut_of_a_lane_leaves_the_guest_at_the_source(void **state)
+{
+    uint64_t total = total_bytes(1, FAKE_TO_DEST);
+
+    (void)state;
+    for (uint64_t at = 0; at < total; at += at < 200 || at > total - 100 ? 1 : 2503)
+        cut_at(1, FAKE_TO_DEST, at, false);
+}
+
+static void test_a_cut_under_load_with_many_lanes(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 24; i++) {
+        struct fake_link_config cfg = {
+            .cut = true, .cut_conn = 1 + i % 3, .cut_dir = FAKE_TO_DEST, .cut_at = 1 + i * 49999};
+        struct fake_pair p;
+
+        fake_pair_init(&p, &busy);
+        p.sp.lanes = 3;
+        move_then_again(&p, &cfg);
+        fake_pair_release(&p);
+    }
+}
+
+static void test_a_link_with_delays_moves_the_guest(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        struct fake_link *link = fake_link_new(&(struct fake_link_config){.delay_seed = seed});
+        struct fake_pair p;
+
+        fake_pair_init(&p, &busy);
+        p.sp.lanes = 1 + seed % 3;
+        connect_pair(&p, link);
+        fake_pair_run(&p);
+        if (p.src_rc < 0)
+            fail_msg("seed %u: %s", seed, p.src_err.msg);
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
+}
+
+static void test_a_silent_link_is_noticed_by_both_ends(void **state)
+{
+    static const struct {
+        unsigned conn;
+        enum fake_dir dir;
+        uint64_t at;
+    } rows[] = {
+        {0, FAKE_TO_DEST,   5    },
+        {0, FAKE_TO_DEST,   100  },
+        {0, FAKE_TO_SOURCE, 20   },
+        {0, FAKE_TO_SOURCE, 85   },
+        {1, FAKE_TO_DEST,   70   },
+        {1, FAKE_TO_DEST,   30000},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct fake_link_config cfg = {.cut = true,
+                                       .stall = true,
+                                       .cut_conn = rows[i].conn,
+                                       .cut_dir = rows[i].dir,
+                                       .cut_at = rows[i].at};
+        uint64_t begin = loop_now_ns();
+        struct fake_pair p;
+
+        fake_pair_init(&p, &tiny);
+        p.sp.idle_ms = p.dp.idle_ms = 300;
+        p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
+        p.dp.accept_ms = 300;
+        move_then_again(&p, &cfg);
+        assert_true(p.src_rc < 0);
+        assert_true(loop_now_ns() - begin < 15000000000);
+        fake_pair_release(&p);
+    }
+}
+
+/* A slow build does not look like a dead peer. */
+static void test_keepalives_bridge_a_long_build(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    p.sp.idle_ms = p.dp.idle_ms = 400;
+    p.sp.keepalive_ms = p.dp.keepalive_ms = 40;
+    p.to.op_delay_us = 900000;
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    if (p.src_rc < 0)
+        fail_msg("%s", p.src_err.msg);
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
+/* --- Operations that fail ------------------------------------------------ */
+
+static void fail_op_of(enum fake_op op, bool at_source)
+{
+    char want[40];
+    struct fake_pair p;
+
+    fake_pair_init(&p, &tiny);
+    atomic_store(at_source ? &p.from.fail_op : &p.to.fail_op, op);
+    (void)snprintf(want, sizeof(want), "operation %d was made to fail", op);
+    move_then_again(&p, &(struct fake_link_config){0});
+    assert_true(p.src_rc < 0 && p.src_rc != -EINPROGRESS);
+    fake_pair_release(&p);
+}
+
+static void test_an_operation_that_fails_leaves_the_guest_at_the_source(void **state)
+{
+    (void)state;
+    fail_op_of(FAKE_OP_DESCRIBE, true);
+    fail_op_of(FAKE_OP_PAUSE, true);
+    fail_op_of(FAKE_OP_SAVE, true);
+    fail_op_of(FAKE_OP_RELEASE, true);
+    fail_op_of(FAKE_OP_BUILD, false);
+    fail_op_of(FAKE_OP_LOAD, false);
+    /* After COMMIT: the destination says that it has not started and never will. */
+    fail_op_of(FAKE_OP_ACQUIRE, false);
+    fail_op_of(FAKE_OP_START, false);
+}
+
+static void test_reasons_cross_the_wire(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    atomic_store(&p.to.bad_config, true);
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_int_equal(p.src_rc, -ENOTSUP);
+    assert_int_equal(p.why.nr, 2);
+    assert_non_null(strstr(p.why.reasons[0], "cpuid.7.0.ebx.avx512f"));
+    assert_non_null(strstr(p.why.reasons[1], "_disk0"));
+    assert_non_null(strstr(p.src_err.msg, "cpuid.7.0.ebx.avx512f"));
+    assert_non_null(strstr(p.dst_err.msg, "cpuid.7.0.ebx.avx512f"));
+    /* Refused before the first page. */
+    assert_int_equal(p.src_st.wire_bytes, 0);
+    fake_link_free(link);
+    fake_pair_release(&p);
+
+    link = fake_link_new(&(struct fake_link_config){0});
+    fake_pair_init(&p, &tiny);
+    atomic_store(&p.to.fail_op, FAKE_OP_LOAD);
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_non_null(strstr(p.src_err.msg, "the peer gave up: operation 9 was made to fail"));
+    fake_link_free(link);
+    fake_pair_release(&p);
+
+    link = fake_link_new(&(struct fake_link_config){0});
+    fake_pair_init(&p, &tiny);
+    atomic_store(&p.from.fail_op, FAKE_OP_SAVE);
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_non_null(strstr(p.dst_err.msg, "the peer gave up: operation 3 was made to fail"));
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
+static void test_other_memory_at_the_destination_is_refused_in_words(void **state)
+{
+    struct fake_guest_config other = tiny;
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    other.len[0] = KIB(768);
+    fake_guest_release(&p.to);
+    fake_guest_expect(&p.to, &other);
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_int_equal(p.src_rc, -ENOTSUP);
+    assert_non_null(strstr(p.src_err.msg, "memory region 0: 0 + 0x80000 at the source"));
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
+static void test_a_guest_that_cannot_be_taken_back_is_said_to_be_stopped(void **state)
+{
+    static const enum fake_op ops[] = {FAKE_OP_RECLAIM, FAKE_OP_RESUME};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
+        struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+        struct fake_pair p;
+
+        fake_pair_init(&p, &tiny);
+        atomic_store(&p.from.fail_op, ops[i]);
+        atomic_store(&p.to.fail_op, FAKE_OP_ACQUIRE);
+        connect_pair(&p, link);
+        fake_pair_start(&p);
+        fake_pair_join(&p);
+        assert_true(p.src_rc < 0);
+        assert_int_equal(p.src_st.result, MIG_RESULT_FAILED);
+        assert_false(p.src_st.guest_here);
+        assert_false(atomic_load(&p.from.running));
+        assert_false(atomic_load(&p.to.running));
+        assert_non_null(strstr(p.src_err.msg, "the guest stays stopped"));
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
+}
+
+/* --- Cancelling ---------------------------------------------------------- */
+
+struct canceller {
+    struct fake_pair *p;
+    enum fake_op at;
+    bool dest; /* cancel there */
+    int rc;    /* what cancelling said; 1: it was not reached */
+};
+
+static void cancel_at(void *arg, enum fake_op op)
+{
+    struct canceller *c = arg;
+
+    if (op == c->at)
+        c->rc = c->dest ? mig_dest_cancel(c->p->dst) : mig_source_cancel(c->p->src);
+}
+
+static void cancel_in(enum fake_op op, bool dest)
+{
+    bool at_source = op < FAKE_OP_BUILD;
+    struct fake_pair p;
+    struct canceller c = {&p, op, dest, 1};
+
+    fake_pair_init(&p, &tiny);
+    (at_source ? &p.from : &p.to)->on_op = cancel_at;
+    (at_source ? &p.from : &p.to)->on_op_arg = &c;
+    move_then_again(&p, &(struct fake_link_config){0});
+    assert_true(c.rc == 0 || c.rc == -EBUSY);
+    if (c.rc == -EBUSY) {
+        assert_int_equal(p.src_rc, 0);
+    } else {
+        assert_true(p.src_rc < 0);
+        assert_true(p.src_rc != -EINPROGRESS);
+    }
+    fake_pair_release(&p);
+}
+
+static void test_either_end_can_cancel_in_every_operation(void **state)
+{
+    static const enum fake_op ops[] = {FAKE_OP_DESCRIBE, FAKE_OP_PAUSE, FAKE_OP_SAVE,
+                                       FAKE_OP_RELEASE,  FAKE_OP_BUILD, FAKE_OP_LOAD,
+                                       FAKE_OP_ACQUIRE,  FAKE_OP_START};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
+        cancel_in(ops[i], false);
+        cancel_in(ops[i], true);
+    }
+}
+
+static void test_cancelling_at_any_time(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 60; i++) {
+        struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+        const struct timespec nap = {0, (long)i * 150000};
+        struct fake_pair p;
+        int rc;
+
+        fake_pair_init(&p, &busy);
+        p.sp.lanes = 1 + i % 3;
+        connect_pair(&p, link);
+        fake_pair_start(&p);
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        rc = i % 2 ? mig_source_cancel(p.src) : mig_dest_cancel(p.dst);
+        fake_pair_join(&p);
+        fake_pair_check(&p);
+        if (rc == 0 && i % 2) {
+            /* Too late only where it was over already. */
+            assert_true(p.src_rc == -ECANCELED || p.src_rc == 0);
+            if (p.src_rc == -ECANCELED)
+                assert_int_equal(p.src_st.result, MIG_RESULT_CANCELLED);
+        }
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
+}
+
+/* --- Limits -------------------------------------------------------------- */
+
+static void test_a_guest_that_never_converges_times_out(void **state)
+{
+    static const enum mig_timeout_strategy strategies[] = {MIG_TIMEOUT_CANCEL, MIG_TIMEOUT_IGNORE};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(strategies); i++) {
+        struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+        struct fake_pair p;
+
+        fake_pair_init(&p, &frantic);
+        p.sp.limits = (struct mig_limits){
+            .downtime_ns = 1, .timeout_ns = 300000000, .strategy = strategies[i]};
+        connect_pair(&p, link);
+        fake_pair_run(&p);
+        assert_int_equal(p.src_rc, strategies[i] == MIG_TIMEOUT_CANCEL ? -ETIMEDOUT : 0);
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
+}
+
+static void test_switching_now_ends_the_rounds(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &frantic);
+    p.sp.limits.downtime_ns = 1;
+    connect_pair(&p, link);
+    fake_pair_start(&p);
+    mig_source_switch_now(p.src);
+    fake_pair_join(&p);
+    fake_pair_check(&p);
+    assert_int_equal(p.src_rc, 0);
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
+static void test_state_of_any_size_travels(void **state)
+{
+    static const uint64_t pads[] = {0, MIB(1) - 16, MIB(1) - 15, MIB(3) + 7};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(pads); i++) {
+        struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+        struct fake_pair p;
+
+        fake_pair_init(&p, &tiny);
+        p.from.state_pad = pads[i];
+        connect_pair(&p, link);
+        fake_pair_run(&p);
+        assert_int_equal(p.src_rc, 0);
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_cut_at_any_byte_of_control_traffic_to_the_destination),
+        cmocka_unit_test(test_a_cut_at_any_byte_of_control_traffic_to_the_source),
+        cmocka_unit_test(test_a_cut_of_a_lane_leaves_the_guest_at_the_source),
+        cmocka_unit_test(test_a_cut_under_load_with_many_lanes),
+        cmocka_unit_test(test_a_link_with_delays_moves_the_guest),
+        cmocka_unit_test(test_a_silent_link_is_noticed_by_both_ends),
+        cmocka_unit_test(test_keepalives_bridge_a_long_build),
+        cmocka_unit_test(test_an_operation_that_fails_leaves_the_guest_at_the_source),
+        cmocka_unit_test(test_reasons_cross_the_wire),
+        cmocka_unit_test(test_other_memory_at_the_destination_is_refused_in_words),
+        cmocka_unit_test(test_a_guest_that_cannot_be_taken_back_is_said_to_be_stopped),
+        cmocka_unit_test(test_either_end_can_cancel_in_every_operation),
+        cmocka_unit_test(test_cancelling_at_any_time),
+        cmocka_unit_test(test_a_guest_that_never_converges_times_out),
+        cmocka_unit_test(test_switching_now_ends_the_rounds),
+        cmocka_unit_test(test_state_of_any_size_travels),
+    };
+
+    return cmocka_run_group_tests_name("mig_faults", tests, NULL, NULL);
+}
