@@ -109,32 +109,38 @@ static int payload_find(const struct x86_image *img, struct bzimage *bz, struct 
     return 0;
 }
 
+/* Where the kernel will run: it moves itself there, and says how much memory it needs. */
+static int start_find(const struct setup_header *h, uint64_t *ret_start, struct err *err)
+{
+    uint64_t align = h->relocatable_kernel ? h->kernel_alignment : 1;
+    uint64_t start;
+
+    if (align == 0 || (align & (align - 1)) != 0) {
+        return err_set(err, -EBADMSG, "kernel.kernel_alignment: %#" PRIx64 " is not a power of two",
+                       align);
+    }
+    start = (X86_HIGH_RAM_GPA + align - 1) & ~(align - 1);
+    *ret_start = h->pref_address > start ? h->pref_address : start;
+    return 0;
+}
+
 /*
  * boot.rst, init_size: the kernel needs this much memory, without a gap, from
  * its run-time start address on, before it can look at its memory map.
  */
 static int extent_find(struct bzimage *bz, uint64_t low_end, struct err *err)
 {
-    const struct setup_header *h = &bz->hdr;
     uint64_t start = X86_HIGH_RAM_GPA;
     uint64_t need = bz->payload_len;
+    int rc = 0;
 
     bz->end_gpa = X86_HIGH_RAM_GPA + bz->payload_len;
-    if (h->version >= PROTOCOL_INIT_SIZE) {
-        if (h->relocatable_kernel) {
-            uint64_t align = h->kernel_alignment;
-
-            if (align == 0 || (align & (align - 1)) != 0) {
-                return err_set(err, -EBADMSG,
-                               "kernel.kernel_alignment: %#" PRIx64 " is not a power of two",
-                               align);
-            }
-            start = (X86_HIGH_RAM_GPA + align - 1) & ~(align - 1);
-        }
-        if (h->pref_address > start)
-            start = h->pref_address;
-        need = h->init_size;
+    if (bz->hdr.version >= PROTOCOL_INIT_SIZE) {
+        need = bz->hdr.init_size;
+        rc = start_find(&bz->hdr, &start, err);
     }
+    if (rc < 0)
+        return rc;
     if (start > low_end || need > low_end - start) {
         return err_set(err, -EINVAL,
                        "kernel.init_size: the kernel needs %" PRIu64 " bytes at %#" PRIx64
