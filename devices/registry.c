@@ -30,8 +30,9 @@ const struct device_ops *const device_registry[] = {
     &ged_ops,           /* the platform's page */
     &vmgenid_ops,       /* a page of RAM */
     &pci_root_ops,      /* 0xcf8, 0xe8000000 */
-    &vblk_ops,          /* PCI, as the rest */
-    &vnet_ops,          &vrng_ops,
+    &vblk_ops,          /* PCI */
+    &vnet_ops,          /* PCI */
+    &vrng_ops,          /* PCI */
 };
 
 const size_t device_registry_len = ARRAY_LEN(device_registry);

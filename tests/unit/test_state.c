@@ -68,6 +68,34 @@ static void test_bytes_are_those_of_the_document(void **state)
     state_release(&thing_state, &t);
 }
 
+/* Lines "offset | bytes | meaning" of the only dump in the document. */
+static void test_dump_in_the_document_is_the_golden_file(void **state)
+{
+    FILE *f = fopen(CHRYSALIS_SOURCE_DIR "/docs/state-format.md", "re");
+    uint8_t bytes[1024];
+    char line[512];
+    size_t n = 0;
+
+    (void)state;
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        unsigned at, byte;
+        int used = 0;
+        const char *p;
+
+        if (sscanf(line, "%3x |%n", &at, &used) != 1 || used != 5)
+            continue;
+        assert_int_equal(at, n);
+        for (p = line + used; sscanf(p, " %2x%n", &byte, &used) == 1; p += used) {
+            assert_true(n < sizeof(bytes));
+            bytes[n++] = (uint8_t)byte;
+        }
+        assert_int_equal(*(p + strspn(p, " ")), '|');
+    }
+    assert_int_equal(fclose(f), 0);
+    golden_check("state/example-v1.cbor", bytes, n);
+}
+
 struct tiny {
     uint8_t b;
     uint64_t aa[2];
@@ -886,6 +914,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bytes_are_those_of_the_document),
+        cmocka_unit_test(test_dump_in_the_document_is_the_golden_file),
         cmocka_unit_test(test_bytes_of_a_tiny_object),
         cmocka_unit_test(test_load_gives_back_what_was_saved),
         cmocka_unit_test(test_sections_follow_each_other),
