@@ -79,6 +79,14 @@ static void refuse(struct api_request *req, unsigned status, const char *why)
     req->refuse_why = why;
 }
 
+/* Cloud Hypervisor's endpoints that may be asked for and are not there. */
+static const char *const not_yet[] = {
+    "vm.add-device",  "vm.add-disk",    "vm.add-fs",   "vm.add-generic-vhost-user",
+    "vm.add-net",     "vm.add-pmem",    "vm.add-vdpa", "vm.add-user-device",
+    "vm.add-vsock",   "vm.coredump",    "vm.resize",   "vm.remove-device",
+    "vm.resize-disk", "vm.resize-zone",
+};
+
 static void request_route(struct api_request *req, const char *method)
 {
     const struct api_server *srv = req->srv;
@@ -94,6 +102,9 @@ static void request_route(struct api_request *req, const char *method)
                                                  : "The method must be PUT");
         return;
     }
+    for (unsigned i = 0; i < ARRAY_LEN(not_yet); i++)
+        if (!strcmp(not_yet[i], req->path))
+            refuse(req, MHD_HTTP_NOT_FOUND, "Not supported yet by this version");
     refuse(req, MHD_HTTP_NOT_FOUND, "There is no such endpoint");
 }
 

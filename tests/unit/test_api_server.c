@@ -264,29 +264,33 @@ static void client_ask(int fd, const char *method, const char *path, const char 
 
 static void test_requests_are_routed_and_answered(void **state)
 {
+    /* clang-format off */
     static const struct {
         const char *method, *path, *body;
         unsigned status;
         const char *want;
     } rows[] = {
-        {"GET",    "vmm.ping",   NULL, 200, "{\"path\":\"vmm.ping\"}"                                  },
-        {"PUT",    "vm.pause",   NULL, 204, ""                                                         },
-        {"PUT",    "vm.create",  "{}", 204, ""                                                         },
-        {"PUT",    "vm.fail",    NULL, 409,
+        {"GET", "vmm.ping", NULL, 200, "{\"path\":\"vmm.ping\"}"},
+        {"PUT", "vm.pause", NULL, 204, ""},
+        {"PUT", "vm.create", "{}", 204, ""},
+        {"PUT", "vm.fail", NULL, 409,
          "[\"Error from API\",\"The VM could not be created\",\"disks[0].id: 'a' is there "
-         "twice\"]"                                                                                    },
-        {"GET",    "vm.nothing", NULL, 404,
-         "[\"Error from API\",\"vm.nothing: There is no such endpoint\"]"                              },
-        {"PUT",    "vm.nothing", "{}", 404, "[\"Error from API\",\"vm.nothing: There is no such"       },
-        {"GET",    "",           NULL, 404, "[\"Error from API\""                                      },
-        {"PUT",    "vmm.ping",   NULL, 400, "[\"Error from API\",\"vmm.ping: The method must be GET\"]"},
-        {"GET",    "vm.pause",   NULL, 400, "[\"Error from API\",\"vm.pause: The method must be PUT\"]"},
-        {"POST",   "vm.pause",   NULL, 400, "[\"Error from API\""                                      },
-        {"DELETE", "vm.info",    NULL, 400, "[\"Error from API\""                                      },
-        {"PUT",    "vm.pause",   "{}", 400, "[\"Error from API\",\"vm.pause: A body is not expected\"]"},
-        {"PUT",    "vm.create",  NULL, 400, "[\"Error from API\",\"vm.create: A body is missing\"]"    },
-        {"PUT",    "vm.create",  "",   400, "[\"Error from API\",\"vm.create: A body is missing\"]"    },
+         "twice\"]"},
+        {"GET", "vm.nothing", NULL, 404,
+         "[\"Error from API\",\"vm.nothing: There is no such endpoint\"]"},
+        {"PUT", "vm.resize", "{}", 404,
+         "[\"Error from API\",\"vm.resize: Not supported yet by this version\"]"},
+        {"PUT", "vm.nothing", "{}", 404, "[\"Error from API\",\"vm.nothing: There is no such"},
+        {"GET", "", NULL, 404, "[\"Error from API\""},
+        {"PUT", "vmm.ping", NULL, 400, "[\"Error from API\",\"vmm.ping: The method must be GET\"]"},
+        {"GET", "vm.pause", NULL, 400, "[\"Error from API\",\"vm.pause: The method must be PUT\"]"},
+        {"POST", "vm.pause", NULL, 400, "[\"Error from API\""},
+        {"DELETE", "vm.info", NULL, 400, "[\"Error from API\""},
+        {"PUT", "vm.pause", "{}", 400, "[\"Error from API\",\"vm.pause: A body is not expected\"]"},
+        {"PUT", "vm.create", NULL, 400, "[\"Error from API\",\"vm.create: A body is missing\"]"},
+        {"PUT", "vm.create", "", 400, "[\"Error from API\",\"vm.create: A body is missing\"]"},
     };
+    /* clang-format on */
     static struct response res;
     struct fixture *fix = *state;
     int fd = client_open(fix);
@@ -426,27 +430,29 @@ static void test_an_endless_chunked_body_ends(void **state)
 
 static void test_forms_of_http(void **state)
 {
+    /* clang-format off */
     static const struct {
         const char *why, *text;
         unsigned status;
     } rows[] = {
         {"chunked",
          "PUT /api/v1/vm.create HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-         "2\r\n{}\r\n0\r\n\r\n",                                                                          204},
+         "2\r\n{}\r\n0\r\n\r\n", 204},
         {"expectation",
          "PUT /api/v1/vm.create HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
-         "Content-Length: 2\r\n\r\n",                                                                     100},
-        {"HTTP/1.0",            "GET /api/v1/vmm.ping HTTP/1.0\r\n\r\n",                                  200},
-        {"blank line in front", "\r\nGET /api/v1/vmm.ping HTTP/1.1\r\nHost: a\r\n\r\n",                   200},
-        {"no host",             "GET /api/v1/vmm.ping HTTP/1.1\r\n\r\n",                                  400},
+         "Content-Length: 2\r\n\r\n", 100},
+        {"HTTP/1.0", "GET /api/v1/vmm.ping HTTP/1.0\r\n\r\n", 200},
+        {"blank line in front", "\r\nGET /api/v1/vmm.ping HTTP/1.1\r\nHost: a\r\n\r\n", 200},
+        {"no host", "GET /api/v1/vmm.ping HTTP/1.1\r\n\r\n", 400},
         {"negative length",
-         "PUT /api/v1/vm.create HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",                       400},
-        {"no number",           "PUT /api/v1/vm.create HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
-         400                                                                                                 },
+         "PUT /api/v1/vm.create HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", 400},
+        {"no number", "PUT /api/v1/vm.create HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+         400},
         {"huge length",
          "PUT /api/v1/vm.create HTTP/1.1\r\nHost: a\r\n"
-         "Content-Length: 99999999999999999999999\r\n\r\n",                                               413},
+         "Content-Length: 99999999999999999999999\r\n\r\n", 413},
     };
+    /* clang-format on */
     static struct response res;
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -496,7 +502,7 @@ static void test_file_descriptors_arrive_wherever_they_are_sent(void **state)
         (void)close(pipes[1]);
     }
     memset(body, ' ', sizeof(body));
-    /* 0: with the first bytes; 1: with the rest of the head; 2: in the body; 3: with the last byte. */
+    /* 0: with the first bytes; 1: the rest of the head; 2: in the body; 3: with the last byte. */
     for (unsigned round = 0; round < 8; round++) {
         unsigned where = round % 4, nr = round < 4 ? 1 : 3;
 
