@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chsnap: the store on the command line.
+ *
+ * main.c has the table of subcommands; a subcommand is one function and its
+ * help text, declared at the end of this file.
+ */
+#ifndef TOOLS_CHSNAP_CHSNAP_H
+#define TOOLS_CHSNAP_CHSNAP_H
+
+#include <getopt.h>
+#include <stdio.h>
+
+#include "store/store.h"
+#include "store/store_url.h"
+
+struct json_object;
+
+/* What the program ends with. */
+enum chsnap_exit {
+    CHSNAP_OK = 0,
+    CHSNAP_FAILED = 1, /* it was tried and did not work, or damage was found */
+    CHSNAP_USAGE = 2,
+};
+
+enum {
+    CHSNAP_OPTIONS_MAX = 24,
+    CHSNAP_TEXT_MAX = 40,
+};
+
+/* One run of the program. */
+struct chsnap {
+    const struct chsnap_command *command;
+    const char *store_text; /* --store or CHSNAP_STORE; NULL if not given */
+    bool store_from_env;
+    bool json;
+    bool colour;          /* standard output is a terminal and nobody objects */
+    bool colour_err;      /* the same of standard error */
+    bool progress;        /* standard error is a terminal */
+    struct store_url url; /* of the store that is open */
+    struct store *st;     /* NULL until chsnap_open() */
+};
+
+struct chsnap_command {
+    const char *name;
+    const char *summary;                                 /* one phrase */
+    const char *usage;                                   /* what follows the name */
+    const char *help;                                    /* paragraphs and options */
+    int (*run)(struct chsnap *c, int argc, char **argv); /* enum chsnap_exit */
+};
+
+/* ---- chsnap_args.c ---- */
+
+/**
+ * chsnap_getopt() - the next option of a subcommand; handles those all have.
+ * @shorts: as getopt(), without those all have.
+ * @longs:  as getopt_long(), ended by a zeroed one; at most CHSNAP_OPTIONS_MAX.
+ *
+ * Return: the option's value; -1 at the end; '?' after it has complained; 'h'
+ * after it has printed the help.
+ * Threads: main.
+ */
+int chsnap_getopt(struct chsnap *c, int argc, char **argv, const char *shorts,
+                  const struct option *longs);
+
+/**
+ * chsnap_option_end() - what a subcommand does with '?' and 'h'.
+ *
+ * Return: the exit code.
+ * Threads: main.
+ */
+int chsnap_option_end(int opt);
+
+/**
+ * chsnap_open() - open the store that is meant and step over its argument.
+ * @flags: enum store_open_flags.
+ * @args:  the arguments left; the first is the store unless that is known already.
+ *
+ * Return: CHSNAP_OK, or the exit code after it has complained.
+ * Threads: main.
+ */
+CHECKED int chsnap_open(struct chsnap *c, unsigned flags, char ***args);
+
+/**
+ * chsnap_one_snapshot() - the one snapshot that is meant.
+ * @args: arguments left.
+ *
+ * It is in the store's URL, or the only argument.
+ * Return: CHSNAP_OK and *@ret_ref, borrowed; or CHSNAP_USAGE after a complaint.
+ * Threads: main.
+ */
+CHECKED int chsnap_one_snapshot(struct chsnap *c, char **args, const char **ret_ref);
+
+/**
+ * chsnap_usage_error() - complain about the command line.
+ *
+ * Return: CHSNAP_USAGE.
+ * Threads: main.
+ */
+int chsnap_usage_error(const struct chsnap *c, const char *fmt, ...) PRINTF(2, 3);
+
+/**
+ * chsnap_print_help() - the help of a subcommand, on standard output.
+ *
+ * Threads: main.
+ */
+void chsnap_print_help(const struct chsnap *c);
+
+/* ---- chsnap_out.c ---- */
+
+enum chsnap_paint {
+    PAINT_BOLD,
+    PAINT_DIM,
+    PAINT_RED,
+    PAINT_YELLOW,
+    PAINT_GREEN,
+    PAINT_OFF,
+};
+
+enum {
+    CHSNAP_COLUMNS_MAX = 12,
+};
+
+/* A table whose columns are as wide as what is in them. */
+struct chsnap_table {
+    unsigned nr_columns;
+    const char *titles[CHSNAP_COLUMNS_MAX];
+    bool right[CHSNAP_COLUMNS_MAX]; /* aligned to the right */
+    size_t nr_cells, cap_cells;
+    char **cells;
+};
+
+/**
+ * chsnap_error() - one line on standard error: "chsnap: error: ...".
+ *
+ * Return: CHSNAP_FAILED.
+ * Threads: main.
+ */
+int chsnap_error(const struct chsnap *c, const char *fmt, ...) PRINTF(2, 3);
+
+/**
+ * chsnap_put_text() - print a text that may come from a store, controls as '?'.
+ *
+ * Threads: main.
+ */
+void chsnap_put_text(FILE *f, const char *text);
+
+/**
+ * chsnap_paint() - the escape sequence of a colour, or nothing.
+ *
+ * Return: a static text.
+ * Threads: any.
+ */
+const char *chsnap_paint(const struct chsnap *c, enum chsnap_paint paint);
+
+/**
+ * chsnap_cell() - add a cell to a table, row by row.
+ *
+ * Threads: main.
+ */
+void chsnap_cell(struct chsnap_table *t, const char *fmt, ...) PRINTF(2, 3);
+
+/**
+ * chsnap_table_print() - print a table and free its cells.
+ *
+ * Threads: main.
+ */
+void chsnap_table_print(const struct chsnap *c, struct chsnap_table *t);
+
+/**
+ * chsnap_size() - a number of bytes for people: "1.5 GiB".
+ * @buf: CHSNAP_TEXT_MAX bytes.
+ *
+ * Return: @buf.
+ * Threads: any.
+ */
+const char *chsnap_size(uint64_t bytes, char *buf);
+
+/**
+ * chsnap_time() - a time for people, in the local zone: "2026-11-22 19:17:26".
+ * @buf: CHSNAP_TEXT_MAX bytes.
+ *
+ * Return: @buf.
+ * Threads: main.
+ */
+const char *chsnap_time(uint64_t time_ns, char *buf);
+
+/**
+ * chsnap_time_json() - a time for programs: "2026-11-22T18:17:26.123456789Z".
+ * @buf: CHSNAP_TEXT_MAX bytes.
+ *
+ * Return: @buf.
+ * Threads: any.
+ */
+const char *chsnap_time_json(uint64_t time_ns, char *buf);
+
+/**
+ * chsnap_put_json() - print a JSON value and free it.
+ * @obj: taken.
+ *
+ * Return: CHSNAP_OK, or CHSNAP_FAILED if standard output takes no more.
+ * Threads: main.
+ */
+int chsnap_put_json(struct chsnap *c, struct json_object *obj);
+
+/* One line on the terminal that counts up. */
+struct chsnap_progress {
+    bool on;
+    const char *what;
+    uint64_t start_ns, shown_ns;
+};
+
+/**
+ * chsnap_progress_start() - begin; shows nothing unless standard error is a terminal.
+ *
+ * Threads: main.
+ */
+void chsnap_progress_start(const struct chsnap *c, struct chsnap_progress *p, const char *what);
+
+/**
+ * chsnap_progress_step() - show how far it is, at most ten times a second.
+ * @done, @total: bytes; @total may be 0 if it is not known.
+ *
+ * Threads: one at a time.
+ */
+void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t total);
+
+/**
+ * chsnap_progress_clear() - wipe the line off, to print another or to end.
+ *
+ * Threads: one at a time.
+ */
+void chsnap_progress_clear(struct chsnap_progress *p);
+
+/* ---- the subcommands ---- */
+
+extern const struct chsnap_command chsnap_list;
+extern const struct chsnap_command chsnap_show;
+extern const struct chsnap_command chsnap_verify;
+extern const struct chsnap_command chsnap_rm;
+extern const struct chsnap_command chsnap_tag;
+extern const struct chsnap_command chsnap_gc;
+extern const struct chsnap_command chsnap_stats;
+
+/**
+ * chsnap_info_json() - a snapshot as JSON, without its configuration.
+ *
+ * Return: owned; never NULL.
+ * Threads: main.
+ */
+struct json_object *chsnap_info_json(const struct store_info *info);
+
+#endif

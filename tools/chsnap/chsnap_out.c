@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "tools/chsnap/chsnap.h"
+
+enum {
+    PROGRESS_EVERY_MS = 100,
+};
+
+/* ---- words ---- */
+
+const char *chsnap_paint(const struct chsnap *c, enum chsnap_paint paint)
+{
+    static const char *const codes[] = {
+        [PAINT_BOLD] = "\033[1m",    [PAINT_DIM] = "\033[2m",    [PAINT_RED] = "\033[31m",
+        [PAINT_YELLOW] = "\033[33m", [PAINT_GREEN] = "\033[32m", [PAINT_OFF] = "\033[0m",
+    };
+
+    return c->colour ? codes[paint] : "";
+}
+
+/* A store may come from anywhere: its texts must not command the terminal. */
+void chsnap_put_text(FILE *f, const char *text)
+{
+    for (; *text; text++)
+        (void)fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, f);
+}
+
+int chsnap_error(const struct chsnap *c, const char *fmt, ...)
+{
+    char text[2 * ERR_MSG_SIZE];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    (void)fprintf(stderr, "chsnap: %serror%s: ", c->colour_err ? "\033[31m" : "",
+                  c->colour_err ? "\033[0m" : "");
+    chsnap_put_text(stderr, text);
+    (void)fputc('\n', stderr);
+    return CHSNAP_FAILED;
+}
+
+const char *chsnap_size(uint64_t bytes, char *buf)
+{
+    static const char units[][4] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double v = (double)bytes;
+    size_t i = 0;
+
+    for (; v >= 1024 && i + 1 < ARRAY_LEN(units); i++)
+        v /= 1024;
+    (void)snprintf(buf, CHSNAP_TEXT_MAX, i ? "%.1f %s" : "%.0f %s", v, units[i]);
+    return buf;
+}
+
+const char *chsnap_time(uint64_t time_ns, char *buf)
+{
+    time_t t = (time_t)(time_ns / 1000000000U);
+    struct tm tm;
+
+    if (!localtime_r(&t, &tm) || !strftime(buf, CHSNAP_TEXT_MAX, "%Y-%m-%d %H:%M:%S", &tm))
+        (void)snprintf(buf, CHSNAP_TEXT_MAX, "-");
+    return buf;
+}
+
+const char *chsnap_time_json(uint64_t time_ns, char *buf)
+{
+    time_t t = (time_t)(time_ns / 1000000000U);
+    struct tm tm;
+    size_t n = 0;
+
+    if (gmtime_r(&t, &tm))
+        n = strftime(buf, CHSNAP_TEXT_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
+    (void)snprintf(buf + n, CHSNAP_TEXT_MAX - n, ".%09lluZ",
+                   (unsigned long long)(time_ns % 1000000000U));
+    return buf;
+}
+
+/* ---- tables ---- */
+
+void chsnap_cell(struct chsnap_table *t, const char *fmt, ...)
+{
+    char *text = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    if (vasprintf(&text, fmt, ap) < 0)
+        text = NULL;
+    va_end(ap);
+    if (t->nr_cells == t->cap_cells) {
+        size_t cap = t->cap_cells ? 2 * t->cap_cells : 64;
+        char **more = reallocarray(t->cells, cap, sizeof(*more));
+
+        if (!more) {
+            free(text);
+            return;
+        }
+        t->cells = more;
+        t->cap_cells = cap;
+    }
+    t->cells[t->nr_cells++] = text;
+}
+
+static const char *cell_text(const struct chsnap_table *t, size_t i)
+{
+    return t->cells[i] ? t->cells[i] : "?";
+}
+
+static void table_put(const struct chsnap_table *t, unsigned column, const char *text, size_t width)
+{
+    bool last = column + 1 == t->nr_columns;
+
+    if (t->right[column])
+        (void)printf("%*s", (int)width, text);
+    else
+        (void)printf("%-*s", last ? 0 : (int)width, text);
+    (void)fputs(last ? "\n" : "  ", stdout);
+}
+
+void chsnap_table_print(const struct chsnap *c, struct chsnap_table *t)
+{
+    size_t width[CHSNAP_COLUMNS_MAX];
+
+    for (unsigned k = 0; k < t->nr_columns; k++)
+        width[k] = strlen(t->titles[k]);
+    for (size_t i = 0; i < t->nr_cells; i++)
+        if (strlen(cell_text(t, i)) > width[i % t->nr_columns])
+            width[i % t->nr_columns] = strlen(cell_text(t, i));
+    (void)fputs(chsnap_paint(c, PAINT_BOLD), stdout);
+    for (unsigned k = 0; k < t->nr_columns; k++)
+        table_put(t, k, t->titles[k], width[k]);
+    (void)fputs(chsnap_paint(c, PAINT_OFF), stdout);
+    for (size_t i = 0; i < t->nr_cells; i++) {
+        unsigned k = (unsigned)(i % t->nr_columns);
+
+        table_put(t, k, cell_text(t, i), width[k]);
+        free(t->cells[i]);
+    }
+    free(t->cells);
+    t->cells = NULL;
+    t->nr_cells = t->cap_cells = 0;
+}
+
+/* ---- JSON ---- */
+
+int chsnap_put_json(struct chsnap *c, struct json_object *obj)
+{
+    const char *text = json_object_to_json_string_ext(
+        obj, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE);
+    bool good = text && puts(text) >= 0 && fflush(stdout) == 0;
+
+    (void)json_object_put(obj);
+    return good ? CHSNAP_OK : chsnap_error(c, "standard output: %m");
+}
+
+/* ---- progress ---- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000U + (uint64_t)ts.tv_nsec;
+}
+
+void chsnap_progress_start(const struct chsnap *c, struct chsnap_progress *p, const char *what)
+{
+    *p = (struct chsnap_progress){.on = c->progress, .what = what, .start_ns = now_ns()};
+}
+
+void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t total)
+{
+    char a[CHSNAP_TEXT_MAX], b[CHSNAP_TEXT_MAX], r[CHSNAP_TEXT_MAX];
+    uint64_t now = p->on ? now_ns() : 0;
+    double seconds = (double)(now - p->start_ns) / 1e9;
+    double rate;
+
+    if (!p->on || now - p->shown_ns < PROGRESS_EVERY_MS * 1000000U || seconds <= 0)
+        return;
+    p->shown_ns = now;
+    rate = (double)done / seconds;
+    (void)fprintf(stderr, "\r\033[K%s  %s", p->what, chsnap_size(done, a));
+    if (total)
+        (void)fprintf(stderr, " of %s  %.0f %%", chsnap_size(total, b),
+                      100.0 * (double)done / (double)total);
+    (void)fprintf(stderr, "  %s/s", chsnap_size((uint64_t)rate, r));
+    if (total > done && rate > 0)
+        (void)fprintf(stderr, "  %.0f s left", (double)(total - done) / rate + 0.5);
+    (void)fflush(stderr);
+}
+
+void chsnap_progress_clear(struct chsnap_progress *p)
+{
+    if (p->on && p->shown_ns)
+        (void)fputs("\r\033[K", stderr);
+    p->shown_ns = 0;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <json-c/json.h>
+#include <stdio.h>
+
+#include "tools/chsnap/chsnap.h"
+
+struct figure {
+    const char *key;
+    uint64_t value;
+    bool bytes;
+};
+
+static int figures_print(struct chsnap *c, const struct figure *f, size_t nr)
+{
+    struct json_object *o;
+    char a[CHSNAP_TEXT_MAX];
+
+    if (!c->json) {
+        for (size_t i = 0; i < nr; i++) {
+            (void)printf("%s%-18s%s ", chsnap_paint(c, PAINT_BOLD), f[i].key,
+                         chsnap_paint(c, PAINT_OFF));
+            if (f[i].bytes)
+                (void)printf("%s\n", chsnap_size(f[i].value, a));
+            else
+                (void)printf("%llu\n", (unsigned long long)f[i].value);
+        }
+        return CHSNAP_OK;
+    }
+    o = json_object_new_object();
+    for (size_t i = 0; i < nr; i++)
+        (void)json_object_object_add(o, f[i].key, json_object_new_uint64(f[i].value));
+    return chsnap_put_json(c, o);
+}
+
+/* ---- gc ---- */
+
+static int gc_run(struct chsnap *c, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"dry-run", no_argument, NULL, 'n'},
+        {"wait",     no_argument, NULL, 'w'},
+        {0        },
+    };
+    struct store_gc_result r;
+    struct err err = {0};
+    unsigned flags = 0;
+    char **args;
+    int opt, rc;
+
+    while ((opt = chsnap_getopt(c, argc, argv, "nw", longs)) != -1) {
+        if (opt == 'n')
+            flags |= STORE_GC_DRY_RUN;
+        else if (opt == 'w')
+            flags |= STORE_GC_WAIT;
+        else
+            return chsnap_option_end(opt);
+    }
+    args = argv + optind;
+    rc = chsnap_open(c, 0, &args);
+    if (rc != CHSNAP_OK)
+        return rc;
+    if (*args)
+        return chsnap_usage_error(c, "\"%s\": gc takes only a store", *args);
+    if (store_gc(c->st, flags, &r, &err) < 0)
+        return chsnap_error(c, "%s", err.msg);
+    {
+        const struct figure f[] = {
+            {"bytes_freed",      r.bytes_freed,      true },
+            {"packs_removed",    r.packs_removed,    false},
+            {"packs_rewritten",  r.packs_rewritten,  false},
+            {"segments_dropped", r.segments_dropped, false},
+            {"pages_dropped",    r.pages_dropped,    false},
+            {"objects_dropped",  r.objects_dropped,  false},
+        };
+
+        return figures_print(c, f, ARRAY_LEN(f));
+    }
+}
+
+const struct chsnap_command chsnap_gc = {
+    .name = "gc",
+    .summary = "free what no snapshot needs",
+    .usage = "[OPTION...] [STORE]",
+    .help = "Forgets pages that no snapshot needs, removes packs in which nothing is needed, and\n"
+            "rewrites those less than half needed.  Reading goes on meanwhile; a snapshot being\n"
+            "written makes it refuse, or wait.\n"
+            "\n"
+            "  -n, --dry-run        only say what would be freed\n"
+            "  -w, --wait           wait for snapshots that are being written\n",
+    .run = gc_run,
+};
+
+/* ---- stats ---- */
+
+static int stats_run(struct chsnap *c, int argc, char **argv)
+{
+    static const struct option longs[] = {{0}};
+    struct store_stats s;
+    struct err err = {0};
+    char **args;
+    int opt, rc;
+
+    opt = chsnap_getopt(c, argc, argv, "", longs);
+    if (opt != -1)
+        return chsnap_option_end(opt);
+    args = argv + optind;
+    rc = chsnap_open(c, STORE_RDONLY, &args);
+    if (rc != CHSNAP_OK)
+        return rc;
+    if (*args)
+        return chsnap_usage_error(c, "\"%s\": stats takes only a store", *args);
+    if (store_stats(c->st, &s, &err) < 0)
+        return chsnap_error(c, "%s", err.msg);
+    {
+        const struct figure f[] = {
+            {"format_version",    s.version,      false},
+            {"snapshots",         s.snapshots,    false},
+            {"ram_bytes",         s.ram_bytes,    true },
+            {"pack_bytes",        s.bytes_packs,  true },
+            {"index_bytes",       s.bytes_index,  true },
+            {"unpublished_bytes", s.bytes_others, true },
+            {"packs",             s.packs,        false},
+            {"segments",          s.segments,     false},
+            {"pages",             s.pages,        false},
+            {"objects",           s.objects,      false},
+        };
+
+        return figures_print(c, f, ARRAY_LEN(f));
+    }
+}
+
+const struct chsnap_command chsnap_stats = {
+    .name = "stats",
+    .summary = "how much a store holds, and in how much space",
+    .usage = "[OPTION...] [STORE]",
+    .help = "ram_bytes is what all snapshots would take if each were kept whole; pack_bytes and\n"
+            "index_bytes are what the store takes.  unpublished_bytes belong to snapshots that\n"
+            "are being written, or were left by a crash and go with the next \"chsnap gc\".\n",
+    .run = stats_run,
+};
