@@ -23,7 +23,7 @@ int store_open(const char *path, unsigned flags, struct store **ret_st, struct e
     int rc;
 
     if (!st)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     (void)pthread_mutex_init(&st->ix_lock, NULL);
     st->readonly = flags & STORE_RDONLY;
     rc = store_dir_open(path, dir_flags, &st->be, err);
@@ -32,7 +32,7 @@ int store_open(const char *path, unsigned flags, struct store **ret_st, struct e
     if (rc == 0)
         rc = store_index_identity(st->ix, st->uuid, &last_pack, err);
     if (rc == 0 && store_fetch_new(st->be, st->ix, &st->ix_lock, &st->fetch) < 0)
-        rc = err_set(err, -ENOMEM, "out of memory");
+        rc = store_no_memory(err);
     if (rc < 0) {
         store_close(st);
         return err_prefix(err, rc, "store %s", path);
@@ -77,10 +77,11 @@ static bool labels_split(const char *tags, struct store_info *info)
     info->nr_tags = 0;
     while (*tags) {
         size_t n = strcspn(tags, ",");
-        char *tag = info->tags[info->nr_tags];
+        char *tag;
 
-        if (n == 0 || n > STORE_NAME_MAX || info->nr_tags == STORE_TAGS_MAX)
+        if (n == 0 || n > STORE_NAME_MAX || info->nr_tags >= STORE_TAGS_MAX)
             return false;
+        tag = info->tags[info->nr_tags];
         memcpy(tag, tags, n);
         tag[n] = 0;
         if (!store_name_is_good(tag))
@@ -164,7 +165,7 @@ struct list_walk {
 static int list_row(void *arg, const struct store_snap_row *row)
 {
     struct list_walk *w = arg;
-    struct store_found found;
+    struct store_found found = {0};
     int rc = store_row_decode(w->ix, row, &found, w->err);
 
     if (rc < 0)
@@ -297,7 +298,7 @@ int store_find(struct store *st, const char *ref, struct store_found *ret, struc
 
 int store_resolve(struct store *st, const char *ref, char *ret_id, struct err *err)
 {
-    struct store_found found;
+    struct store_found found = {0};
     int rc = store_find(st, ref, &found, err);
 
     if (rc < 0)
@@ -309,7 +310,7 @@ int store_resolve(struct store *st, const char *ref, char *ret_id, struct err *e
 
 struct newest_walk {
     const char *vm;
-    char *id;
+    char id[STORE_DIGEST_HEX + 1];
     bool found;
 };
 
@@ -326,11 +327,13 @@ static int newest_row(void *arg, const struct store_info *info)
 
 int store_newest(struct store *st, const char *vm, char *ret_id, struct err *err)
 {
-    struct newest_walk w = {.vm = vm, .id = ret_id};
+    struct newest_walk w = {.vm = vm};
     int rc = store_list(st, newest_row, &w, err);
 
     if (rc == 0 && !w.found)
         rc = err_set(err, -ENOENT, vm ? "no snapshot of VM \"%s\"" : "the store is empty", vm);
+    if (rc == 0)
+        memcpy(ret_id, w.id, sizeof(w.id));
     return rc;
 }
 
@@ -339,7 +342,7 @@ int store_newest(struct store *st, const char *vm, char *ret_id, struct err *err
 int store_remove(struct store *st, const char *ref, struct err *err)
 {
     struct store_lock *lock = NULL;
-    struct store_found found;
+    struct store_found found = {0};
     uint64_t seq;
     int rc = store_write_check(st, err);
 
@@ -399,7 +402,7 @@ static int relabel_locked(struct store *st, const char *ref, const struct store_
 {
     char tags[STORE_TAGS_MAX * (STORE_NAME_MAX + 1) + 1];
     struct store_snap_row row = {0};
-    struct store_found found;
+    struct store_found found = {0};
     int rc = find_locked(st, ref, &found, err);
 
     if (rc < 0)

@@ -79,29 +79,24 @@ static struct cache_slot *cache_victim_locked(struct store_cache *c)
     return best;
 }
 
-/* Wait until the key is there (READY) or ours to load (LOADING). */
-static struct cache_slot *cache_claim_locked(struct store_cache *c, uint64_t key)
+/* The slot of the key, READY; or one that is ours to load, LOADING; or none for now. */
+static struct cache_slot *cache_try_locked(struct store_cache *c, uint64_t key)
 {
-    for (;;) {
-        struct cache_slot *s = cache_find_locked(c, key);
+    struct cache_slot *s = cache_find_locked(c, key);
 
-        if (s && s->state == CACHE_READY) {
-            s->users++;
-            s->stamp = ++c->clock;
-            return s;
-        }
-        if (!s) {
-            s = cache_victim_locked(c);
-            if (s) {
-                s->key = key;
-                s->state = CACHE_LOADING;
-                s->users = 1;
-                s->stamp = ++c->clock;
-                return s;
-            }
-        }
-        (void)pthread_cond_wait(&c->changed, &c->lock);
+    if (s && s->state != CACHE_READY)
+        return NULL; /* another thread is loading it */
+    if (!s) {
+        s = cache_victim_locked(c);
+        if (!s)
+            return NULL;
+        s->key = key;
+        s->state = CACHE_LOADING;
+        s->users = 0;
     }
+    s->users++;
+    s->stamp = ++c->clock;
+    return s;
 }
 
 int store_cache_get(struct store_cache *c, uint64_t key, store_cache_load_fn *load, void *arg,
@@ -112,7 +107,8 @@ int store_cache_get(struct store_cache *c, uint64_t key, store_cache_load_fn *lo
     int rc = 0;
 
     (void)pthread_mutex_lock(&c->lock);
-    s = cache_claim_locked(c, key);
+    while (!(s = cache_try_locked(c, key)))
+        (void)pthread_cond_wait(&c->changed, &c->lock);
     ready = s->state == CACHE_READY;
     (void)pthread_mutex_unlock(&c->lock);
     if (ready) {
@@ -121,7 +117,7 @@ int store_cache_get(struct store_cache *c, uint64_t key, store_cache_load_fn *lo
     }
     if (!s->obj)
         s->obj = malloc(c->len);
-    rc = s->obj ? load(arg, key, s->obj, err) : err_set(err, -ENOMEM, "out of memory");
+    rc = s->obj ? load(arg, key, s->obj, err) : store_no_memory(err);
     (void)pthread_mutex_lock(&c->lock);
     s->state = rc < 0 ? CACHE_EMPTY : CACHE_READY;
     if (rc < 0)

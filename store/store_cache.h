@@ -8,7 +8,7 @@
 #ifndef STORE_STORE_CACHE_H
 #define STORE_STORE_CACHE_H
 
-#include "core/err.h"
+#include "store/store_digest.h"
 
 struct store_cache;
 

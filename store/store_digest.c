@@ -25,7 +25,7 @@ int store_hasher_new(struct store_hasher **ret_h, struct err *err)
     struct store_hasher *h = calloc(1, sizeof(*h));
 
     if (!h)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     h->md = EVP_MD_fetch(NULL, "SHA256", NULL);
     h->ctx = EVP_MD_CTX_new();
     if (!h->md || !h->ctx) {

@@ -9,6 +9,7 @@
 #ifndef STORE_STORE_DIGEST_H
 #define STORE_STORE_DIGEST_H
 
+#include <errno.h>
 #include <string.h>
 
 #include "core/err.h"
@@ -27,6 +28,13 @@ struct store_digest {
 };
 
 struct store_hasher;
+
+/* The one failure that has nothing to explain. */
+static inline int store_no_memory(struct err *err)
+{
+    (void)err_set(err, -ENOMEM, "out of memory");
+    return -ENOMEM;
+}
 
 static inline bool store_digest_equal(const struct store_digest *a, const struct store_digest *b)
 {

@@ -94,7 +94,7 @@ static int dir_pack_openat(struct dir_backend *d, uint64_t id, int flags, struct
         return err_set(err, -EBADMSG, "packs/%s: not a regular file", name);
     f = calloc(1, sizeof(*f));
     if (!f)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     f->file = (struct store_file){.be = &d->be, .id = id};
     f->fd = steal_fd(&fd);
     *ret = &f->file;
@@ -144,7 +144,7 @@ static int dir_pack_list(struct store_backend *be, int (*cb)(void *arg, uint64_t
         uint64_t id;
 
         errno = 0;
-        e = readdir(dir);
+        e = readdir(dir); /* NOLINT(concurrency-mt-unsafe): own stream */
         if (!e) {
             if (errno)
                 rc = err_set(err, -errno, "packs: %m");
@@ -269,7 +269,7 @@ static int dir_lock(struct store_backend *be, uint64_t what, enum store_lock_mod
         return err_set(err, -errno, "lock: %m");
     lock = calloc(1, sizeof(*lock));
     if (!lock)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     lock->fd = steal_fd(&fd);
     *ret = lock;
     return 0;
@@ -357,7 +357,7 @@ static int dir_sync_parent(const char *path, struct err *err)
     char *slash;
 
     if (!copy)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     slash = strrchr(copy, '/');
     if (slash == copy)
         slash[1] = 0;
@@ -443,13 +443,13 @@ int store_dir_open(const char *path, unsigned flags, struct store_backend **ret_
     int rc;
 
     if (!d)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     d->be.ops = &dir_ops;
     d->dir_fd = d->packs_fd = -1;
     rc = dir_open_fds(d, path, flags, err);
     if (rc == 0 && asprintf(&d->be.index_path, "%s/store.db", d->path) < 0) {
         d->be.index_path = NULL;
-        rc = err_set(err, -ENOMEM, "out of memory");
+        rc = store_no_memory(err);
     }
     if (rc < 0) {
         dir_free(&d->be);

@@ -223,7 +223,7 @@ static int fetch_read_at(struct store_fetch *f, struct store_codec_ctx *ctx,
     int rc;
 
     if (!bytes)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     rc = store_fetch_file_get(f, e->pack, &file, err);
     if (rc < 0)
         return rc;
@@ -308,15 +308,14 @@ static int fetch_verify_object(struct store_fetch *f, const struct store_unpacke
 }
 
 int store_fetch_object(struct store_fetch *f, const struct store_digest *d,
-                       enum store_segment_kind kind, uint8_t *dst, uint8_t *hints,
-                       size_t *hints_len, struct err *err)
+                       enum store_segment_kind kind, struct store_object *ret_obj, struct err *err)
 {
-    const struct store_unpacked *u;
+    const struct store_unpacked *u = NULL;
     uint64_t segment = 0;
     int rc;
 
     (void)pthread_mutex_lock(f->ix_lock);
-    rc = store_index_object(f->ix, d, &segment, hints, hints_len, err);
+    rc = store_index_object(f->ix, d, &segment, ret_obj->hints, &ret_obj->hints_len, err);
     (void)pthread_mutex_unlock(f->ix_lock);
     if (rc == 0) {
         char hex[STORE_DIGEST_HEX + 1];
@@ -328,12 +327,12 @@ int store_fetch_object(struct store_fetch *f, const struct store_digest *d,
     if (rc < 0)
         return rc;
     rc = store_fetch_segment(f, segment, &u, err);
-    if (rc < 0)
+    if (rc)
         return rc;
     rc = fetch_verify_object(f, u, d, kind, err);
     if (rc == 0) {
-        rc = (int)u->seg.raw_len;
-        memcpy(dst, u->raw, u->seg.raw_len);
+        ret_obj->len = u->seg.raw_len;
+        memcpy(ret_obj->raw, u->raw, u->seg.raw_len);
     }
     store_fetch_put(f, u);
     return rc;

@@ -73,20 +73,26 @@ CHECKED int store_fetch_segment(struct store_fetch *f, uint64_t id,
  */
 void store_fetch_put(struct store_fetch *f, const struct store_unpacked *u);
 
+/* A node or a piece of state, as it was stored. */
+struct store_object {
+    size_t len;
+    size_t hints_len;
+    uint8_t raw[STORE_SEGMENT_RAW_MAX];
+    uint8_t hints[STORE_HINTS_LEN_MAX]; /* of a leaf */
+};
+
 /**
  * store_fetch_object() - a node or a piece of state, verified.
  * @d:    its name.
  * @kind: what it has to be.
- * @dst:  STORE_SEGMENT_RAW_MAX bytes.
- * @hints, @hints_len: as store_index_object(); may be NULL.
  *
- * Return: bytes in @dst; -ESTALE if the store does not have it; -EBADMSG if it is
+ * Return: 0 and *@ret_obj; -ESTALE if the store does not have it; -EBADMSG if it is
  * damaged; or another errno.
  * Threads: any.
  */
 CHECKED int store_fetch_object(struct store_fetch *f, const struct store_digest *d,
-                               enum store_segment_kind kind, uint8_t *dst, uint8_t *hints,
-                               size_t *hints_len, struct err *err);
+                               enum store_segment_kind kind, struct store_object *ret_obj,
+                               struct err *err);
 
 /**
  * store_fetch_file_get() - an open pack.

@@ -113,7 +113,7 @@ static int gc_mark_tree(struct gc *g, const struct store_digest *d, uint64_t pag
     n = calloc(1, sizeof(*n));
     if (!n)
         return gc_no_memory(g);
-    rc = store_load_node(g->st, d, pages, level, i, n, g->err);
+    rc = store_load_node(g->st, d, &(struct store_place){pages, level, i}, n, g->err);
     if (rc == 0)
         rc = gc_mark_object(g, d);
     for (unsigned e = 0; e < n->nr && rc == 0; e++) {

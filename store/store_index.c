@@ -63,8 +63,8 @@ static const char *const index_sql[ST_MAX] = {
     [ST_PUT_EXTENT] = "INSERT OR REPLACE INTO segments(id, pack, off, len) VALUES(?, ?, ?, ?)",
     [ST_ADD_PAGE] = "INSERT OR IGNORE INTO pages(digest, loc) VALUES(?, ?)",
     [ST_ADD_OBJECT] = "INSERT OR IGNORE INTO objects(digest, segment, hints) VALUES(?, ?, ?)",
-    [ST_ADD_SNAPSHOT] = "INSERT INTO snapshots(id, name, tags, labels, record) "
-                        "VALUES(?, ?, ?, x'', ?)",
+    [ST_ADD_SNAPSHOT] =
+        "INSERT INTO snapshots(id, name, tags, labels, record) VALUES(?, ?, ?, x'', ?)",
     [ST_SET_LABELS] = "UPDATE snapshots SET name = ?, tags = ?, labels = ? WHERE seq = ?",
     [ST_DEL_SNAPSHOT] = "DELETE FROM snapshots WHERE seq = ?",
     [ST_DEL_PACK] = "DELETE FROM packs WHERE id = ?",
@@ -204,14 +204,22 @@ static void index_harden(sqlite3 *db)
 /* "file:" URI of a database that nobody can change, for media that are read-only. */
 static char *index_immutable_uri(const char *path)
 {
+    static const char hex[] = "0123456789ABCDEF";
     char *uri = malloc(3 * strlen(path) + 32);
     char *p = uri;
 
     if (!uri)
         return NULL;
     p = stpcpy(p, "file:");
-    for (; *path; path++)
-        p += sprintf(p, strchr("?#%", *path) ? "%%%02X" : "%c", (unsigned char)*path);
+    for (; *path; path++) {
+        if (!strchr("?#%", *path)) {
+            *p++ = *path;
+            continue;
+        }
+        *p++ = '%';
+        *p++ = hex[(unsigned char)*path >> 4];
+        *p++ = hex[(unsigned char)*path & 15];
+    }
     (void)stpcpy(p, "?immutable=1");
     return uri;
 }
@@ -225,11 +233,11 @@ static int index_connect(struct store_index *ix, const struct store_backend *be,
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;
 
     if (be->readonly && !uri)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     flags |= uri ? SQLITE_OPEN_READONLY | SQLITE_OPEN_URI : SQLITE_OPEN_READWRITE;
     if (sqlite3_open_v2(uri ? uri : be->index_path, &ix->db, flags, NULL) != SQLITE_OK) {
         if (!ix->db)
-            return err_set(err, -ENOMEM, "out of memory");
+            return store_no_memory(err);
         return index_fail(ix, err);
     }
     index_harden(ix->db);
@@ -246,7 +254,7 @@ int store_index_open(const struct store_backend *be, unsigned flags, struct stor
     int rc;
 
     if (!ix)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     rc = store_hasher_new(&ix->hasher, err);
     if (rc == 0)
         rc = index_connect(ix, be, err);
@@ -658,7 +666,7 @@ int store_index_labels_digest(struct store_index *ix, const struct store_snap_ro
     struct wr w = {.p = bytes, .left = len};
 
     if (!bytes)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     wr_le64(&w, row->seq);
     wr_bytes(&w, &row->id, sizeof(row->id));
     wr_le32(&w, (uint32_t)name_len);

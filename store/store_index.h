@@ -148,7 +148,8 @@ CHECKED int store_index_each_snapshot(struct store_index *ix, store_snap_row_fn 
 /**
  * store_index_each_pack() - every pack, in order of id.
  *
- * Return and threads: as store_index_each_snapshot().
+ * Return: as store_index_each_snapshot().
+ * Threads: one at a time; @fn must not use @ix.
  */
 CHECKED int store_index_each_pack(struct store_index *ix, store_pack_row_fn *fn, void *arg,
                                   struct err *err);
@@ -156,7 +157,8 @@ CHECKED int store_index_each_pack(struct store_index *ix, store_pack_row_fn *fn,
 /**
  * store_index_each_extent() - every segment, in order of id.
  *
- * Return and threads: as store_index_each_snapshot().
+ * Return: as store_index_each_snapshot().
+ * Threads: one at a time; @fn must not use @ix.
  */
 CHECKED int store_index_each_extent(struct store_index *ix, store_extent_fn *fn, void *arg,
                                     struct err *err);
@@ -164,7 +166,8 @@ CHECKED int store_index_each_extent(struct store_index *ix, store_extent_fn *fn,
 /**
  * store_index_each_page() - every page, in order of digest.
  *
- * Return and threads: as store_index_each_snapshot().
+ * Return: as store_index_each_snapshot().
+ * Threads: one at a time; @fn must not use @ix.
  */
 CHECKED int store_index_each_page(struct store_index *ix, store_page_row_fn *fn, void *arg,
                                   struct err *err);
@@ -172,7 +175,8 @@ CHECKED int store_index_each_page(struct store_index *ix, store_page_row_fn *fn,
 /**
  * store_index_each_object() - every object, in order of digest.
  *
- * Return and threads: as store_index_each_snapshot().
+ * Return: as store_index_each_snapshot().
+ * Threads: one at a time; @fn must not use @ix.
  */
 CHECKED int store_index_each_object(struct store_index *ix, store_object_row_fn *fn, void *arg,
                                     struct err *err);

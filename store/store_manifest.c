@@ -115,6 +115,14 @@ int store_node_decode(const uint8_t *bytes, size_t len, unsigned level, unsigned
     return 0;
 }
 
+static size_t hint_put(const struct store_hint_wire *w, uint8_t *out)
+{
+    if (!w->count)
+        return 0;
+    memcpy(out, w, sizeof(*w));
+    return sizeof(*w);
+}
+
 size_t store_hints_encode(const struct store_node *leaf, uint8_t *out)
 {
     struct store_hint_wire w = {0};
@@ -127,45 +135,49 @@ size_t store_hints_encode(const struct store_node *leaf, uint8_t *out)
         if (w.count && leaf->loc[i] == next && store_loc_slot(next) != 0) {
             w.count++;
         } else {
-            if (w.count) {
-                memcpy(out + len, &w, sizeof(w));
-                len += sizeof(w);
-            }
+            len += hint_put(&w, out + len);
             w = (struct store_hint_wire){.loc = le64_make(leaf->loc[i]), .count = 1};
         }
         next = leaf->loc[i] + 1;
     }
-    if (w.count) {
-        memcpy(out + len, &w, sizeof(w));
-        len += sizeof(w);
+    return len + hint_put(&w, out + len);
+}
+
+static unsigned leaf_skip_zero(const struct store_node *leaf, unsigned i)
+{
+    while (i < leaf->nr && store_digest_is_zero(&leaf->digest[i]))
+        i++;
+    return i;
+}
+
+/* Spread one run over the pages from entry @i on; where the next begins, 0 if it is bad. */
+static unsigned hint_take(struct rd *r, struct store_node *leaf, unsigned i)
+{
+    uint64_t loc = rd_le64(r);
+    unsigned count = rd_u8(r);
+
+    if (r->bad || count == 0 || store_loc_slot(loc) + count > STORE_SEGMENT_SLOTS ||
+        store_loc_segment(loc) > STORE_SEGMENT_ID_MAX)
+        return 0;
+    for (; count; count--) {
+        if (i == leaf->nr)
+            return 0;
+        leaf->loc[i] = loc++;
+        i = leaf_skip_zero(leaf, i + 1);
     }
-    return len;
+    return i;
 }
 
 bool store_hints_decode(const uint8_t *bytes, size_t len, struct store_node *leaf)
 {
     struct rd r = {.p = bytes, .left = len};
-    unsigned i = 0;
+    unsigned i = leaf_skip_zero(leaf, 0);
 
-    while (r.left && !r.bad) {
-        uint64_t loc = rd_le64(&r);
-        unsigned count = rd_u8(&r);
-
-        if (r.bad || count == 0 || store_loc_slot(loc) + count > STORE_SEGMENT_SLOTS ||
-            store_loc_segment(loc) > STORE_SEGMENT_ID_MAX)
-            break;
-        while (count && i < leaf->nr) {
-            if (!store_digest_is_zero(&leaf->digest[i])) {
-                leaf->loc[i] = loc++;
-                count--;
-            }
-            i++;
-        }
-        if (count)
+    while (r.left && i < leaf->nr) {
+        i = hint_take(&r, leaf, i);
+        if (i == 0)
             break;
     }
-    for (; i < leaf->nr && store_digest_is_zero(&leaf->digest[i]); i++)
-        ;
     if (!r.left && !r.bad && i == leaf->nr)
         return true;
     memset(leaf->loc, 0, sizeof(leaf->loc));

@@ -5,6 +5,7 @@
  * the rest.  The place of a page is known as soon as it enters a segment, before
  * that is compressed, so duplicates met meanwhile can refer to it.
  */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -56,7 +57,7 @@ static int pack_new(struct store_writer *w, struct store_codec_ctx *codec, struc
     int rc;
 
     if (!p)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     (void)pthread_mutex_lock(&w->ix_lock);
     rc = store_index_identity(w->ix, uuid, &last, err);
     (void)pthread_mutex_unlock(&w->ix_lock);
@@ -66,6 +67,7 @@ static int pack_new(struct store_writer *w, struct store_codec_ctx *codec, struc
         free(p);
         return rc;
     }
+    assert(p->file);
     p->id = p->file->id;
     p->end = STORE_PACK_HDR_LEN;
     *ret = p;
@@ -92,6 +94,7 @@ static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct e
         }
     }
     if (rc == 0) {
+        assert(p);
         b->pack = p;
         b->segment = store_segment_id_make(p->id, p->nr_ids++);
     }
@@ -114,7 +117,7 @@ static int pack_take_space(struct store_writer *w, const struct writer_bench *b,
             w->extents = more;
             w->cap_extents = cap;
         } else {
-            rc = err_set(err, -ENOMEM, "out of memory");
+            rc = store_no_memory(err);
         }
     }
     if (rc == 0) {
@@ -187,13 +190,12 @@ static int bench_add_page(struct store_writer *w, struct writer_bench *b, const 
     return b->nr == STORE_SEGMENT_SLOTS ? bench_flush_pages(w, b, err) : 0;
 }
 
-int writer_put_object(struct store_writer *w, enum store_segment_kind kind, const uint8_t *raw,
-                      size_t len, struct store_digest *ret_digest, uint64_t *ret_segment,
-                      struct err *err)
+int writer_put_object(struct store_writer *w, const struct writer_object *obj,
+                      struct store_digest *ret_digest, uint64_t *ret_segment, struct err *err)
 {
     struct writer_bench *b = w->benches[0];
     uint64_t there;
-    int rc = store_hash(store_codec_hasher(b->codec), raw, len, ret_digest);
+    int rc = store_hash(store_codec_hasher(b->codec), obj->raw, obj->len, ret_digest);
 
     if (rc < 0)
         return err_set(err, rc, "SHA-256 failed");
@@ -207,10 +209,10 @@ int writer_put_object(struct store_writer *w, enum store_segment_kind kind, cons
         return rc;
     *ret_segment = b->segment;
     (void)store_seen_claim(w->objects, ret_digest, b->segment);
-    memcpy(b->raw, raw, len);
+    memcpy(b->raw, obj->raw, obj->len);
     b->digests[0] = *ret_digest;
     b->nr = 1;
-    rc = bench_flush(w, b, kind, (uint32_t)len, err);
+    rc = bench_flush(w, b, obj->kind, (uint32_t)obj->len, err);
     return rc < 0 ? rc : 1;
 }
 
@@ -400,7 +402,7 @@ static int pipeline_add_bench(struct store_writer *w, struct err *err)
     struct writer_bench *b = calloc(1, sizeof(*b));
 
     if (!b)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     w->benches[w->nr_benches++] = b;
     return store_codec_new(&b->codec, err);
 }
@@ -411,12 +413,12 @@ int writer_pipeline_start(struct store_writer *w, unsigned threads, struct err *
 
     w->benches = calloc(threads + 1, sizeof(struct writer_bench *));
     if (!w->benches)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     for (unsigned i = 0; i < threads + 1 && rc == 0; i++)
         rc = pipeline_add_bench(w, err);
     for (unsigned i = 0; i < 2 * threads + PIPE_CHUNKS_EXTRA && rc == 0; i++)
         if (pipeline_add_chunk(w) < 0)
-            rc = err_set(err, -ENOMEM, "out of memory");
+            rc = store_no_memory(err);
     for (unsigned i = 0; i < threads && rc == 0; i++) {
         rc = -pthread_create(&w->threads[i], NULL, pipeline_thread, w);
         if (rc < 0)

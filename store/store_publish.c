@@ -24,15 +24,17 @@ static int publish_node(struct store_writer *w, const struct store_node *n,
                         struct store_digest *ret, struct err *err)
 {
     auto_free uint8_t *bytes = malloc(STORE_NODE_LEN_MAX + STORE_HINTS_LEN_MAX);
-    uint8_t *hints = bytes + STORE_NODE_LEN_MAX;
+    uint8_t *hints;
     size_t len, hints_len = 0;
     uint64_t segment = 0;
     int rc;
 
     if (!bytes)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
+    hints = bytes + STORE_NODE_LEN_MAX;
     len = store_node_encode(n, bytes);
-    rc = writer_put_object(w, STORE_KIND_NODE, bytes, len, ret, &segment, err);
+    rc = writer_put_object(w, &(struct writer_object){STORE_KIND_NODE, bytes, len}, ret, &segment,
+                           err);
     if (rc <= 0)
         return rc;
     if (n->level == 0)
@@ -64,13 +66,18 @@ static int publish_kept_leaf(struct store_writer *w, const struct writer_region 
     return 0;
 }
 
+static int publish_never_given(unsigned region, uint64_t page, struct err *err)
+{
+    return err_set(err, -EINVAL, "region %u, page %llu was never given", region,
+                   (unsigned long long)page);
+}
+
 static int publish_check_told(const struct writer_leaf *leaf, unsigned region, uint64_t i,
                               struct err *err)
 {
     for (unsigned at = 0; at < leaf->node.nr; at++)
         if (!(leaf->told[at / 64] >> at % 64 & 1))
-            return err_set(err, -EINVAL, "region %u, page %llu was never given", region,
-                           (unsigned long long)((i << STORE_NODE_SHIFT) + at));
+            return publish_never_given(region, (i << STORE_NODE_SHIFT) + at, err);
     return 0;
 }
 
@@ -83,7 +90,7 @@ static int publish_leaves(struct store_writer *w, unsigned region, struct level 
     int rc = 0;
 
     if (!scratch)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     for (uint64_t i = 0; i < g->nr_leaves && rc == 0; i++) {
         struct writer_leaf *leaf = writer_leaf_of(w, region, i);
         unsigned at = (unsigned)i & (STORE_NODE_ENTRIES - 1);
@@ -91,8 +98,7 @@ static int publish_leaves(struct store_writer *w, unsigned region, struct level 
         if (at == 0)
             scratch->level = 0;
         if (g->state[i] == LEAF_UNTOLD) {
-            rc = err_set(err, -EINVAL, "region %u, page %llu was never given", region,
-                         (unsigned long long)(i << STORE_NODE_SHIFT));
+            rc = publish_never_given(region, i << STORE_NODE_SHIFT, err);
         } else if (g->state[i] == LEAF_KEPT) {
             rc = publish_kept_leaf(w, g, i, scratch, &lv->d[i], err);
         } else if (leaf) {
@@ -113,7 +119,7 @@ static int publish_level(struct store_writer *w, uint64_t pages, unsigned level,
     int rc = 0;
 
     if (!n)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     for (uint64_t i = 0; i < lv->nr && rc == 0; i++) {
         n->level = level;
         n->nr = store_manifest_node_nr(pages, level, i);
@@ -133,7 +139,7 @@ static int publish_zero_root(struct store_writer *w, uint64_t pages, struct stor
     if (!store_digest_is_zero(root))
         return 0;
     if (!n)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     n->level = store_manifest_root_level(pages);
     n->nr = store_manifest_node_nr(pages, n->level, 0);
     return publish_node(w, n, root, err);
@@ -149,18 +155,17 @@ static int publish_region(struct store_writer *w, unsigned region, struct store_
 
     below.d = calloc(below.nr, sizeof(below.d[0]));
     if (!below.d)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     rc = publish_leaves(w, region, &below, err);
     for (unsigned level = 1; level <= top && rc == 0; level++) {
         struct level lv = {.nr = store_manifest_nr_entries(g->pages, level + 1)};
 
         lv.d = calloc(lv.nr, sizeof(lv.d[0]));
-        rc = lv.d ? publish_level(w, g->pages, level, &below, &lv, err)
-                  : err_set(err, -ENOMEM, "out of memory");
+        rc = lv.d ? publish_level(w, g->pages, level, &below, &lv, err) : store_no_memory(err);
         free(below.d);
         below = lv;
     }
-    if (rc == 0)
+    if (rc == 0 && below.d)
         rc = publish_zero_root(w, g->pages, &below.d[0], err);
     if (rc == 0) {
         ret->gpa = g->gpa;
@@ -176,23 +181,23 @@ static int publish_region(struct store_writer *w, unsigned region, struct store_
 static int publish_state(struct store_writer *w, const struct store_publish *what,
                          struct store_record *rec, struct err *err)
 {
-    const uint8_t *p = what->state;
-    size_t left = what->state_len;
+    const uint8_t *p = what->state ? what->state : (const uint8_t *)"";
+    size_t left = what->state ? what->state_len : 0;
 
     rec->state_len = left;
     if (left > STORE_STATE_MAX)
         return err_set(err, -E2BIG, "device state: %zu bytes, at most %u", left, STORE_STATE_MAX);
     rec->chunks = calloc(left / STORE_CHUNK_LEN + 1, sizeof(rec->chunks[0]));
     if (!rec->chunks)
-        return err_set(err, -ENOMEM, "out of memory");
-    if (store_hash(store_codec_hasher(w->benches[0]->codec), p ? p : (const uint8_t *)"", left,
-                   &rec->state) < 0)
+        return store_no_memory(err);
+    if (store_hash(store_codec_hasher(w->benches[0]->codec), p, left, &rec->state) < 0)
         return err_set(err, -EIO, "SHA-256 failed");
     while (left) {
         size_t n = left < STORE_CHUNK_LEN ? left : STORE_CHUNK_LEN;
         struct store_digest *d = &rec->chunks[rec->nr_chunks++];
         uint64_t segment = 0;
-        int rc = writer_put_object(w, STORE_KIND_BLOB, p, n, d, &segment, err);
+        int rc =
+            writer_put_object(w, &(struct writer_object){STORE_KIND_BLOB, p, n}, d, &segment, err);
 
         if (rc > 0)
             rc = store_index_add_object(w->ix, d, segment, NULL, 0, err);
@@ -218,7 +223,7 @@ static int publish_fill_record(struct store_writer *w, const struct store_publis
     rec->config = strdup(what->config ? what->config : "");
     rec->disks = strdup(what->disks ? what->disks : "");
     if (!rec->config || !rec->disks)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     store_writer_counts(w, &rec->counts);
     return 0;
 }
@@ -274,14 +279,17 @@ static int fresh_collect_leaf(const struct store_writer *w, const struct writer_
         struct fresh_page *more = reallocarray(f->p, cap, sizeof(*more));
 
         if (!more)
-            return err_set(err, -ENOMEM, "out of memory");
+            return store_no_memory(err);
         f->p = more;
         f->cap = cap;
     }
-    for (unsigned i = 0; i < leaf->node.nr; i++)
-        if (leaf->node.loc[i] && !store_digest_is_zero(&leaf->node.digest[i]) &&
-            loc_is_ours(w, leaf->node.loc[i]))
-            f->p[f->nr++] = (struct fresh_page){&leaf->node.digest[i], leaf->node.loc[i]};
+    for (unsigned i = 0; i < leaf->node.nr; i++) {
+        const struct store_digest *d = &leaf->node.digest[i];
+        uint64_t loc = leaf->node.loc[i];
+
+        if (loc && !store_digest_is_zero(d) && loc_is_ours(w, loc))
+            f->p[f->nr++] = (struct fresh_page){d, loc};
+    }
     return 0;
 }
 
@@ -400,12 +408,15 @@ int store_writer_publish(struct store_writer *w, const struct store_publish *wha
                          struct err *err)
 {
     struct store_record *rec = calloc(1, sizeof(*rec));
-    struct store_digest id;
+    struct store_digest id = {0};
     bool committing = false;
-    int rc = rec ? 0 : err_set(err, -ENOMEM, "out of memory");
+    int rc;
 
-    if (rc == 0)
-        rc = writer_pipeline_stop(w, err);
+    if (!rec) {
+        writer_free(w, false);
+        return store_no_memory(err);
+    }
+    rc = writer_pipeline_stop(w, err);
     if (rc == 0)
         rc = store_index_begin(w->ix, err);
     if (rc == 0)

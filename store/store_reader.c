@@ -50,13 +50,13 @@ int store_snapshot_open(struct store *st, const char *ref, struct store_snapshot
     int rc;
 
     if (!snap)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     snap->st = st;
     rc = store_find(st, ref, &snap->found, err);
     if (rc == 0)
         rc = snapshot_lock(snap, err);
     if (rc == 0 && store_cache_new(READER_NODES, sizeof(struct store_node), &snap->nodes) < 0)
-        rc = err_set(err, -ENOMEM, "out of memory");
+        rc = store_no_memory(err);
     if (rc < 0) {
         store_snapshot_close(snap);
         return rc;
@@ -86,7 +86,7 @@ int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_state, size_
                          struct err *err)
 {
     const struct store_record *rec = snap->found.rec;
-    auto_free uint8_t *piece = malloc(STORE_SEGMENT_RAW_MAX);
+    auto_free struct store_object *piece = malloc(sizeof(*piece));
     auto_free uint8_t *state = NULL;
     struct store_codec_ctx *ctx = NULL;
     struct store_digest got;
@@ -95,16 +95,15 @@ int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_state, size_
 
     state = calloc(1, rec->state_len + 1);
     if (!piece || !state)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     for (unsigned i = 0; i < rec->nr_chunks; i++) {
-        rc = store_fetch_object(snap->st->fetch, &rec->chunks[i], STORE_KIND_BLOB, piece, NULL,
-                                NULL, err);
+        rc = store_fetch_object(snap->st->fetch, &rec->chunks[i], STORE_KIND_BLOB, piece, err);
         if (rc < 0)
             return err_prefix(err, rc, "device state");
-        if ((size_t)rc > rec->state_len - len)
+        if (piece->len > rec->state_len - len)
             return err_set(err, -EBADMSG, "device state: is longer than recorded");
-        memcpy(state + len, piece, (size_t)rc);
-        len += (size_t)rc;
+        memcpy(state + len, piece->raw, piece->len);
+        len += piece->len;
     }
     rc = store_fetch_codec_get(snap->st->fetch, &ctx, err);
     if (rc < 0)
@@ -120,32 +119,29 @@ int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_state, size_
 
 /* ---- manifest ---- */
 
-int store_load_node(struct store *st, const struct store_digest *d, uint64_t pages, unsigned level,
-                    uint64_t i, struct store_node *ret_node, struct err *err)
+int store_load_node(struct store *st, const struct store_digest *d, const struct store_place *place,
+                    struct store_node *ret_node, struct err *err)
 {
-    auto_free uint8_t *bytes = malloc(STORE_SEGMENT_RAW_MAX + STORE_HINTS_LEN_MAX);
-    uint8_t *hints = bytes + STORE_SEGMENT_RAW_MAX;
-    size_t hints_len = 0;
+    auto_free struct store_object *obj = malloc(sizeof(*obj));
     int rc;
 
-    if (!bytes)
-        return err_set(err, -ENOMEM, "out of memory");
-    rc = store_fetch_object(st->fetch, d, STORE_KIND_NODE, bytes, hints, &hints_len, err);
+    if (!obj)
+        return store_no_memory(err);
+    rc = store_fetch_object(st->fetch, d, STORE_KIND_NODE, obj, err);
     if (rc < 0)
         return rc;
-    rc = store_node_decode(bytes, (size_t)rc, level, store_manifest_node_nr(pages, level, i),
-                           ret_node, err);
-    if (rc == 0 && level == 0)
-        (void)store_hints_decode(hints, hints_len, ret_node);
+    rc = store_node_decode(obj->raw, obj->len, place->level,
+                           store_manifest_node_nr(place->pages, place->level, place->i), ret_node,
+                           err);
+    if (rc == 0 && place->level == 0)
+        (void)store_hints_decode(obj->hints, obj->hints_len, ret_node);
     return rc;
 }
 
 struct node_want {
     struct store_snapshot *snap;
     const struct store_digest *digest;
-    uint64_t pages;
-    unsigned level;
-    uint64_t i;
+    struct store_place place;
 };
 
 static int node_load(void *arg, uint64_t key, void *obj, struct err *err)
@@ -153,7 +149,7 @@ static int node_load(void *arg, uint64_t key, void *obj, struct err *err)
     struct node_want *w = arg;
 
     (void)key;
-    return store_load_node(w->snap->st, w->digest, w->pages, w->level, w->i, obj, err);
+    return store_load_node(w->snap->st, w->digest, &w->place, obj, err);
 }
 
 /*
@@ -170,9 +166,10 @@ static int node_get(struct store_snapshot *snap, unsigned region, unsigned level
     for (;; at--) {
         unsigned down = (at - level) * STORE_NODE_SHIFT;
         struct node_want w = {
-            .snap = snap, .digest = &d, .pages = g->pages, .level = at, .i = i >> down};
-        uint64_t key =
-            (uint64_t)region << READER_REGION_SHIFT | (uint64_t)at << READER_LEVEL_SHIFT | w.i;
+            .snap = snap, .digest = &d, .place = {g->pages, at, i >> down}
+        };
+        uint64_t key = (uint64_t)region << READER_REGION_SHIFT |
+                       (uint64_t)at << READER_LEVEL_SHIFT | w.place.i;
         const struct store_node *n;
         const void *obj = NULL;
         int rc;
@@ -183,7 +180,7 @@ static int node_get(struct store_snapshot *snap, unsigned region, unsigned level
         rc = store_cache_get(snap->nodes, key, node_load, &w, &obj, err);
         if (rc < 0)
             return err_prefix(err, rc, "manifest of region %u, level %u, node %llu", region, at,
-                              (unsigned long long)w.i);
+                              (unsigned long long)w.place.i);
         n = obj;
         if (at == level) {
             *ret = n;
@@ -214,6 +211,7 @@ struct page_cursor {
     struct store_snapshot *snap;
     struct store_codec_ctx *ctx;
     const struct store_unpacked *u; /* NULL: none held */
+    bool sparse;                    /* the destination is zero already */
 };
 
 static void cursor_drop(struct page_cursor *c)
@@ -299,7 +297,6 @@ static int page_read(struct page_cursor *c, const struct store_node *leaf, unsig
 struct leaf_part {
     const struct store_node *leaf; /* NULL: all zero */
     unsigned from, to;
-    unsigned flags; /* enum store_read_flags */
 };
 
 static int leaf_read(struct page_cursor *c, const struct leaf_part *part, uint8_t *dst,
@@ -311,7 +308,7 @@ static int leaf_read(struct page_cursor *c, const struct leaf_part *part, uint8_
         *ret_at = i;
         if (part->leaf && !store_digest_is_zero(&part->leaf->digest[i]))
             rc = page_read(c, part->leaf, i, dst, err);
-        else if (!(part->flags & STORE_READ_SPARSE))
+        else if (!c->sparse)
             memset(dst, 0, PAGE_SIZE_4K);
     }
     cursor_drop(c);
@@ -325,44 +322,73 @@ static int snapshot_check_range(const struct store_snapshot *snap, unsigned regi
 
     if (region >= rec->nr_regions)
         return err_set(err, -EINVAL, "region %u: the snapshot has %u", region, rec->nr_regions);
-    if (first > rec->regions[region].pages || nr > rec->regions[region].pages - first)
-        return err_set(err, -EINVAL, "region %u: pages %llu to %llu: it has %llu", region,
-                       (unsigned long long)first, (unsigned long long)(first + nr),
+    if (first > rec->regions[region].pages || nr > rec->regions[region].pages - first) {
+        return err_set(err, -EINVAL, "region %u: %llu pages from %llu: it has %llu", region,
+                       (unsigned long long)nr, (unsigned long long)first,
                        (unsigned long long)rec->regions[region].pages);
+    }
     return 0;
 }
 
-int store_snapshot_read(struct store_snapshot *snap, unsigned region, uint64_t first, uint64_t nr,
-                        void *dst, unsigned flags, struct err *err)
+static int snapshot_read(struct page_cursor *c, unsigned region, uint64_t first, uint64_t nr,
+                         uint8_t *dst, struct err *err)
 {
-    struct page_cursor c = {.snap = snap};
-    uint8_t *p = dst;
-    int rc = snapshot_check_range(snap, region, first, nr, err);
+    struct store_snapshot *snap = c->snap;
+    int rc = 0;
 
-    if (rc == 0)
-        rc = store_fetch_codec_get(snap->st->fetch, &c.ctx, err);
     while (rc == 0 && nr) {
         const unsigned at = (unsigned)first & (STORE_NODE_ENTRIES - 1);
         const unsigned room = STORE_NODE_ENTRIES - at;
         const unsigned n = nr < room ? (unsigned)nr : room;
-        struct leaf_part part = {.from = at, .to = at + n, .flags = flags};
+        struct leaf_part part = {.from = at, .to = at + n};
         unsigned stopped = at;
 
         rc = node_get(snap, region, 0, first >> STORE_NODE_SHIFT, &part.leaf, err);
         if (rc < 0)
             break;
-        rc = leaf_read(&c, &part, p, &stopped, err);
+        rc = leaf_read(c, &part, dst, &stopped, err);
         if (part.leaf)
             store_cache_put(snap->nodes, part.leaf);
-        if (rc < 0)
-            (void)err_prefix(err, rc, "region %u, page %llu", region,
-                             (unsigned long long)(first + stopped - at));
+        if (rc < 0) {
+            unsigned long long page = first + stopped - at;
+
+            (void)err_prefix(err, rc, "region %u, page %llu", region, page);
+        }
         first += n;
-        p += n * PAGE_SIZE_4K;
+        dst += n * PAGE_SIZE_4K;
         nr -= n;
     }
-    store_fetch_codec_put(snap->st->fetch, c.ctx);
     return rc;
+}
+
+static int snapshot_read_checked(struct page_cursor *c, unsigned region, uint64_t first,
+                                 uint64_t nr, uint8_t *dst, struct err *err)
+{
+    int rc = snapshot_check_range(c->snap, region, first, nr, err);
+
+    if (rc == 0)
+        rc = store_fetch_codec_get(c->snap->st->fetch, &c->ctx, err);
+    if (rc < 0)
+        return rc;
+    rc = snapshot_read(c, region, first, nr, dst, err);
+    store_fetch_codec_put(c->snap->st->fetch, c->ctx);
+    return rc;
+}
+
+int store_snapshot_read(struct store_snapshot *snap, unsigned region, uint64_t first, uint64_t nr,
+                        void *dst, struct err *err)
+{
+    struct page_cursor c = {.snap = snap};
+
+    return snapshot_read_checked(&c, region, first, nr, dst, err);
+}
+
+int store_snapshot_read_sparse(struct store_snapshot *snap, unsigned region, uint64_t first,
+                               uint64_t nr, void *dst, struct err *err)
+{
+    struct page_cursor c = {.snap = snap, .sparse = true};
+
+    return snapshot_read_checked(&c, region, first, nr, dst, err);
 }
 
 /* The next level-0 place at or behind @page that lies in a subtree which is not zero. */

@@ -12,10 +12,6 @@
 
 struct store_snapshot;
 
-enum store_read_flags {
-    STORE_READ_SPARSE = 1 << 0, /* the destination is zero already: write no zero page */
-};
-
 /**
  * store_snapshot_open() - open a snapshot for reading.
  * @st:  borrowed, outlives it.
@@ -61,7 +57,6 @@ CHECKED int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_stat
  * @first:  page within the region.
  * @nr:     pages; 0 is allowed.
  * @dst:    @nr * 4 KiB.
- * @flags:  enum store_read_flags.
  *
  * Fastest for ranges of 512 pages and more, in order; several threads may each
  * read another part.  On failure the pages before the bad one are delivered, the
@@ -72,7 +67,19 @@ CHECKED int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_stat
  * Threads: any.
  */
 CHECKED int store_snapshot_read(struct store_snapshot *snap, unsigned region, uint64_t first,
-                                uint64_t nr, void *dst, unsigned flags, struct err *err);
+                                uint64_t nr, void *dst, struct err *err);
+
+/**
+ * store_snapshot_read_sparse() - read pages to where all is zero already.
+ *
+ * As store_snapshot_read(), but pages of zeroes are not written, so that fresh
+ * memory stays untouched where there is nothing.
+ *
+ * Return: as store_snapshot_read().
+ * Threads: any.
+ */
+CHECKED int store_snapshot_read_sparse(struct store_snapshot *snap, unsigned region, uint64_t first,
+                                       uint64_t nr, void *dst, struct err *err);
 
 /* A run of pages that all are zero or all are not. */
 struct store_run {

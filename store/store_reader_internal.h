@@ -18,16 +18,23 @@
 CHECKED int store_snapshot_node(struct store_snapshot *snap, unsigned region, unsigned level,
                                 uint64_t i, struct store_node *ret_node, struct err *err);
 
+/* A node's place in the tree of a region. */
+struct store_place {
+    uint64_t pages; /* of the region */
+    unsigned level;
+    uint64_t i; /* of the node within its level */
+};
+
 /**
  * store_load_node() - read, verify and decode one node by name.
  * @d:     its digest.
- * @pages: of the region.
+ * @place: where it belongs, which says what it must be like.
  *
  * Return: 0; -ESTALE or -EBADMSG; or another errno.
  * Threads: any.
  */
-CHECKED int store_load_node(struct store *st, const struct store_digest *d, uint64_t pages,
-                            unsigned level, uint64_t i, struct store_node *ret_node,
+CHECKED int store_load_node(struct store *st, const struct store_digest *d,
+                            const struct store_place *place, struct store_node *ret_node,
                             struct err *err);
 
 #endif

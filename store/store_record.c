@@ -66,7 +66,7 @@ int store_record_encode(const struct store_record *rec, uint8_t **ret_bytes, siz
     if (rc < 0)
         return rc;
     if (!bytes)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     wr_bytes(&w, record_magic, sizeof(record_magic));
     wr_bytes(&w, head, sizeof(head));
     wr_bytes(&w, rec->uuid, sizeof(rec->uuid));
@@ -159,7 +159,7 @@ static int rd_state(struct rd *r, struct store_record *rec, struct err *err)
         return err_set(err, -EBADMSG, "record.state: cut off");
     rec->chunks = calloc(rec->nr_chunks + 1, sizeof(rec->chunks[0]));
     if (!rec->chunks)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     for (unsigned i = 0; i < rec->nr_chunks; i++)
         rd_digest(r, &rec->chunks[i]);
     return 0;
@@ -245,7 +245,7 @@ int store_record_decode(const uint8_t *bytes, size_t len, struct store_record **
     int rc;
 
     if (!rec)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     rc = rd_record(&r, rec, err);
     if (rc == 0)
         rc = record_name_ram(rec, err);

@@ -171,9 +171,10 @@ int store_schema_check(sqlite3 *db, struct err *err)
         return err_set(err, -ENOENT, "store.db: is empty: its creation was interrupted");
     if (application != STORE_APPLICATION_ID)
         return err_set(err, -EINVAL, "store.db: is not the database of a store");
-    if (version < 1 || version > STORE_FORMAT_VERSION)
+    if (version < 1 || version > STORE_FORMAT_VERSION) {
         return err_set(err, -ENOTSUP,
                        "the store needs format version %lld, this program knows up to %d",
                        (long long)version, STORE_FORMAT_VERSION);
+    }
     return schema_check_tables(db, err);
 }

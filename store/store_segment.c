@@ -22,7 +22,7 @@ int store_codec_new(struct store_codec_ctx **ret_ctx, struct err *err)
     int rc;
 
     if (!ctx)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     rc = store_hasher_new(&ctx->hasher, err);
     if (rc < 0) {
         store_codec_free(ctx);
@@ -166,7 +166,7 @@ int store_segment_unpack(struct store_codec_ctx *ctx, const struct store_segment
     if (!ctx->dctx)
         ctx->dctx = ZSTD_createDCtx();
     if (!ctx->dctx)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     /* In one shot zstd decodes into dst alone: the declared window is never allocated. */
     n = ZSTD_decompressDCtx(ctx->dctx, dst, seg->raw_len, payload, seg->stored_len);
     if (ZSTD_isError(n) || n != seg->raw_len)

@@ -2,11 +2,12 @@
 /*
  * How people name a store and a snapshot in it.
  *
- *     store:/path            a store, its newest snapshot
- *     store:/path#name       a store, and a snapshot by name, id or tag
- *     store:///path#name     the same
- *     file:///dir            a directory that is a store with one snapshot in it
- *     /path, path            a store; path#name is not split: a path may hold '#'
+ *     store:/path         a store, its newest snapshot
+ *     store:/path#name    a store, and a snapshot by name, id or tag
+ *     file:/dir           a directory that is a store with one snapshot in it
+ *     /path, path         a store; '#' is a part of the path
+ *
+ * An empty host may be written: three slashes behind the scheme instead of one.
  */
 #ifndef STORE_STORE_URL_H
 #define STORE_STORE_URL_H

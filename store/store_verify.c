@@ -279,10 +279,11 @@ static int verify_segments(struct verify *v)
             rc = err_set(&why, -EBADMSG, "lies behind the end of the pack");
         else
             rc = verify_segment(v, e, &value, &why);
-        if (rc < 0)
+        if (rc < 0) {
             verify_say(v, STORE_WRONG, NULL, "pack %llu, segment %llu at %llu: %s",
                        (unsigned long long)e->pack, (unsigned long long)e->id,
                        (unsigned long long)e->off, why.msg);
+        }
         rc = rc == 0 && store_id_map_or(&v->segments, e->id, value) < 0 ? verify_no_memory(v) : 0;
         done += e->len;
         if (v->cfg->progress && v->cfg->data)
@@ -389,7 +390,7 @@ static bool walk_page_reads(struct walk *w, uint64_t page)
 {
     uint8_t buf[PAGE_SIZE_4K];
 
-    return store_snapshot_read(w->snap, w->region, page, 1, buf, 0, NULL) == 0;
+    return store_snapshot_read(w->snap, w->region, page, 1, buf, NULL) == 0;
 }
 
 /* 1 if all pages of a leaf are there, 0 if some are lost, or an errno. */
@@ -406,9 +407,12 @@ static int walk_leaf(struct walk *w, const struct store_node *leaf, uint64_t fir
         rc = store_index_page(w->v->ix, &leaf->digest[i], &loc, NULL);
         if (rc > 0 && verify_loc_is_true(w->v, loc))
             continue;
-        if (rc == 0 && good)
+        if (rc == 0 && good) {
+            unsigned long long page = first + i;
+
             verify_say(w->v, STORE_WRONG, w->id, "region %u, page %llu: is not in the index",
-                       w->region, (unsigned long long)(first + i));
+                       w->region, page);
+        }
         good = false;
         if (!walk_page_reads(w, first + i))
             walk_lose(w, first + i, 1);
@@ -429,7 +433,7 @@ static int walk_tree(struct walk *w, const struct store_digest *d, unsigned leve
     n = calloc(1, sizeof(*n));
     if (!n)
         return verify_no_memory(w->v);
-    if (store_load_node(w->v->st, d, w->pages, level, i, n, &why) < 0) {
+    if (store_load_node(w->v->st, d, &(struct store_place){w->pages, level, i}, n, &why) < 0) {
         uint64_t nr = (uint64_t)STORE_NODE_ENTRIES << STORE_NODE_SHIFT * level;
 
         verify_say(w->v, STORE_WRONG, w->id, "region %u: manifest: %s", w->region, why.msg);
@@ -542,6 +546,7 @@ static int verify_part(struct verify *v, int (*part)(struct verify *v), struct e
 
     v->err = &why;
     rc = part(v);
+    v->err = NULL;
     if (rc == -EBADMSG) {
         verify_say(v, STORE_WRONG, NULL, "%s", why.msg);
         rc = 0;
@@ -587,7 +592,7 @@ int store_verify(struct store *st, const struct store_verify_cfg *cfg,
     int rc = 0;
 
     if (!v)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     v->st = st;
     v->cfg = cfg;
     v->res = &res;

@@ -10,7 +10,7 @@
 
 static pthread_mutex_t *leaf_stripe(struct store_writer *w, unsigned region, uint64_t i)
 {
-    return &w->stripes[(i + region * 17U) % WRITER_STRIPES];
+    return &w->stripes[(i + (uint64_t)region * 17) % WRITER_STRIPES];
 }
 
 static void leaf_tell(struct writer_leaf *leaf, unsigned at)
@@ -43,12 +43,13 @@ static int leaf_load_locked(struct store_writer *w, unsigned region, uint64_t i,
     }
     leaf = calloc(1, sizeof(*leaf));
     if (!leaf)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     if (g->parent >= 0 && g->state[i] != LEAF_ZERO)
         rc = store_snapshot_node(w->parent, (unsigned)g->parent, 0, i, &leaf->node, err);
     if (rc < 0) {
         free(leaf);
-        return err_prefix(err, rc, "parent %.*s", STORE_ID_SHORT, w->parent_id);
+        (void)err_prefix(err, rc, "parent %.*s", STORE_ID_SHORT, w->parent_id);
+        return rc;
     }
     leaf->node.level = 0;
     leaf->node.nr = store_manifest_node_nr(g->pages, 0, i);
@@ -135,7 +136,7 @@ static int leaf_mark_locked(struct store_writer *w, const struct leaf_range *r, 
     if (r->keep) {
         parent = calloc(1, sizeof(*parent));
         if (!parent)
-            return err_set(err, -ENOMEM, "out of memory");
+            return store_no_memory(err);
         rc = store_snapshot_node(w->parent, (unsigned)g->parent, 0, r->number, parent, err);
     }
     for (unsigned at = r->from; at < r->to && rc >= 0; at++) {
@@ -186,10 +187,11 @@ static int writer_check_range(struct store_writer *w, unsigned region, uint64_t 
 {
     if (region >= w->nr_regions)
         return err_set(err, -EINVAL, "region %u: there are %u", region, w->nr_regions);
-    if (first > w->regions[region].pages || nr > w->regions[region].pages - first)
-        return err_set(err, -EINVAL, "region %u: pages %llu to %llu: it has %llu", region,
-                       (unsigned long long)first, (unsigned long long)(first + nr),
+    if (first > w->regions[region].pages || nr > w->regions[region].pages - first) {
+        return err_set(err, -EINVAL, "region %u: %llu pages from %llu: it has %llu", region,
+                       (unsigned long long)nr, (unsigned long long)first,
                        (unsigned long long)w->regions[region].pages);
+    }
     return writer_check(w, err);
 }
 
@@ -309,9 +311,18 @@ static int begin_regions(struct store_writer *w, const struct store_writer_cfg *
         g->seq = calloc(g->nr_leaves, sizeof(g->seq[0]));
         g->leaf = calloc(g->nr_leaves, sizeof(struct writer_leaf *));
         if (!g->state || !g->seq || !g->leaf)
-            return err_set(err, -ENOMEM, "out of memory");
+            return store_no_memory(err);
     }
     return 0;
+}
+
+/* The same region in the parent; -1 if it has none. */
+static int begin_find_region(const struct store_record *rec, const struct writer_region *g)
+{
+    for (unsigned i = 0; i < rec->nr_regions; i++)
+        if (rec->regions[i].gpa == g->gpa && rec->regions[i].pages == g->pages)
+            return (int)i;
+    return -1;
 }
 
 static int begin_parent(struct store_writer *w, const struct store_writer_cfg *cfg, struct err *err)
@@ -327,10 +338,7 @@ static int begin_parent(struct store_writer *w, const struct store_writer_cfg *c
     info = store_snapshot_info(w->parent);
     memcpy(w->parent_id, info->id, sizeof(w->parent_id));
     for (unsigned i = 0; i < w->nr_regions; i++)
-        for (unsigned j = 0; j < info->rec->nr_regions; j++)
-            if (info->rec->regions[j].gpa == w->regions[i].gpa &&
-                info->rec->regions[j].pages == w->regions[i].pages)
-                w->regions[i].parent = (int)j;
+        w->regions[i].parent = begin_find_region(info->rec, &w->regions[i]);
     return 0;
 }
 
@@ -342,7 +350,7 @@ static int begin_tags(struct store_writer *w, const char *tags, struct err *err)
 
     w->tags = strdup(tags ? tags : "");
     if (!copy || !w->tags)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     if (!copy[0])
         return 0;
     if (copy[0] == ',' || copy[strlen(copy) - 1] == ',' || strstr(copy, ",,"))
@@ -424,7 +432,7 @@ static int begin_all(struct store_writer *w, const struct store_writer_cfg *cfg,
         leaves += w->regions[i].nr_leaves;
     }
     if (store_seen_new(pages, &w->seen) < 0 || store_seen_new(leaves, &w->objects) < 0)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     return 0;
 }
 
@@ -437,7 +445,7 @@ int store_writer_begin(struct store *st, const struct store_writer_cfg *cfg,
     int rc;
 
     if (!w)
-        return err_set(err, -ENOMEM, "out of memory");
+        return store_no_memory(err);
     if (!threads && !cfg->callers_only)
         threads = processors > 0 ? (unsigned)processors : 1;
     if (threads > STORE_THREADS_MAX)

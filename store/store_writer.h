@@ -72,7 +72,8 @@ CHECKED int store_writer_pages(struct store_writer *w, unsigned region, uint64_t
 /**
  * store_writer_zero() - pages are known to be zero.
  *
- * Return and threads: as store_writer_pages().
+ * Return: as store_writer_pages().
+ * Threads: any, several at once.
  */
 CHECKED int store_writer_zero(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
                               struct err *err);
@@ -81,8 +82,8 @@ CHECKED int store_writer_zero(struct store_writer *w, unsigned region, uint64_t 
  * store_writer_keep() - pages are known to be what they were in the parent.
  *
  * Whole leaves, 512 pages aligned, cost nothing.
- * Return: -EINVAL too if the parent has no such region; else and threads as
- * store_writer_pages().
+ * Return: as store_writer_pages(); -EINVAL too if the parent has no such region.
+ * Threads: any, several at once.
  */
 CHECKED int store_writer_keep(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
                               struct err *err);

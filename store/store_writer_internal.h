@@ -215,15 +215,21 @@ int writer_fail(struct store_writer *w, int rc, const struct err *err);
  */
 CHECKED int writer_check(struct store_writer *w, struct err *err);
 
+/* A node or a piece of state that is to be stored. */
+struct writer_object {
+    enum store_segment_kind kind;
+    const uint8_t *raw;
+    size_t len; /* at most STORE_SEGMENT_RAW_MAX */
+};
+
 /**
  * writer_put_object() - store a node or a piece of state, unless it is known.
- * @raw: @len bytes, at most STORE_SEGMENT_RAW_MAX.
  *
  * Return: 1 and *@ret_segment if it was written; 0 if the store has it; or an errno.
  * Threads: the one that publishes.
  */
-CHECKED int writer_put_object(struct store_writer *w, enum store_segment_kind kind,
-                              const uint8_t *raw, size_t len, struct store_digest *ret_digest,
-                              uint64_t *ret_segment, struct err *err);
+CHECKED int writer_put_object(struct store_writer *w, const struct writer_object *obj,
+                              struct store_digest *ret_digest, uint64_t *ret_segment,
+                              struct err *err);
 
 #endif

@@ -217,8 +217,7 @@ static void *read_part(void *arg)
     for (uint64_t i = r->first; i < r->last; i += 512) {
         uint64_t n = r->pages - i < 512 ? r->pages - i : 512;
 
-        if (store_snapshot_read(r->snap, 0, i, n, r->dst + i * PAGE_SIZE_4K, STORE_READ_SPARSE,
-                                &err) < 0)
+        if (store_snapshot_read_sparse(r->snap, 0, i, n, r->dst + i * PAGE_SIZE_4K, &err) < 0)
             die("read", &err);
     }
     return NULL;

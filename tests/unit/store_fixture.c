@@ -246,7 +246,7 @@ int image_compare(struct store *st, const char *ref, const struct image *img, st
         store_snapshot_info(snap)->rec->regions[0].pages != img->pages)
         rc = 1;
     else
-        rc = store_snapshot_read(snap, 0, 0, img->pages, got, 0, err);
+        rc = store_snapshot_read(snap, 0, 0, img->pages, got, err);
     if (rc == 0)
         rc = memcmp(got, img->p, img->pages * PAGE_SIZE_4K) != 0;
     store_snapshot_close(snap);

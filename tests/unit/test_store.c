@@ -170,14 +170,14 @@ static void test_several_regions_with_odd_sizes(void **state)
     for (unsigned i = 0; i < 3; i++) {
         uint8_t *got = malloc(img[i].pages * PAGE_SIZE_4K);
 
-        assert_ok(store_snapshot_read(snap, i, 0, img[i].pages, got, 0, &err), &err);
+        assert_ok(store_snapshot_read(snap, i, 0, img[i].pages, got, &err), &err);
         assert_memory_equal(got, img[i].p, img[i].pages * PAGE_SIZE_4K);
         free(got);
         image_free(&img[i]);
     }
-    assert_int_equal(store_snapshot_read(snap, 3, 0, 1, NULL, 0, &err), -EINVAL);
-    assert_int_equal(store_snapshot_read(snap, 1, 777, 1, NULL, 0, &err), -EINVAL);
-    assert_int_equal(store_snapshot_read(snap, 1, 770, UINT64_MAX, NULL, 0, &err), -EINVAL);
+    assert_int_equal(store_snapshot_read(snap, 3, 0, 1, NULL, &err), -EINVAL);
+    assert_int_equal(store_snapshot_read(snap, 1, 777, 1, NULL, &err), -EINVAL);
+    assert_int_equal(store_snapshot_read(snap, 1, 770, UINT64_MAX, NULL, &err), -EINVAL);
     store_snapshot_close(snap);
 }
 
@@ -200,8 +200,8 @@ static void test_runs_lead_to_every_page_that_is_not_zero(void **state)
         if (!run.nr)
             break;
         assert_true(run.first >= from);
-        assert_ok(store_snapshot_read(snap, 0, run.first, run.nr, got + run.first * PAGE_SIZE_4K,
-                                      STORE_READ_SPARSE, &err),
+        assert_ok(store_snapshot_read_sparse(snap, 0, run.first, run.nr,
+                                             got + run.first * PAGE_SIZE_4K, &err),
                   &err);
         from = run.first + run.nr;
         nr += run.nr;
@@ -569,12 +569,12 @@ static void test_reader_goes_on_while_packs_are_rewritten(void **state)
     assert_ok(image_put(st, &other, "a", "b", NULL, &err), &err);
     assert_ok(store_open(fx.path, 0, &again, &err), &err);
     assert_ok(store_snapshot_open(again, "b", &snap, &err), &err);
-    assert_ok(store_snapshot_read(snap, 0, 2600, 1, page, 0, &err), &err);
+    assert_ok(store_snapshot_read(snap, 0, 2600, 1, page, &err), &err);
     assert_ok(store_remove(st, "a", &err), &err);
     assert_ok(store_gc(st, 0, &gc, &err), &err);
     assert_int_equal(gc.packs_rewritten, 1);
     for (uint64_t i = 0; i < 3000; i++) {
-        assert_ok(store_snapshot_read(snap, 0, i, 1, page, 0, &err), &err);
+        assert_ok(store_snapshot_read(snap, 0, i, 1, page, &err), &err);
         assert_memory_equal(page, other.p + i * PAGE_SIZE_4K, PAGE_SIZE_4K);
     }
     store_snapshot_close(snap);
@@ -644,7 +644,7 @@ static void *fetch_pages(void *arg)
 
     for (uint64_t i = 0, at = 0; i < 3000; i++) {
         at = (at + f->step) % f->img->pages;
-        if (store_snapshot_read(f->snap, 0, at, 1, page, 0, NULL) < 0 ||
+        if (store_snapshot_read(f->snap, 0, at, 1, page, NULL) < 0 ||
             memcmp(page, f->img->p + at * PAGE_SIZE_4K, PAGE_SIZE_4K) != 0)
             return f;
     }

@@ -39,6 +39,7 @@ struct chsnap {
     bool progress;        /* standard error is a terminal */
     struct store_url url; /* of the store that is open */
     struct store *st;     /* NULL until chsnap_open() */
+    char title[CHSNAP_TEXT_MAX];
 };
 
 struct chsnap_command {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
@@ -127,6 +128,7 @@ void chsnap_table_print(const struct chsnap *c, struct chsnap_table *t)
 {
     size_t width[CHSNAP_COLUMNS_MAX];
 
+    assert(t->nr_columns > 0);
     for (unsigned k = 0; k < t->nr_columns; k++)
         width[k] = strlen(t->titles[k]);
     for (size_t i = 0; i < t->nr_cells; i++)
@@ -181,7 +183,7 @@ void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t tot
     double seconds = (double)(now - p->start_ns) / 1e9;
     double rate;
 
-    if (!p->on || now - p->shown_ns < PROGRESS_EVERY_MS * 1000000U || seconds <= 0)
+    if (!p->on || now - p->shown_ns < (uint64_t)PROGRESS_EVERY_MS * 1000000 || seconds <= 0)
         return;
     p->shown_ns = now;
     rate = (double)done / seconds;

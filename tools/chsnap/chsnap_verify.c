@@ -57,6 +57,7 @@ static void check_progress(void *arg, uint64_t done, uint64_t total)
 
 static int check_report(struct check *k, const struct store_verify_result *res, bool data)
 {
+    unsigned long long n = res->problems, damaged = res->snapshots_bad;
     char a[CHSNAP_TEXT_MAX];
     int rc = res->problems ? CHSNAP_FAILED : CHSNAP_OK;
 
@@ -78,13 +79,12 @@ static int check_report(struct check *k, const struct store_verify_result *res, 
     (void)printf("%llu snapshots, %llu segments, %s read%s: ", (unsigned long long)res->snapshots,
                  (unsigned long long)res->segments, chsnap_size(res->bytes, a),
                  data ? "" : " (structure only; --read-data reads every byte)");
+    (void)fputs(chsnap_paint(k->c, res->problems ? PAINT_RED : PAINT_GREEN), stdout);
     if (!res->problems)
-        (void)printf("%sno problem%s\n", chsnap_paint(k->c, PAINT_GREEN),
-                     chsnap_paint(k->c, PAINT_OFF));
+        (void)fputs("no problem", stdout);
     else
-        (void)printf("%s%llu problems, %llu snapshots damaged%s\n", chsnap_paint(k->c, PAINT_RED),
-                     (unsigned long long)res->problems, (unsigned long long)res->snapshots_bad,
-                     chsnap_paint(k->c, PAINT_OFF));
+        (void)printf("%llu problems, %llu snapshots damaged", n, damaged);
+    (void)printf("%s\n", chsnap_paint(k->c, PAINT_OFF));
     return rc;
 }
 
