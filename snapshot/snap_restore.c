@@ -121,7 +121,7 @@ static int read_chunk(struct reading *r, unsigned region, uint64_t first, uint64
         rc = gmem_pin_write(r->gm, gpa, len, &iov, 1);
     if (rc < 0)
         return rc;
-    rc = store_snapshot_read(r->snapshot, region, first, nr, iov.iov_base, STORE_READ_SPARSE, err);
+    rc = store_snapshot_read_sparse(r->snapshot, region, first, nr, iov.iov_base, err);
     gmem_unpin_write(r->gm, gpa, len);
     atomic_fetch_add(&r->p->pages_done, nr);
     return rc;
