@@ -243,22 +243,21 @@ static void set_want(struct vcpu *v, enum want want)
         (void)pthread_kill(v->thread, kick_signal());
 }
 
-int vcpu_new(struct kvm *kvm, unsigned index, struct bus *pio, struct bus *mmio,
-             const struct vcpu_hooks *hooks, struct vcpu **ret_vcpu, struct err *err)
+int vcpu_new(const struct vcpu_params *p, struct vcpu **ret_vcpu, struct err *err)
 {
     struct vcpu *v = calloc(1, sizeof(*v));
     int rc;
 
     if (!v)
         return -ENOMEM;
-    *v = (struct vcpu){.index = index, .pio = pio, .mmio = mmio, .hooks = *hooks};
+    *v = (struct vcpu){.index = p->index, .pio = p->pio, .mmio = p->mmio, .hooks = p->hooks};
     (void)pthread_mutex_init(&v->lock, NULL);
     (void)pthread_cond_init(&v->changed, NULL);
-    rc = kvm_vcpu_open(kvm, index, &v->kv, err);
+    rc = kvm_vcpu_open(p->kvm, p->apic_id, &v->kv, err);
     if (rc >= 0) {
         rc = -pthread_create(&v->thread, NULL, vcpu_main, v);
         if (rc < 0)
-            (void)err_set(err, rc, "vCPU %u: thread: %s", index, strerror(-rc));
+            (void)err_set(err, rc, "vCPU %u: thread: %s", p->index, strerror(-rc));
     }
     if (rc < 0) {
         kvm_vcpu_close(v->kv);

@@ -34,17 +34,23 @@ struct vcpu_hooks {
     void *arg;
 };
 
+struct vcpu_params {
+    struct kvm *kvm;  /* borrowed */
+    unsigned index;   /* 0 for the boot processor */
+    uint32_t apic_id; /* of its local APIC */
+    struct bus *pio;  /* borrowed */
+    struct bus *mmio; /* borrowed */
+    struct vcpu_hooks hooks;
+};
+
 /**
  * vcpu_new() - create a vCPU and its thread, parked.
- * @index: 0 for the boot processor; also the APIC id.
- * @pio, @mmio: borrowed.
- * @hooks: copied.
+ * @params: copied.
  *
  * Return: 0 and *@ret_vcpu, owned; the kernel's errno.
  * Threads: control.
  */
-CHECKED int vcpu_new(struct kvm *kvm, unsigned index, struct bus *pio, struct bus *mmio,
-                     const struct vcpu_hooks *hooks, struct vcpu **ret_vcpu, struct err *err);
+CHECKED int vcpu_new(const struct vcpu_params *params, struct vcpu **ret_vcpu, struct err *err);
 
 /**
  * vcpu_free() - end the thread and close the vCPU.

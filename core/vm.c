@@ -11,6 +11,7 @@
 #include "core/gmem.h"
 #include "core/log.h"
 #include "core/vm_internal.h"
+#include "core/x86/cpu_model.h"
 
 /* --- Time ---------------------------------------------------------------- */
 
@@ -196,12 +197,18 @@ static int start_io_thread(struct vm *vm, struct err *err)
 
 static int build_vcpus(struct vm *vm, struct err *err)
 {
-    const struct vcpu_hooks hooks = {
-        .eoi = on_eoi,
-        .stopped = on_stopped,
-        .should_park = should_park,
-        .thread_start = vcpu_thread_start,
-        .arg = vm,
+    const struct cpu_topology_config *t = &vm->cfg->cpus.topology;
+    const struct cpu_topology topology = {t->threads_per_core, t->cores_per_die,
+                                          t->dies_per_package, t->packages};
+    struct vcpu_params params = {
+        .kvm = vm->kvm,
+        .pio = vm->pio,
+        .mmio = vm->mmio,
+        .hooks = {.eoi = on_eoi,
+                  .stopped = on_stopped,
+                  .should_park = should_park,
+                  .thread_start = vcpu_thread_start,
+                  .arg = vm},
     };
     unsigned n = vm->cfg->cpus.boot_vcpus;
 
@@ -213,9 +220,11 @@ static int build_vcpus(struct vm *vm, struct err *err)
     if (!vm->vcpus || !vm->tsc)
         return err_set(err, -ENOMEM, "cpus.boot: out of memory for %u vCPUs", n);
     for (; vm->nr_vcpus < n; vm->nr_vcpus++) {
-        int rc = vcpu_new(vm->kvm, vm->nr_vcpus, vm->pio, vm->mmio, &hooks,
-                          &vm->vcpus[vm->nr_vcpus], err);
+        int rc;
 
+        params.index = vm->nr_vcpus;
+        params.apic_id = cpu_topology_apic_id(&topology, vm->nr_vcpus);
+        rc = vcpu_new(&params, &vm->vcpus[vm->nr_vcpus], err);
         if (rc < 0)
             return rc;
     }
