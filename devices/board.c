@@ -207,16 +207,6 @@ static int board_build(struct vm *vm, const struct vm_config *cfg, void **ret_bo
 
 /* --- Running ------------------------------------------------------------------ */
 
-static int board_acquire(void *arg, struct err *err)
-{
-    return board_lock_disks(arg, err);
-}
-
-static void board_release(void *arg)
-{
-    board_unlock_disks(arg);
-}
-
 static void board_power_button(void *arg)
 {
     const struct board *b = arg;

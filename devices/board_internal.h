@@ -12,15 +12,6 @@
 #include "devices/char_backend.h"
 #include "devices/pci_bus.h"
 
-/* A virtio device and what of the host it holds. */
-struct board_disk {
-    struct device *dev;
-};
-
-struct board_net {
-    struct device *dev;
-};
-
 struct board {
     struct vm *vm;               /* borrowed */
     const struct vm_config *cfg; /* borrowed */
@@ -35,9 +26,9 @@ struct board {
     struct pci_bus *pci;
     unsigned last_slot;                        /* given out without being asked for */
     const struct device *slots[X86_PCI_SLOTS]; /* who sits where */
-    struct board_disk *disks;
+    struct device **disks;
     unsigned nr_disks;
-    struct board_net *nets;
+    struct device **nets;
     unsigned nr_nets;
 
     struct char_backend serial;
@@ -84,19 +75,20 @@ bool board_bdf(struct board *b, const struct device *dev, char *buf, size_t cap)
 CHECKED int board_add_consoles(struct board *b);
 
 /**
- * board_lock_disks() - lock every disk image against other users.
+ * board_acquire() - lock every disk image and open every tap.
  *
- * Return: 0; -EAGAIN names the disk that somebody else uses; then none is locked.
+ * Return: 0; -EAGAIN names the disk that somebody else uses; tap_open()'s; then
+ * nothing is held.
  * Threads: control or worker.
  */
-CHECKED int board_lock_disks(struct board *b, struct err *err);
+CHECKED int board_acquire(void *board, struct err *err);
 
 /**
- * board_unlock_disks() - unlock what is locked.
+ * board_release() - unlock and close what board_acquire() took.
  *
  * Threads: control or worker.
  */
-void board_unlock_disks(struct board *b);
+void board_release(void *board);
 
 /**
  * board_set_macs() - give every network device the MAC of the configuration.
