@@ -235,6 +235,9 @@ void chsnap_progress_clear(struct chsnap_progress *p);
 
 /* ---- the subcommands ---- */
 
+extern const struct chsnap_command chsnap_create;
+extern const struct chsnap_command chsnap_restore;
+extern const struct chsnap_command chsnap_clone;
 extern const struct chsnap_command chsnap_list;
 extern const struct chsnap_command chsnap_show;
 extern const struct chsnap_command chsnap_verify;

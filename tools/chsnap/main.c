@@ -5,7 +5,8 @@
 #include "tools/chsnap/chsnap.h"
 
 static const struct chsnap_command *const commands[] = {
-    &chsnap_list, &chsnap_show, &chsnap_verify, &chsnap_rm, &chsnap_tag, &chsnap_gc, &chsnap_stats,
+    &chsnap_create, &chsnap_restore, &chsnap_clone, &chsnap_list, &chsnap_show,
+    &chsnap_verify, &chsnap_rm,      &chsnap_tag,   &chsnap_gc,   &chsnap_stats,
 };
 
 static void print_overview(void)

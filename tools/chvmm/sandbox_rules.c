@@ -56,6 +56,8 @@ const struct sandbox_rule sandbox_rules[] = {
     {"close",             ALL,       "everything"},
     {"dup",               C | W | A, "descriptors handed over"},
     {"dup3",              C | W | A, "descriptors handed over"},
+    {"faccessat",         W,         "store: whether a file may be written"},
+    {"faccessat2",        W,         "store: whether a file may be written"},
     {"fallocate",         I | W,     "discard and write zeroes; packs"},
     {"fchmod",            W,         "SQLite keeps a database's mode"},
     {"fchown",            W,         "SQLite, as root, keeps a database's owner"},
