@@ -14,6 +14,7 @@
 #include "devices/pci_root.h"
 #include "devices/serial.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "devices/vmgenid.h"
@@ -33,6 +34,7 @@ const struct device_ops *const device_registry[] = {
     &vblk_ops,          /* PCI */
     &vnet_ops,          /* PCI */
     &vrng_ops,          /* PCI */
+    &vcon_ops,          /* PCI */
 };
 
 const size_t device_registry_len = ARRAY_LEN(device_registry);

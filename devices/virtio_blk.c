@@ -406,7 +406,6 @@ static void vblk_type_reset(struct virtio_device *vd)
 }
 
 static const struct virtio_type vblk_type = {
-    .name = "virtio_blk",
     .id = 2,
     .pci_class = 0x01,
     .pci_subclass = 0x80,

@@ -141,7 +141,6 @@ static void vcon_config_read(struct virtio_device *vd, uint8_t image[VIRTIO_CONF
 }
 
 static const struct virtio_type vcon_type = {
-    .name = "virtio_console",
     .id = 3,
     .pci_class = 0xff,
     .pci_subclass = 0xff,
@@ -235,7 +234,7 @@ static const struct state_field vcon_fields[] = {
 };
 
 static const struct state_desc vcon_state = {
-    .name = "virtio_console",
+    .name = "virtio-console",
     .version = 1,
     .version_min = 1,
     .size = sizeof(struct vcon),

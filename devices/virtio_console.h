@@ -6,7 +6,7 @@
  *  + PCI function 1af4:1043, class ff/ff; see devices/virtio_pci.h
  *  + queues: receive, transmit, of 256 each
  *  + config: struct vcon_config
- *  + state section: "virtio_console", version 1
+ *  + state section: "virtio-console", version 1
  */
 #ifndef DEVICES_VIRTIO_CONSOLE_H
 #define DEVICES_VIRTIO_CONSOLE_H

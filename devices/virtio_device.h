@@ -36,7 +36,6 @@ struct virtio_device;
 
 /* A device type.  All called with dev->lock held. */
 struct virtio_type {
-    const char *name; /* of its state section: "virtio_blk" */
     uint16_t id;
     uint8_t pci_class;
     uint8_t pci_subclass;

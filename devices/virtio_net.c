@@ -427,7 +427,6 @@ static void vnet_stop(struct virtio_device *vd)
 }
 
 static const struct virtio_type vnet_type = {
-    .name = "virtio_net",
     .id = 1,
     .pci_class = 0x02,
     .pci_subclass = 0x00,

@@ -129,7 +129,6 @@ static void vrng_config_read(struct virtio_device *vd, uint8_t image[VIRTIO_CONF
 }
 
 static const struct virtio_type vrng_type = {
-    .name = "virtio_rng",
     .id = 4,
     .pci_class = 0xff,
     .pci_subclass = 0xff,

@@ -110,7 +110,6 @@ static void inv_reset(struct virtio_device *vd)
 }
 
 static const struct virtio_type inv_type = {
-    .name = "inv",
     .id = 63,
     .pci_class = 0xff,
     .pci_subclass = 0xff,
