@@ -2,6 +2,8 @@
 /*
  * What carries a channel's bytes: the bare socket (mig_channel.c) or TLS on
  * it (mig_tls.c).  Nothing here blocks.
+ *
+ * Threads: the channel's user, one at a time.
  */
 #ifndef MIGRATION_MIG_CHANNEL_INTERNAL_H
 #define MIGRATION_MIG_CHANNEL_INTERNAL_H

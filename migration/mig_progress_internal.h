@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How the engines write a migration's progress.
+ *
+ * Threads: init and release: the owner, alone; all others: any.
  */
 #ifndef MIGRATION_MIG_PROGRESS_INTERNAL_H
 #define MIGRATION_MIG_PROGRESS_INTERNAL_H
@@ -30,6 +32,7 @@ struct mig_progress {
     struct mig_round_log rounds[MIG_LOG_ROUNDS];
 };
 
+/* Nothing has happened yet; and nobody will ask any more. */
 void mig_progress_init(struct mig_progress *p);
 void mig_progress_release(struct mig_progress *p);
 

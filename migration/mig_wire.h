@@ -5,6 +5,8 @@
  * A connection carries messages: a header of 8 bytes, then the body.  Bodies
  * come from a peer that may be hostile: every decoder checks lengths, limits
  * and reserved bytes, and writes to its result only what it has checked.
+ *
+ * Threads: any.
  */
 #ifndef MIGRATION_MIG_WIRE_H
 #define MIGRATION_MIG_WIRE_H

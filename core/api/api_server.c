@@ -131,13 +131,12 @@ void api_reply_error(struct api_request *req, unsigned status, int rc, const cha
                      const struct err *err)
 {
     struct json_object *chain = json_object_new_array();
-    char errno_text[64];
     const char *why = err && err->msg[0] ? err->msg : NULL;
     char *text = NULL;
     size_t len = 0;
 
     if (!why && !err)
-        why = strerror_r(-rc, errno_text, sizeof(errno_text));
+        why = strerror(-rc);
     if (chain) {
         (void)json_object_array_add(chain, json_object_new_string("Error from API"));
         (void)json_object_array_add(chain, json_object_new_string(what));
