@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peer of the benchmarks: QEMU with the test guest, over QMP."""
+
+import json
+import socket
+import subprocess
+import time
+
+from bench_base import BUILD, GUEST_MIB, need_tool
+
+CPU = "qemu64,-pni,+x2apic,+tsc-deadline"
+
+
+class Qemu:
+    def __init__(self, bench, fifo, cmdline="", args=()):
+        qmp = bench.short / bench.unique("qmp")
+        name = bench.unique("qemu")
+        command = [need_tool("qemu-system-x86_64"), "-M", "q35", "-accel", "kvm", "-cpu", CPU,
+                   "-m", str(GUEST_MIB), "-smp", "1", "-nodefaults", "-no-user-config",
+                   "-display", "none", "-chardev", f"file,id=s,path={fifo}", "-serial",
+                   "chardev:s", "-qmp", f"unix:{qmp},server=on,wait=off", "-kernel",
+                   str(BUILD / "tests/guest/guest.elf"), "-append", cmdline, *map(str, args)]
+        self.log = open(bench.dir / f"{name}.log", "wb")
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log)
+        bench.addCleanup(self.close)
+        self.sock = self._connect(qmp)
+        self.lines = self.sock.makefile("r")
+        self.lines.readline()
+        self("qmp_capabilities")
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def _connect(self, path):
+        for _ in range(1000):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.connect(str(path))
+                return sock
+            except OSError:
+                sock.close()
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.01)
+        raise RuntimeError("QEMU does not answer")
+
+    def __call__(self, command, **arguments):
+        self.sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
+        while True:
+            answer = json.loads(self.lines.readline())
+            if "error" in answer:
+                raise RuntimeError(f"{command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+
+    def migrate(self, uri, timeout_s=120):
+        """Return: what query-migrate says at the end."""
+        self("migrate", uri=uri)
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            status = self("query-migrate")
+            if status.get("status") == "completed":
+                return status
+            if status.get("status") in ("failed", "cancelled"):
+                raise RuntimeError(f"QEMU's migration {status}")
+            time.sleep(0.002)
+        raise RuntimeError(f"QEMU's migration does not end: {status}")
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.sock.close()
+        self.log.close()
