@@ -21,6 +21,8 @@ void log_init(int fd, enum log_level level)
 {
     log_fd = fd;
     log_max = level;
+    /* gmtime_r() reads a file the first time, which a sandbox forbids later. */
+    tzset();
 }
 
 bool log_enabled(enum log_level level)

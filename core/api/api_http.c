@@ -340,7 +340,8 @@ int api_http_start(struct api_server *srv, struct err *err)
 {
     const union MHD_DaemonInfo *info;
 
-    srv->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME,
+    srv->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET |
+                                    MHD_ALLOW_SUSPEND_RESUME | MHD_USE_SUPPRESS_DATE_NO_CLOCK,
                                 0, NULL, NULL, on_request, srv, MHD_OPTION_NOTIFY_COMPLETED,
                                 on_completed, srv, MHD_OPTION_NOTIFY_CONNECTION, on_connection, srv,
                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)(2 * API_CONNECTIONS_MAX),
