@@ -275,6 +275,8 @@ int board_acquire(void *board, struct err *err)
     struct board *b = board;
     int rc = lock_disks(b, err);
 
+    if (rc >= 0)
+        rc = char_backend_publish(&b->serial, err);
     for (unsigned i = 0; rc >= 0 && i < b->nr_nets; i++) {
         rc = open_tap(&b->cfg->nets[i], b->nets[i], err);
         if (rc < 0)
@@ -289,6 +291,7 @@ void board_release(void *board)
 {
     struct board *b = board;
 
+    char_backend_hide(&b->serial);
     for (unsigned i = 0; i < b->nr_nets; i++)
         vnet_drop_tap(b->nets[i]);
     for (unsigned i = 0; i < b->nr_disks; i++)

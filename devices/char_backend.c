@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -62,20 +63,64 @@ static int open_file(const char *path, struct char_backend *be)
     return be->out_fd < 0 ? -errno : 0;
 }
 
+static int unix_address(const char *path, struct sockaddr_un *ret)
+{
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(ret->sun_path))
+        return -ENAMETOOLONG;
+    memcpy(ret->sun_path, path, strlen(path));
+    return 0;
+}
+
 static int open_socket(const char *path, struct char_backend *be)
 {
-    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    struct sockaddr_un sa;
+    int rc;
 
-    if (strlen(path) >= sizeof(sa.sun_path))
-        return -ENAMETOOLONG;
-    memcpy(sa.sun_path, path, strlen(path));
+    be->socket = strdup(path);
+    if (!be->socket || asprintf(&be->hidden, "%s.%d", path, (int)getpid()) < 0) {
+        be->hidden = NULL;
+        return -ENOMEM;
+    }
+    rc = unix_address(be->hidden, &sa);
+    if (rc < 0)
+        return rc;
+    (void)unlink(be->hidden); /* of a dead process with our number */
     be->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (be->listen_fd < 0 || bind(be->listen_fd, (struct sockaddr *)&sa, (socklen_t)sizeof(sa)) < 0)
         return -errno;
-    be->socket = strdup(path);
-    if (!be->socket)
-        return -ENOMEM;
     return listen(be->listen_fd, 1) < 0 ? -errno : 0;
+}
+
+/* Whether a process listens there; a socket that is only left over does not count. */
+static bool is_served(const char *path)
+{
+    auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_un sa;
+
+    if (fd < 0 || unix_address(path, &sa) < 0)
+        return false;
+    return connect(fd, (struct sockaddr *)&sa, (socklen_t)sizeof(sa)) == 0 || errno == EAGAIN;
+}
+
+int char_backend_publish(struct char_backend *be, struct err *err)
+{
+    if (!be->socket || be->published)
+        return 0;
+    if (is_served(be->socket))
+        return err_set(err, -EADDRINUSE, "%s: somebody serves this socket", be->socket);
+    if (rename(be->hidden, be->socket) < 0)
+        return err_set(err, -errno, "%s: %s", be->socket, strerror(errno));
+    be->published = true;
+    return 0;
+}
+
+void char_backend_hide(struct char_backend *be)
+{
+    if (!be->published)
+        return;
+    (void)rename(be->socket, be->hidden);
+    be->published = false;
 }
 
 int char_backend_open(const char *what, const struct console_config *cfg,
@@ -128,9 +173,10 @@ void char_backend_close(struct char_backend *be)
         (void)close(be->out_fd);
     if (be->listen_fd >= 0)
         (void)close(be->listen_fd);
-    if (be->socket)
-        (void)unlink(be->socket);
+    if (be->hidden)
+        (void)unlink(be->published ? be->socket : be->hidden);
     free(be->socket);
+    free(be->hidden);
     free(be->pty);
     *be = closed;
 }

@@ -12,8 +12,10 @@ struct char_backend {
     int in_fd;     /* -1: there is no input; may equal out_fd */
     int listen_fd; /* -1: no socket; clients come and go */
     char *pty;     /* path of the pty's other end; NULL: no pty */
-    char *socket;  /* path to remove at the end; NULL: none */
-    bool raw_tty;  /* the terminal was put into raw mode */
+    char *socket;  /* path that clients know; NULL: none */
+    char *hidden;  /* name of the same socket until it is published */
+    bool published;
+    bool raw_tty; /* the terminal was put into raw mode */
 };
 
 /**
@@ -29,6 +31,25 @@ struct char_backend {
  */
 CHECKED int char_backend_open(const char *what, const struct console_config *cfg,
                               struct char_backend *ret_be, struct err *err);
+
+/**
+ * char_backend_publish() - give a socket the path that clients know.
+ *
+ * Until then it has a name beside that path, so that the destination of a move
+ * can build its machine while the source still serves the path.  Harmless for
+ * other back ends, and when done.
+ *
+ * Return: 0; -EADDRINUSE if somebody serves the path; the kernel's errno.
+ * Threads: control or worker.
+ */
+CHECKED int char_backend_publish(struct char_backend *be, struct err *err);
+
+/**
+ * char_backend_hide() - undo char_backend_publish(): the path is free for another host process.
+ *
+ * Threads: control or worker.
+ */
+void char_backend_hide(struct char_backend *be);
 
 /**
  * char_backend_taken() - a device has taken the descriptors; it closes them.
