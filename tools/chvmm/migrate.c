@@ -194,6 +194,18 @@ static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
                   "stays paused until somebody decides which one is to run");
 }
 
+/* What Cloud Hypervisor has and this version has not: said, not ignored. */
+static int check_send(const struct send_migration_config *cfg, struct err *err)
+{
+    if (cfg->local)
+        return err_set(err, -ENOTSUP, "local: handing memory over is not supported yet");
+    if (cfg->preserve_source)
+        return err_set(err, -ENOTSUP, "preserve_source: is not supported yet");
+    if (cfg->memory_mode == MIGRATION_POSTCOPY)
+        return err_set(err, -ENOTSUP, "memory_mode: postcopy is not supported yet");
+    return 0;
+}
+
 int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm_done_fn *done,
                    void *arg, struct err *err)
 {
@@ -220,8 +232,10 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
                                    : MIG_TIMEOUT_CANCEL},
     };
     struct migration *m = NULL;
-    int rc = migration_new(vmm, cfg->destination_url, cfg->tls_dir, MIG_TLS_CLIENT, &m, err);
+    int rc = check_send(cfg, err);
 
+    if (rc >= 0)
+        rc = migration_new(vmm, cfg->destination_url, cfg->tls_dir, MIG_TLS_CLIENT, &m, err);
     if (rc < 0)
         return rc;
     params.arg = m;
@@ -342,6 +356,8 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     else
         log_blackout(mig_dest_progress(m->dst));
     vmm_event(vmm, rc < 0 ? "migration-receive-failed" : "migration-receive-finished");
+    if (rc >= 0 && vm_state(vmm->vm) == VM_RUNNING)
+        vmm_announce(vmm);
     if (m->done)
         m->done(m->done_arg, rc, err, "The VM could not be received");
     m->done = NULL;
@@ -360,8 +376,11 @@ int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cf
     static const struct job_ops job = {run_receive, cancel_receive, receive_done};
     struct mig_dest_params params = {.ops = &dst_ops, .open = mig_open_by_accept};
     struct migration *m = NULL;
-    int rc = migration_new(vmm, cfg->receiver_url, cfg->tls_dir, MIG_TLS_SERVER, &m, err);
+    int rc;
 
+    if (cfg->memory_mode == MIGRATION_POSTCOPY)
+        return err_set(err, -ENOTSUP, "memory_mode: postcopy is not supported yet");
+    rc = migration_new(vmm, cfg->receiver_url, cfg->tls_dir, MIG_TLS_SERVER, &m, err);
     if (rc < 0)
         return rc;
     m->done = done;

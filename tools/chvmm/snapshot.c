@@ -185,7 +185,7 @@ static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *e
                  (unsigned long long)j->progress.total_ns / 1000000);
         vmm_event(vmm, "restored");
         if (j->resume)
-            vm_announce(vmm->vm);
+            vmm_announce(vmm);
     } else {
         log_error("restore: %s", err->msg);
         vmm_release(vmm);
@@ -206,9 +206,12 @@ int vmm_start_restore(struct vmm *vmm, const struct restore_config *cfg, vmm_don
                       void *arg, struct err *err)
 {
     static const struct job_ops ops = {run_restore, cancel, restore_done};
-    struct snapshot_job *j = new_job(vmm, cfg->source_url, done, arg);
+    struct snapshot_job *j;
     int rc;
 
+    if (cfg->memory_restore_mode == MEMORY_RESTORE_ON_DEMAND)
+        return err_set(err, -ENOTSUP, "memory_restore_mode: ondemand is not supported yet");
+    j = new_job(vmm, cfg->source_url, done, arg);
     if (!j)
         return err_set(err, -ENOMEM, "restore: out of memory");
     j->resume = cfg->resume;

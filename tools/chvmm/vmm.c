@@ -9,6 +9,11 @@
 #include "devices/board.h"
 #include "tools/chvmm/sandbox.h"
 
+enum {
+    ANNOUNCE_TIMES = 5,
+    ANNOUNCE_MS = 100,
+};
+
 /* --- Events ------------------------------------------------------------------ */
 
 void vmm_event(struct vmm *vmm, const char *event)
@@ -263,6 +268,30 @@ int vmm_nmi(struct vmm *vmm, struct err *err)
     return rc < 0 ? rc : vm_nmi(vmm->vm, err);
 }
 
+/* --- Announcing ------------------------------------------------------------------ */
+
+static void announce(void *arg)
+{
+    struct vmm *vmm = arg;
+
+    if (!vmm->announces_left || !vmm->vm || vmm->busy != VMM_IDLE)
+        return;
+    vmm->announces_left--;
+    vm_announce(vmm->vm);
+    loop_arm_timer(vmm->announce_timer, loop_now_ns() + (uint64_t)ANNOUNCE_MS * 1000000);
+}
+
+void vmm_announce(struct vmm *vmm)
+{
+    if (!vmm->announce_timer &&
+        loop_add_timer(vmm->loop, announce, vmm, &vmm->announce_timer) < 0) {
+        vm_announce(vmm->vm); /* once is what can be had */
+        return;
+    }
+    vmm->announces_left = ANNOUNCE_TIMES;
+    announce(vmm);
+}
+
 void vmm_quit(struct vmm *vmm, int exit_code)
 {
     vmm->exit_code = exit_code;
@@ -271,6 +300,8 @@ void vmm_quit(struct vmm *vmm, int exit_code)
 
 void vmm_release(struct vmm *vmm)
 {
+    loop_remove(vmm->announce_timer);
+    vmm->announce_timer = NULL;
     drop_vm(vmm);
     vm_config_release(&vmm->cfg);
     vmm->has_cfg = false;

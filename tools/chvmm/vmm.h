@@ -43,6 +43,9 @@ struct vmm {
     struct job *job;                  /* NULL unless busy */
     struct migration *last_migration; /* NULL: none yet */
 
+    struct loop_source *announce_timer; /* NULL: never needed yet */
+    unsigned announces_left;
+
     _Atomic unsigned requests; /* bits of enum vmm_request, set by any thread */
     int exit_code;
 };
@@ -111,6 +114,13 @@ CHECKED int vmm_build(struct vmm *vmm, const struct cpu_model *model, struct err
  * Threads: any.
  */
 void vmm_event(struct vmm *vmm, const char *event);
+
+/**
+ * vmm_announce() - tell the network that the VM is here, and again while switches learn.
+ *
+ * Threads: control.
+ */
+void vmm_announce(struct vmm *vmm);
 
 /**
  * vmm_quit() - end the process after the current callback.
