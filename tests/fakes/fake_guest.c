@@ -58,6 +58,8 @@ static int log_get(void *arg, unsigned region, uint64_t *bits)
         atomic_fetch_add(&g->log_errors, 1);
     for (uint64_t w = 0; w < (pages + 63) / 64; w++)
         bits[w] |= atomic_load(&g->log[region][w]);
+    if (g->cfg.never_clean && atomic_load(&g->running))
+        bits[0] |= 2;
     if (pages % 64)
         bits[pages / 64] &= (UINT64_C(1) << pages % 64) - 1;
     return 0;

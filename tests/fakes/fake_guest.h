@@ -44,6 +44,7 @@ struct fake_guest_config {
     uint64_t dirty_rate;              /* pages a second; 0: none */
     uint64_t dirty_first;             /* of region 0 */
     uint64_t dirty_pages;             /* where it dirties, from dirty_first; 0: everywhere */
+    bool never_clean;                 /* the log says of one page that it is dirty, each time */
     unsigned seed;
 };
 

@@ -18,8 +18,12 @@
 #include "tests/fakes/fake_pair.h"
 
 static const struct fake_guest_config tiny = {.len = {KIB(512)}, .data_percent = 50, .seed = 11};
-static const struct fake_guest_config frantic = {
-    .len = {MIB(8)}, .data_percent = 60, .seed = 5, .dirty_rate = 4000000, .dirty_pages = 2048};
+static const struct fake_guest_config frantic = {.len = {MIB(8)},
+                                                 .data_percent = 60,
+                                                 .seed = 5,
+                                                 .dirty_rate = 4000000,
+                                                 .dirty_pages = 2048,
+                                                 .never_clean = true};
 static const struct fake_guest_config busy = {
     .len = {MIB(4), MIB(1)},
     .data_percent = 60,
