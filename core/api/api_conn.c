@@ -230,10 +230,16 @@ static void on_client(void *arg, uint32_t events)
 
     if (!api_conn_pump(conn))
         return;
+    if (!(events & (EPOLLHUP | EPOLLERR)))
+        return;
     /*
      * A client that is gone, both ways, takes no answer: close as soon as what
      * it sent is carried, or cannot be while an earlier request is at work.
+     * libmicrohttpd reads what was carried first: once our end is closed it
+     * gives the connection up and the request with it.
      */
-    if ((events & (EPOLLHUP | EPOLLERR)) && (conn->up_ended || conn->busy))
+    if (conn->up_ended && !conn->busy)
+        api_http_run(conn->srv);
+    if (conn->up_ended || conn->busy)
         api_conn_close(conn);
 }

@@ -376,6 +376,24 @@ static void test_a_request_sent_and_left_is_done(void **state)
     api_reply_done(take_kept(fix));
 }
 
+/* As above, where the server hears of the bytes and of the hang-up at once. */
+static void test_a_last_request_sent_and_left_is_done(void **state)
+{
+    static struct response res;
+    struct fixture *fix = *state;
+    static const char text[] = "PUT /api/v1/vm.keep HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    for (int i = 0; i < 20; i++) {
+        int fd = client_open(fix);
+
+        client_ask(fd, "GET", "vm.info", NULL, &res);
+        assert_int_equal(res.status, 200);
+        client_send(fd, text, sizeof(text) - 1);
+        (void)close(fd);
+        api_reply_done(take_kept(fix));
+    }
+}
+
 static void test_bodies_up_to_the_limit_are_taken(void **state)
 {
     static char body[API_BODY_MAX + 1];
@@ -746,6 +764,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_long_work_blocks_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_client_that_left_is_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_request_sent_and_left_is_done, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_last_request_sent_and_left_is_done, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bodies_up_to_the_limit_are_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(test_larger_bodies_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_endless_chunked_body_ends, setup, teardown),
