@@ -323,13 +323,14 @@ static const struct mig_stream_ops tls_ops = {
 static int require_name(SSL *ssl, const char *host)
 {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    auto_free char *name = strdup(host); /* SSL_set_tlsext_host_name() takes no const */
 
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     if (X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1)
         return 0;
     ERR_clear_error();
-    if (X509_VERIFY_PARAM_set1_host(param, host, 0) != 1 ||
-        SSL_set_tlsext_host_name(ssl, host) != 1)
+    if (!name || X509_VERIFY_PARAM_set1_host(param, name, 0) != 1 ||
+        SSL_set_tlsext_host_name(ssl, name) != 1)
         return -EINVAL;
     return 0;
 }

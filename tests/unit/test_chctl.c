@@ -81,8 +81,8 @@ static void fn_refuse(void *arg, struct api_request *req)
 static void fn_progress(void *arg, struct api_request *req)
 {
     static const char *const answers[] = {
-        "{\"phase\":\"rounds\",\"round\":1,\"total_bytes\":1024,\"remaining_bytes\":512,"
-        "\"rate_bytes_per_s\":99,\"time_left_ns\":1000000000,\"expected_blackout_ns\":2000000}",
+        ("{\"phase\":\"rounds\",\"round\":1,\"total_bytes\":1024,\"remaining_bytes\":512,"
+         "\"rate_bytes_per_s\":99,\"time_left_ns\":1000000000,\"expected_blackout_ns\":2000000}"),
         "{\"phase\":\"commit\"}",
         "{\"phase\":\"done\",\"result\":\"completed\"}",
     };
