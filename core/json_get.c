@@ -12,17 +12,32 @@
 /* Length of the UTF-8 sequence at s, 0 if it is none (RFC 3629). */
 static size_t json_utf8_len(const unsigned char *s, size_t left)
 {
-    size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+    /* First byte, length, and what the second byte may be. */
+    static const struct {
+        unsigned char first_min, first_max, len, second_min, second_max;
+    } rows[] = {
+        {0x00, 0x7f, 1, 0x00, 0xff},
+        {0xc2, 0xdf, 2, 0x80, 0xbf},
+        {0xe0, 0xe0, 3, 0xa0, 0xbf},
+        {0xe1, 0xec, 3, 0x80, 0xbf},
+        {0xed, 0xed, 3, 0x80, 0x9f},
+        {0xee, 0xef, 3, 0x80, 0xbf},
+        {0xf0, 0xf0, 4, 0x90, 0xbf},
+        {0xf1, 0xf3, 4, 0x80, 0xbf},
+        {0xf4, 0xf4, 4, 0x80, 0x8f},
+    };
+    size_t row = 0;
 
-    if (!n || n > left || s[0] > 0xf4)
+    while (row < ARRAY_LEN(rows) && s[0] > rows[row].first_max)
+        row++;
+    if (row == ARRAY_LEN(rows) || s[0] < rows[row].first_min || rows[row].len > left)
         return 0;
-    for (size_t i = 1; i < n; i++)
+    if (rows[row].len > 1 && (s[1] < rows[row].second_min || s[1] > rows[row].second_max))
+        return 0;
+    for (size_t i = 2; i < rows[row].len; i++)
         if ((s[i] & 0xc0) != 0x80)
             return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return n;
+    return rows[row].len;
 }
 
 bool json_text_ok(const char *s, size_t len)
@@ -64,21 +79,30 @@ static ssize_t json_text_members(const char *text, size_t len, size_t *ret_off)
     return n;
 }
 
+static ssize_t json_tree_members(struct json_object *obj);
+
+static ssize_t json_object_members(struct json_object *obj)
+{
+    ssize_t n = 0;
+
+    json_object_object_foreach(obj, key, val)
+    {
+        (void)key;
+        n += 1 + json_tree_members(val);
+    }
+    return n;
+}
+
 /* Members of a tree; the parser bounded its depth.  Fewer than were written: a key came twice. */
 static ssize_t json_tree_members(struct json_object *obj)
 {
     ssize_t n = 0;
 
-    if (json_object_is_type(obj, json_type_array)) {
+    if (json_object_is_type(obj, json_type_object))
+        return json_object_members(obj);
+    if (json_object_is_type(obj, json_type_array))
         for (size_t i = 0; i < json_object_array_length(obj); i++)
             n += json_tree_members(json_object_array_get_idx(obj, i));
-    } else if (json_object_is_type(obj, json_type_object)) {
-        json_object_object_foreach(obj, key, val)
-        {
-            (void)key;
-            n += 1 + json_tree_members(val);
-        }
-    }
     return n;
 }
 

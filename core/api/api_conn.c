@@ -82,23 +82,27 @@ void api_conn_put(struct api_conn *conn)
 
 /* ---- from the client ------------------------------------------------------- */
 
+static void keep_fd(struct api_conn *conn, int fd)
+{
+    if (conn->nr_fds < API_FDS_MAX) {
+        conn->fds[conn->nr_fds++] = fd;
+        return;
+    }
+    conn->too_many_fds = true;
+    (void)close(fd);
+}
+
 static void keep_fds(struct api_conn *conn, struct msghdr *msg)
 {
     for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
         size_t n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        int fd;
 
         if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
             continue;
         for (size_t i = 0; i < n; i++) {
-            int fd;
-
             memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(int));
-            if (conn->nr_fds < API_FDS_MAX) {
-                conn->fds[conn->nr_fds++] = fd;
-            } else {
-                conn->too_many_fds = true;
-                (void)close(fd);
-            }
+            keep_fd(conn, fd);
         }
     }
     if (msg->msg_flags & MSG_CTRUNC)

@@ -92,14 +92,15 @@ static void request_route(struct api_request *req, const char *method)
     const struct api_server *srv = req->srv;
 
     for (unsigned i = 0; i < srv->nr_routes; i++) {
-        if (strcmp(srv->routes[i].path, req->path) != 0)
+        const struct api_route *route = &srv->routes[i];
+
+        if (strcmp(route->path, req->path) != 0)
             continue;
-        req->route = &srv->routes[i];
-        if (strcmp(method,
-                   req->route->method == API_GET ? MHD_HTTP_METHOD_GET : MHD_HTTP_METHOD_PUT) != 0)
-            refuse(req, MHD_HTTP_BAD_REQUEST,
-                   req->route->method == API_GET ? "The method must be GET"
-                                                 : "The method must be PUT");
+        req->route = route;
+        if (route->method == API_GET && strcmp(method, MHD_HTTP_METHOD_GET) != 0)
+            refuse(req, MHD_HTTP_BAD_REQUEST, "The method must be GET");
+        if (route->method == API_PUT && strcmp(method, MHD_HTTP_METHOD_PUT) != 0)
+            refuse(req, MHD_HTTP_BAD_REQUEST, "The method must be PUT");
         return;
     }
     for (unsigned i = 0; i < ARRAY_LEN(not_yet); i++)
@@ -241,6 +242,7 @@ static enum MHD_Result first_call(struct api_server *srv, struct MHD_Connection 
     return refuse_now(req);
 }
 
+/* As libmicrohttpd calls it.  NOLINTNEXTLINE(readability-function-size) */
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *mhd, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *data_len, void **ctx)

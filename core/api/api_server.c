@@ -45,6 +45,24 @@ unsigned api_request_take_fds(struct api_request *req, int *fds)
 
 /* ---- replies --------------------------------------------------------------- */
 
+static void push_done_locked(struct api_server *srv, struct api_request *req)
+{
+    STAILQ_INSERT_TAIL(&srv->done, req, done_link);
+    (void)eventfd_write(srv->wake_fd, 1);
+}
+
+static struct api_request *pop_done(struct api_server *srv)
+{
+    struct api_request *req;
+
+    (void)pthread_mutex_lock(&srv->lock);
+    req = STAILQ_FIRST(&srv->done);
+    if (req)
+        STAILQ_REMOVE_HEAD(&srv->done, done_link);
+    (void)pthread_mutex_unlock(&srv->lock);
+    return req;
+}
+
 void api_request_set_reply(struct api_request *req, unsigned status, char *text, size_t len)
 {
     struct api_server *srv = req->srv;
@@ -57,10 +75,8 @@ void api_request_set_reply(struct api_request *req, unsigned status, char *text,
         req->reply = text;
         req->reply_len = len;
         req->replied = true;
-        if (req->suspended) {
-            STAILQ_INSERT_TAIL(&srv->done, req, done_link);
-            (void)eventfd_write(srv->wake_fd, 1);
-        }
+        if (req->suspended)
+            push_done_locked(srv, req);
     }
     (void)pthread_mutex_unlock(&srv->lock);
 }
@@ -268,7 +284,6 @@ static void on_timer(void *arg)
 
 static void on_wake(void *arg, uint32_t events)
 {
-    STAILQ_HEAD(, api_request) done = STAILQ_HEAD_INITIALIZER(done);
     struct api_server *srv = arg;
     struct api_request *req;
     eventfd_t count;
@@ -281,13 +296,8 @@ static void on_wake(void *arg, uint32_t events)
     (void)pthread_mutex_unlock(&srv->lock);
     if (stop)
         begin_stop(srv);
-    (void)pthread_mutex_lock(&srv->lock);
-    STAILQ_CONCAT(&done, &srv->done);
-    (void)pthread_mutex_unlock(&srv->lock);
-    while ((req = STAILQ_FIRST(&done))) {
-        STAILQ_REMOVE_HEAD(&done, done_link);
+    while ((req = pop_done(srv)))
         api_http_resume(req);
-    }
     api_http_run(srv);
     if (stop)
         on_timer(srv);

@@ -340,12 +340,12 @@ int vm_config_option_json(enum vm_option opt, const char *value, struct json_obj
     const struct config_option *option = &config_options[opt];
     struct vm_config cfg = {0};
     int rc = vm_config_from_option(&cfg, opt, value, err);
+    const void *obj = config_member(&cfg, option->off);
 
-    if (!rc && option->off_nr)
-        rc = config_object_to_json(option->table, *(void **)config_member(&cfg, option->off),
-                                   ret_obj);
-    else if (!rc && option->table)
-        rc = config_object_to_json(option->table, config_member(&cfg, option->off), ret_obj);
+    if (option->off_nr)
+        obj = *(void **)config_member(&cfg, option->off);
+    if (!rc && option->table)
+        rc = config_object_to_json(option->table, obj, ret_obj);
     vm_config_release(&cfg);
     return rc;
 }

@@ -55,7 +55,7 @@ static bool config_parse_mac(const char *text, uint8_t mac[MAC_LEN])
 {
     if (strlen(text) != 3 * MAC_LEN - 1)
         return false;
-    for (int i = 0; i < MAC_LEN; i++) {
+    for (size_t i = 0; i < MAC_LEN; i++) {
         int hi = config_hex_digit(text[3 * i]);
         int lo = config_hex_digit(text[3 * i + 1]);
 
@@ -68,7 +68,7 @@ static bool config_parse_mac(const char *text, uint8_t mac[MAC_LEN])
 
 void config_format_mac(const uint8_t mac[MAC_LEN], char *text)
 {
-    for (int i = 0; i < MAC_LEN; i++)
+    for (size_t i = 0; i < MAC_LEN; i++)
         (void)snprintf(text + 3 * i, 4, "%02x%s", mac[i], i < MAC_LEN - 1 ? ":" : "");
 }
 

@@ -47,8 +47,10 @@ int option_next(char **rest, char sep, char **ret_item, struct err *err)
     if (!s)
         return 0;
     end = option_find(s, sep);
-    if (!end)
-        return err_set(err, -EINVAL, "brackets or quotes do not match");
+    if (!end) {
+        (void)err_set(err, -EINVAL, "brackets or quotes do not match");
+        return -EINVAL;
+    }
     *rest = *end ? end + 1 : NULL;
     *end = 0;
     *ret_item = option_trim(s);
@@ -57,11 +59,13 @@ int option_next(char **rest, char sep, char **ret_item, struct err *err)
 
 static int option_pair_add(struct option_set *set, char *text, struct err *err)
 {
-    char *equals = strchr(text, '=');
-    struct option_pair *pair = &set->pairs[set->nr];
+    struct option_pair *pair;
+    char *equals;
 
     if (set->nr == OPTION_PAIRS_MAX)
         return err_set(err, -E2BIG, "more than %d keys", OPTION_PAIRS_MAX);
+    pair = &set->pairs[set->nr];
+    equals = strchr(text, '=');
     *pair = (struct option_pair){.has_equals = equals};
     if (equals) {
         *equals = 0;
@@ -154,16 +158,18 @@ int option_toggle(const char *value, bool *ret_v)
 /* Digits of s up to *ret_end. */
 static int option_digits(const char *s, unsigned base, uint64_t *ret_v, const char **ret_end)
 {
+    static const char digits[] = "0123456789abcdef";
     const char *start = s;
     uint64_t v = 0;
 
-    for (; isxdigit((unsigned char)*s); s++) {
-        unsigned c = (unsigned)tolower((unsigned char)*s);
-        unsigned digit = c >= 'a' ? c - 'a' + 10 : c - '0';
+    for (; *s; s++) {
+        int c = *s >= 'A' && *s <= 'F' ? *s - 'A' + 'a' : *s;
+        const char *digit = memchr(digits, c, base);
 
-        if (digit >= base)
+        if (!digit)
             break;
-        if (__builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, digit, &v))
+        if (__builtin_mul_overflow(v, base, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(digit - digits), &v))
             return -ERANGE;
     }
     if (s == start)

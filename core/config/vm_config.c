@@ -46,10 +46,11 @@ static int config_check_id(const struct config_check *check, const char *what, c
     if (!strncmp(id, "__", 2))
         return err_set(check->err, -EINVAL, "%s.id: '%s': ids with __ in front are reserved", what,
                        id);
-    for (const char *s = id; *s; s++)
+    for (const char *s = id; *s; s++) {
         if (*s <= ' ' || *s > '~' || *s == '/' || *s == '"')
-            return err_set(check->err, -EINVAL, "%s.id: has a character that cannot be in an id",
+            return err_set(check->err, -EINVAL, "%s.id: has a character that cannot be there",
                            what);
+    }
     return *id ? 0 : err_set(check->err, -EINVAL, "%s.id: is empty", what);
 }
 
@@ -212,8 +213,7 @@ static int config_check_pci(struct config_check *check, const char *what, const 
 {
     if (segment)
         return err_set(check->err, -ENOTSUP,
-                       "%s.pci_segment: more than one segment is not supported yet by this version",
-                       what);
+                       "%s.pci_segment: only 0 is supported yet by this version", what);
     if (!slot)
         return 0;
     if (check->slot_owner[slot])
@@ -327,8 +327,7 @@ static int config_check_net_queues(const struct config_check *check, const char 
         return err_set(check->err, -EINVAL, "%s.num_queues: %u is not a number of pairs", what,
                        net->num_queues);
     if (net->num_queues / 2u > vcpus)
-        return err_set(check->err, -EINVAL,
-                       "%s.num_queues: %u pairs are more than there are vCPUs, %u", what,
+        return err_set(check->err, -EINVAL, "%s.num_queues: %u pairs are more than vCPUs, %u", what,
                        net->num_queues / 2u, vcpus);
     if (net->nr_fds && 2 * net->nr_fds != net->num_queues)
         return err_set(check->err, -EINVAL, "%s.fds: %u for %u queues; each serves a pair", what,
@@ -391,10 +390,11 @@ static int config_check_consoles(struct config_check *check)
     ttys = (cfg->serial.mode == CONSOLE_TTY ? 1u : 0u) +
            (cfg->console.mode == CONSOLE_TTY ? 1u : 0u) +
            (cfg->debug_console.mode == CONSOLE_TTY ? 1u : 0u);
-    if (ttys > 1)
+    if (ttys > 1) {
         return err_set(check->err, -EINVAL,
-                       "console.mode: only one of serial, console and debug_console can have the "
-                       "terminal (console=off?)");
+                       "console.mode: only one of serial, console and "
+                       "debug_console can be Tty (console=off?)");
+    }
     return config_check_pci(check, "console", VM_ID_CONSOLE, cfg->console.pci_segment,
                             cfg->console.pci_device_id);
 }

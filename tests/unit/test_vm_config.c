@@ -250,7 +250,7 @@ static void test_json_is_refused_by_name(void **state)
          "disks[0].id: '__rng'"},
         {"{" KERNEL ",\"disks\":[{\"path\":\"/a\",\"id\":\"a b\"}]}", -EINVAL, "disks[0].id: has"},
         {"{" KERNEL ",\"disks\":[{\"path\":\"/a\",\"pci_segment\":1}]}", -ENOTSUP,
-         "disks[0].pci_segment: more than one"},
+         "disks[0].pci_segment: only 0 is"},
         {"{" KERNEL ",\"disks\":[{\"path\":\"/a\",\"pci_device_id\":32}]}", -EINVAL,
          "disks[0].pci_device_id: 32 is not in 1..31"},
         {"{" KERNEL ",\"disks\":[{\"path\":\"/a\",\"pci_device_id\":3}],"

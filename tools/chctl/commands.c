@@ -63,8 +63,11 @@ static const struct chctl_command commands[] = {
      "A paused VM stays paused, a running one goes on.\n",
      "Snapshots"},
     {"restore", "PUT", "vm.restore", parse_action, ACTION_RESTORE,
-     "source_url=<url>[,resume=on][,prefault=on][,memory_restore_mode=copy|ondemand]",
-     "Bring a saved VM back", "The VM stays paused unless resume=on.\n", NULL},
+     "source_url=<url>[,resume=on][,clone=on][,prefault=on]\n"
+     "       [,memory_restore_mode=copy|ondemand]",
+     "Bring a saved VM back",
+     "The VM stays paused unless resume=on.  clone=on makes another VM of it, with a UUID, MACs\n"
+     "and disks of its own.\n", NULL},
     {"send-migration", "PUT", "vm.send-migration", parse_action, ACTION_SEND_MIGRATION,
      "destination_url=<url>[,tls_dir=<dir>][,downtime_ms=<ms>][,timeout_s=<s>]\n"
      "       [,timeout_strategy=cancel|ignore][,connections=<n>][,local=on][,preserve_source=on]\n"
@@ -272,29 +275,33 @@ static int parse_action(const struct chctl_command *command, int argc, char *con
     return take_json(call, rc ? NULL : obj, err);
 }
 
+/* The descriptors of a network themselves: JSON has only their number. */
+static int take_fds(struct chctl_call *call, const char *value, struct err *err)
+{
+    struct vm_config cfg = {0};
+    int rc = vm_config_from_option(&cfg, VM_OPT_NET, value, err);
+
+    if (!rc && cfg.nr_nets) {
+        call->fds = steal_ptr(cfg.nets[0].fds);
+        call->nr_fds = cfg.nets[0].nr_fds;
+        cfg.nets[0].nr_fds = 0;
+    }
+    vm_config_release(&cfg);
+    return rc;
+}
+
 static int parse_device(const struct chctl_command *command, int argc, char *const argv[],
                         struct chctl_call *call, struct err *err)
 {
     enum vm_option opt = (enum vm_option)command->arg;
     struct json_object *obj = NULL;
-    struct vm_config cfg = {0};
     int rc = need_one(command, argc, argv, err);
 
     if (!rc)
         rc = vm_config_option_json(opt, argv[0], &obj, err);
     if (!rc)
         rc = take_json(call, obj, err);
-    if (!rc && opt == VM_OPT_NET) {
-        /* The descriptors themselves: JSON has only their number. */
-        rc = vm_config_from_option(&cfg, opt, argv[0], err);
-        if (!rc && cfg.nr_nets) {
-            call->fds = steal_ptr(cfg.nets[0].fds);
-            call->nr_fds = cfg.nets[0].nr_fds;
-            cfg.nets[0].nr_fds = 0;
-        }
-        vm_config_release(&cfg);
-    }
-    return rc;
+    return !rc && opt == VM_OPT_NET ? take_fds(call, argv[0], err) : rc;
 }
 
 static int parse_id(const struct chctl_command *command, int argc, char *const argv[],

@@ -79,10 +79,11 @@ static void show(const struct progress *p)
     if (!isatty(STDERR_FILENO))
         return;
     (void)fprintf(stderr, "\r\033[K%s", p->phase);
-    if (p->total)
+    if (p->total) {
         (void)fprintf(stderr, ", round %" PRIu64 ", %s of %s to go, %s/s", p->round,
                       show_size(p->remaining, left), show_size(p->total, total),
                       show_size(p->rate, rate));
+    }
     if (p->time_left_ns)
         (void)fprintf(stderr, ", %" PRIu64 " s left", p->time_left_ns / UINT64_C(1000000000) + 1);
     if (p->blackout_ns)

@@ -44,8 +44,9 @@ static const struct option_row option_rows[] = {
     {"restore", 0, DO_RESTORE, 0, "<restore>",
      "Bring back a snapshot instead of booting:\n"
      "  source_url=store:<dir>#<name> | file://<dir>\n"
-     "  [,resume=on|off] [,prefault=on|off] [,memory_restore_mode=copy|ondemand]\n"
-     "The VM stays paused unless resume=on", NULL},
+     "  [,resume=on|off] [,clone=on|off] [,prefault=on|off]\n"
+     "  [,memory_restore_mode=copy|ondemand]\n"
+     "The VM stays paused unless resume=on; clone=on makes another VM of it", NULL},
     {"cpus", 0, DO_VM, VM_OPT_CPUS, "<cpus>",
      "Virtual processors (default 1):\n"
      "  boot=<n> [,max=<n>] [,max_phys_bits=<bits>] [,nested=on|off] [,features=[amx]]\n"
@@ -176,12 +177,32 @@ void chvmm_options_print_help(FILE *out)
 
 /* ---- values ---------------------------------------------------------------- */
 
+static int option_target_pair(const char *option, const struct option_set *set, char **path,
+                              int *fd, struct err *err)
+{
+    char *value = set->nr == 1 ? set->pairs[0].value : NULL;
+    uint64_t v = 0;
+
+    if (!value)
+        return err_set(err, -EINVAL, "%s: must be path=<path> or fd=<number>", option);
+    if (!strcmp(set->pairs[0].key, "path")) {
+        if (vm_config_set_string(path, option_text(value)))
+            return err_set(err, -ENOMEM, "out of memory");
+        return 0;
+    }
+    if (strcmp(set->pairs[0].key, "fd") != 0)
+        return err_set(err, -EINVAL, "%s: unknown key '%.48s'", option, set->pairs[0].key);
+    if (option_u64(value, 0, INT32_MAX, &v))
+        return err_set(err, -EINVAL, "%s fd: '%.48s' is not a file descriptor", option, value);
+    *fd = (int)v;
+    return 0;
+}
+
 /* "path=<path>", "fd=<n>", and where @bare is set "<path>". */
 static int option_target(const char *option, const char *value, bool bare, char **path, int *fd,
                          struct err *err)
 {
     struct option_set set = {0};
-    uint64_t v = 0;
     int rc;
 
     if (*path || *fd >= 0)
@@ -193,19 +214,9 @@ static int option_target(const char *option, const char *value, bool bare, char 
     rc = option_set_parse(value, &set, err);
     if (rc)
         return err_prefix(err, rc, "%s", option);
-    if (set.nr != 1 || !set.pairs[0].value)
-        rc = err_set(err, -EINVAL, "%s: must be path=<path> or fd=<number>", option);
-    else if (!strcmp(set.pairs[0].key, "path"))
-        rc = vm_config_set_string(path, option_text(set.pairs[0].value));
-    else if (strcmp(set.pairs[0].key, "fd") != 0)
-        rc = err_set(err, -EINVAL, "%s: unknown key '%.48s'", option, set.pairs[0].key);
-    else if (option_u64(set.pairs[0].value, 0, INT32_MAX, &v))
-        rc = err_set(err, -EINVAL, "%s fd: '%.48s' is not a file descriptor", option,
-                     set.pairs[0].value);
-    else
-        *fd = (int)v;
+    rc = option_target_pair(option, &set, path, fd, err);
     option_set_release(&set);
-    return rc == -ENOMEM ? err_set(err, rc, "out of memory") : rc;
+    return rc;
 }
 
 static int option_seccomp(const char *value, enum chvmm_seccomp *ret_mode, struct err *err)
@@ -321,7 +332,7 @@ static int option_letters(struct option_walk *walk, const char *letters)
                 row = &option_rows[i];
         if (!row)
             return err_set(walk->err, -EINVAL, "-%c: unknown option (see --help)", *letters);
-        rc = option_apply(walk, row, NULL);
+        rc = option_apply(walk, row, "");
     }
     return rc;
 }
@@ -348,7 +359,7 @@ static int option_long(struct option_walk *walk, const char *word, const char *n
     }
     if (row->action == DO_VM_MANY)
         walk->many = row;
-    return option_apply(walk, row, value);
+    return option_apply(walk, row, value ? value : "");
 }
 
 static int option_word(struct option_walk *walk, const char *word, const char *next, bool *ret_used)
