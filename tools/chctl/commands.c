@@ -87,7 +87,8 @@ static const struct chctl_command commands[] = {
     {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0, "[--follow]",
      "Print how far a migration is",
      "--follow asks until it is over, shows the progress on a terminal, then prints the last\n"
-     "answer; the exit code is 0 if the migration was completed.\n", NULL},
+     "answer; the exit code is 0 if the migration was completed.  A source ends once its VM runs\n"
+     "elsewhere: follow the destination to see the end.\n", NULL},
     {"migration-cancel", "PUT", "vm.migration-cancel", parse_nothing, 0, "",
      "Give up a migration; the VM goes on where it is", "", NULL},
 

@@ -12,9 +12,9 @@
 #include "tools/chctl/chctl.h"
 
 enum {
-    FOLLOW_EVERY_MS = 200,
+    FOLLOW_EVERY_MS = 100,
     FOLLOW_TEXT_MAX = 32,
-    FOLLOW_IDLE_MAX = 25, /* times without a migration at first: it may be about to begin */
+    FOLLOW_IDLE_MAX = 50, /* times without a migration at first: it may be about to begin */
 };
 
 struct progress {
@@ -108,7 +108,7 @@ static int follow_end(const struct http_response *res, const struct progress *p)
     return strcmp(p->result, "completed") != 0 ? CHCTL_FAILED : code;
 }
 
-/* The VMM is gone: a source ends once its VM runs elsewhere. */
+/* The VMM is gone.  A source ends once its VM runs elsewhere, but it may also have been killed. */
 static int follow_lost(const struct progress *p, const struct err *err)
 {
     struct err why = {0};
@@ -117,8 +117,11 @@ static int follow_lost(const struct progress *p, const struct err *err)
         (void)fputs("\r\033[K", stderr);
     if (!p->phase[0])
         return chctl_complain(CHCTL_FAILED, err);
-    (void)err_set(&why, -ECONNRESET, "the VMM is gone; the migration was last seen in phase %s",
-                  p->phase);
+    (void)err_set(
+        &why, -ECONNRESET,
+        "the VMM has ended, as a source does once its VM runs elsewhere; the migration was "
+        "last seen in phase %s: look at the destination",
+        p->phase);
     return chctl_complain(CHCTL_FAILED, &why);
 }
 
