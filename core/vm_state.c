@@ -164,6 +164,8 @@ static int expect(struct vm *vm, struct loading *l, struct err *err)
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         char id[STATE_NAME_MAX + 1];
 
+        /* The loader compares: a state of another processor does not fit. */
+        l->vcpus[i].apic_id = cpu_model_apic_id(vm->model, i);
         vcpu_id(i, id);
         add_target(l, id, &x86_vcpu_state_desc, &l->vcpus[i]);
     }

@@ -83,6 +83,29 @@ static int watch_signals(struct process *p, struct err *err)
     return rc < 0 ? err_set(err, rc, "signals: %s", strerror(-rc)) : 0;
 }
 
+/* The chain of causes, outermost first, as Cloud Hypervisor prints it. */
+static int fail(const struct err *err, int rc)
+{
+    (void)fprintf(stderr,
+                  "Error: chvmm exited with the following chain of errors:\n"
+                  "  0: The VM could not be started\n"
+                  "  1: %s\n",
+                  err->msg[0] ? err->msg : strerror(-rc));
+    return CHVMM_EXIT_FAILED;
+}
+
+/* From inside the loop: the job builds its machine by a call to the control thread. */
+static void start_restore(void *arg)
+{
+    struct process *p = arg;
+    struct err err = {0};
+
+    if (vmm_start_restore(&p->vmm, &p->opts.restore, NULL, NULL, &err) >= 0)
+        return;
+    (void)fail(&err, err.code);
+    vmm_quit(&p->vmm, CHVMM_EXIT_FAILED);
+}
+
 static int start_vm(struct process *p, struct err *err)
 {
     int rc;
@@ -92,7 +115,7 @@ static int start_vm(struct process *p, struct err *err)
         return rc < 0 ? rc : vmm_boot(&p->vmm, err);
     }
     if (p->opts.has_restore)
-        return vmm_start_restore(&p->vmm, &p->opts.restore, NULL, NULL, err);
+        return loop_post(p->vmm.loop, start_restore, p);
     return 0;
 }
 
@@ -131,17 +154,6 @@ static void stop(struct process *p)
     loop_remove(p->signal_src);
     loop_free(p->vmm.loop);
     chvmm_options_release(&p->opts);
-}
-
-/* The chain of causes, outermost first, as Cloud Hypervisor prints it. */
-static int fail(const struct err *err, int rc)
-{
-    (void)fprintf(stderr,
-                  "Error: chvmm exited with the following chain of errors:\n"
-                  "  0: The VM could not be started\n"
-                  "  1: %s\n",
-                  err->msg[0] ? err->msg : strerror(-rc));
-    return CHVMM_EXIT_FAILED;
 }
 
 int main(int argc, char **argv)
