@@ -23,7 +23,7 @@ from lane_host import GuestMemory  # noqa: E402
 GUEST_MIB = 1024
 DIRTY_AT_MIB = 64
 DIRTY_MIB = 64
-FILL_AT_MIB = 128
+FILL_AT_MIB = DIRTY_AT_MIB
 DATA_PERCENT = 58
 RUN = 65536
 CACHES_S = 0.3
@@ -117,16 +117,18 @@ def longest_gap_ms(beats, since, until):
 
 def contents(seed=1):
     """
-    For the guest's memory from FILL_AT_MIB on: with the area that the guest dirties, DATA_PERCENT
-    of GUEST_MIB are not zero; of each six such runs of 64 KiB five are text, one is random.
+    For the guest's memory from FILL_AT_MIB on: DATA_PERCENT of GUEST_MIB are not zero, among them
+    the area that the guest dirties; of each six such runs of 64 KiB five are text, one is random.
     """
     source = random.Random(seed)
     words = [source.randbytes(source.randrange(2, 9)).hex().encode() for _ in range(4000)]
     text = b" ".join(source.choices(words, k=120000))
     total = (GUEST_MIB - FILL_AT_MIB) * MIB // RUN
     data = (GUEST_MIB * DATA_PERCENT // 100 - DIRTY_MIB) * MIB // RUN
-    kinds = [True] * data + [False] * (total - data)
+    dirtied = DIRTY_MIB * MIB // RUN
+    kinds = [True] * data + [False] * (total - dirtied - data)
     source.shuffle(kinds)
+    kinds = [True] * dirtied + kinds
     image = bytearray(total * RUN)
     for i, is_data in enumerate(kinds):
         if not is_data:
