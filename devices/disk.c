@@ -159,7 +159,9 @@ static int fill(struct disk *d, const struct disk_params *p, struct err *err)
 {
     int rc;
 
-    d->path = strdup(p->path ? p->path : "(fd)");
+    if (!p->path)
+        return err_set(err, -EINVAL, "disk: no path");
+    d->path = strdup(p->path);
     d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (!d->path || d->event_fd < 0)
         return err_set(err, -ENOMEM, "disk %s: no memory or descriptor left", p->path);
@@ -383,6 +385,11 @@ static void complete_now(struct disk *d, struct disk_io *io, int result)
     wake(d);
 }
 
+static bool is_nothing(const struct disk *d, const struct disk_io *io)
+{
+    return io->op == DISK_FLUSH ? d->readonly : !io->len;
+}
+
 void disk_submit(struct disk *d, struct disk_io *io)
 {
     d->in_flight++;
@@ -396,12 +403,10 @@ void disk_submit(struct disk *d, struct disk_io *io)
         .off = io->off,
         .len = io->len,
     };
-    if (d->readonly && io->op == DISK_FLUSH)
+    if (is_nothing(d, io))
         complete_now(d, io, 0);
     else if (d->readonly && io->op != DISK_READ)
         complete_now(d, io, -EROFS);
-    else if (!io->len && io->op != DISK_FLUSH)
-        complete_now(d, io, 0);
     else if (!needs_bounce(d, io))
         d->engine->submit(d, io);
     else if (io->op == DISK_WRITE && (io->off | io->len) & (d->geo.block_size - 1))

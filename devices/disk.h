@@ -41,7 +41,7 @@ enum disk_engine {
 };
 
 struct disk_params {
-    const char *path; /* borrowed */
+    const char *path; /* borrowed; with @fd only a name for messages */
     int fd;           /* already open, or -1: open @path; taken on success */
     bool readonly;
     bool direct;    /* O_DIRECT */

@@ -70,11 +70,12 @@ static int adopt_pair(struct tap *t, int given, unsigned i, struct err *err)
 
     if (flags < 0 || ioctl(given, TUNGETIFF, &ifr) < 0)
         return err_set(err, -EINVAL, "tap: descriptor %d is not a tap: %s", given, strerror(errno));
-    if ((ifr.ifr_flags & TAP_FLAGS) != TAP_FLAGS)
+    if ((ifr.ifr_flags & TAP_FLAGS) != TAP_FLAGS) {
         return err_set(err, -EINVAL,
                        "tap %s: descriptor %d lacks IFF_TAP, IFF_NO_PI or "
                        "IFF_VNET_HDR",
                        ifr.ifr_name, given);
+    }
     if (i && strncmp(t->name, ifr.ifr_name, sizeof(t->name)) != 0)
         return err_set(err, -EINVAL, "tap %s: descriptor %d is that of %s", t->name, given,
                        ifr.ifr_name);

@@ -363,30 +363,29 @@ static unsigned log2_of(uint32_t n)
 }
 
 /* virtio 1.2, 5.2.4 */
-static void vblk_config_read(struct virtio_device *vd, uint8_t image[VIRTIO_CONFIG_MAX])
+static void vblk_config_read(struct virtio_device *vd, struct wr *w)
 {
     const struct vblk *v = vd_to_vblk(vd);
     const uint32_t align = v->blk_size / DISK_SECTOR;
-    struct wr w = {.p = image, .left = VIRTIO_CONFIG_MAX};
 
-    wr_le64(&w, v->capacity);
-    wr_le32(&w, 0); /* size_max */
-    wr_le32(&w, v->seg_max);
-    wr_le32(&w, 0); /* geometry */
-    wr_le32(&w, v->blk_size);
-    wr_u8(&w, (uint8_t)log2_of(v->physical_size / v->blk_size));
-    wr_u8(&w, 0); /* alignment_offset */
-    wr_le16(&w, (uint16_t)(v->io_min / v->blk_size));
-    wr_le32(&w, v->io_opt / v->blk_size);
-    wr_u8(&w, is_writeback(v));
-    wr_u8(&w, 0);
-    wr_le16(&w, (uint16_t)vd->nr_queues);
-    wr_le32(&w, DISCARD_SECTORS_MAX);
-    wr_le32(&w, 1); /* max_discard_seg */
-    wr_le32(&w, align);
-    wr_le32(&w, DISCARD_SECTORS_MAX);
-    wr_le32(&w, 1); /* max_write_zeroes_seg */
-    wr_u8(&w, 1);   /* write_zeroes_may_unmap */
+    wr_le64(w, v->capacity);
+    wr_le32(w, 0); /* size_max */
+    wr_le32(w, v->seg_max);
+    wr_le32(w, 0); /* geometry */
+    wr_le32(w, v->blk_size);
+    wr_u8(w, (uint8_t)log2_of(v->physical_size / v->blk_size));
+    wr_u8(w, 0); /* alignment_offset */
+    wr_le16(w, (uint16_t)(v->io_min / v->blk_size));
+    wr_le32(w, v->io_opt / v->blk_size);
+    wr_u8(w, is_writeback(v));
+    wr_u8(w, 0);
+    wr_le16(w, (uint16_t)vd->nr_queues);
+    wr_le32(w, DISCARD_SECTORS_MAX);
+    wr_le32(w, 1); /* max_discard_seg */
+    wr_le32(w, align);
+    wr_le32(w, DISCARD_SECTORS_MAX);
+    wr_le32(w, 1); /* max_write_zeroes_seg */
+    wr_u8(w, 1);   /* write_zeroes_may_unmap */
 }
 
 static void vblk_config_write(struct virtio_device *vd, unsigned off, unsigned size, uint64_t val)
@@ -588,15 +587,17 @@ static int vblk_check(const void *scratch, const void *live, struct err *err)
         return err_set(err, -EBADMSG, "physical_size: %u", v->physical_size);
     if (v->writeback > WRITEBACK_UNSET)
         return err_set(err, -EBADMSG, "writeback: %u", v->writeback);
-    if (v->capacity > geo->size / DISK_SECTOR)
+    if (v->capacity > geo->size / DISK_SECTOR) {
         return err_set(err, -ENOTSUP,
                        "capacity: the guest's disk has %" PRIu64
                        " sectors, this image has %" PRIu64,
                        v->capacity, geo->size / DISK_SECTOR);
-    if (v->blk_size < geo->block_size)
+    }
+    if (v->blk_size < geo->block_size) {
         return err_set(err, -ENOTSUP,
                        "blk_size: the guest's disk has blocks of %u bytes, this image of %u",
                        v->blk_size, geo->block_size);
+    }
     return 0;
 }
 

@@ -131,13 +131,12 @@ static bool vcon_process(struct virtio_device *vd, unsigned queue)
 }
 
 /* virtio 1.2, 5.3.4 */
-static void vcon_config_read(struct virtio_device *vd, uint8_t image[VIRTIO_CONFIG_MAX])
+static void vcon_config_read(struct virtio_device *vd, struct wr *w)
 {
     const struct vcon *c = vd_to_vcon(vd);
-    struct wr w = {.p = image, .left = VIRTIO_CONFIG_MAX};
 
-    wr_le16(&w, c->cols);
-    wr_le16(&w, c->rows);
+    wr_le16(w, c->cols);
+    wr_le16(w, c->rows);
 }
 
 static const struct virtio_type vcon_type = {

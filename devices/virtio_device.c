@@ -212,11 +212,12 @@ static void accept_features(struct virtio_device *vd)
     /* virtio 1.2, 2.2.2: "SHOULD accept any valid subset of features the driver accepts,
      * otherwise it MUST fail to set the FEATURES_OK device status bit" */
     if (f & ~vd->features || !(f >> VIRTIO_VERSION_1 & 1) ||
-        (vd->type->accepts && !vd->type->accepts(vd, f)))
+        (vd->type->accepts && !vd->type->accepts(vd, f))) {
         device_guest_error(&vd->dev, "features %#" PRIx64 " are not among %#" PRIx64, f,
                            vd->features);
-    else
+    } else {
         vd->status |= VIRTIO_CONFIG_S_FEATURES_OK;
+    }
 }
 
 static void driver_is_ready(struct virtio_device *vd)
@@ -285,11 +286,12 @@ void virtio_device_enable_queue(struct virtio_device *vd, unsigned queue)
     if (!vd->live)
         return;
     /* Late, but no harm is done. */
-    if (vq_start(vq, vd->driver_features) < 0)
+    if (vq_start(vq, vd->driver_features) < 0) {
         virtio_device_fail(vd, "queue %u: rings at %#" PRIx64 " %#" PRIx64 " %#" PRIx64, queue,
                            vq->desc_gpa, vq->avail_gpa, vq->used_gpa);
-    else
+    } else {
         virtio_device_kick(vd, queue);
+    }
 }
 
 void virtio_device_set_dma(struct virtio_device *vd, bool on)
@@ -394,12 +396,14 @@ static int check_features(const struct virtio_device *vd, const struct virtio_de
 {
     uint64_t missing = vd->driver_features & ~live->features;
 
-    for (unsigned bit = 0; bit < 64; bit++)
-        if (missing >> bit & 1)
+    for (unsigned bit = 0; bit < 64; bit++) {
+        if (missing >> bit & 1) {
             return err_set(err, -ENOTSUP,
                            "driver_features: the guest uses feature %u, which this device does "
                            "not offer",
                            bit);
+        }
+    }
     if (!(vd->driver_features >> VIRTIO_VERSION_1 & 1) ||
         (live->type->accepts && !live->type->accepts(live, vd->driver_features)))
         return err_set(err, -EBADMSG, "driver_features: %#" PRIx64, vd->driver_features);

@@ -33,6 +33,7 @@ enum {
 };
 
 struct virtio_device;
+struct wr;
 
 /* A device type.  All called with dev->lock held. */
 struct virtio_type {
@@ -40,8 +41,8 @@ struct virtio_type {
     uint8_t pci_class;
     uint8_t pci_subclass;
 
-    /* Fill the configuration structure; @image is zeroed. */
-    void (*config_read)(struct virtio_device *vd, uint8_t image[VIRTIO_CONFIG_MAX]);
+    /* Write the configuration structure, at most VIRTIO_CONFIG_MAX bytes.  NULL: there is none. */
+    void (*config_read)(struct virtio_device *vd, struct wr *w);
     /* A driver's write to it, within VIRTIO_CONFIG_MAX.  NULL: read-only. */
     void (*config_write)(struct virtio_device *vd, unsigned off, unsigned size, uint64_t val);
     /* Whether a set of offered features can go together.  NULL: always. */

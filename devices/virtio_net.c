@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/if_ether.h>
 #include <linux/if_tun.h>
@@ -357,16 +358,15 @@ static bool vnet_process(struct virtio_device *vd, unsigned queue)
 /* --- Configuration --------------------------------------------------------------------- */
 
 /* virtio 1.2, 5.1.4 */
-static void vnet_config_read(struct virtio_device *vd, uint8_t image[VIRTIO_CONFIG_MAX])
+static void vnet_config_read(struct virtio_device *vd, struct wr *w)
 {
     const struct vnet *n = vd_to_vnet(vd);
-    struct wr w = {.p = image, .left = VIRTIO_CONFIG_MAX};
 
-    wr_bytes(&w, n->mac, sizeof(n->mac));
-    wr_le16(&w, (uint16_t)((n->link_up ? VIRTIO_NET_S_LINK_UP : 0) |
-                           (n->announce ? VIRTIO_NET_S_ANNOUNCE : 0)));
-    wr_le16(&w, (uint16_t)n->nr_pairs);
-    wr_le16(&w, n->mtu);
+    wr_bytes(w, n->mac, sizeof(n->mac));
+    wr_le16(w, (uint16_t)((n->link_up ? VIRTIO_NET_S_LINK_UP : 0) |
+                          (n->announce ? VIRTIO_NET_S_ANNOUNCE : 0)));
+    wr_le16(w, (uint16_t)n->nr_pairs);
+    wr_le16(w, n->mtu);
 }
 
 /* virtio 1.2, 5.1.3.1: which features need which */
@@ -454,10 +454,11 @@ static uint64_t offered(const struct vnet_config *conf, unsigned nr_pairs)
         return f;
     f |= BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) |
          BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
-    if (!conf->no_tso && tun & TUN_F_TSO4)
+    if (!conf->no_tso && tun & TUN_F_TSO4) {
         f |= BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_HOST_TSO6) |
              BIT(VIRTIO_NET_F_HOST_ECN) | BIT(VIRTIO_NET_F_GUEST_TSO4) |
              BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_GUEST_ECN);
+    }
     if (!conf->no_ufo && tun & TUN_F_UFO)
         f |= BIT(VIRTIO_NET_F_HOST_UFO) | BIT(VIRTIO_NET_F_GUEST_UFO);
     return f;
@@ -543,7 +544,7 @@ static void vnet_destroy(struct device *dev)
 void vnet_drop_tap(struct device *dev)
 {
     struct vnet *n = to_vnet(dev);
-    struct loop_source *sources[TAP_PAIRS_MAX];
+    struct loop_source *sources[TAP_PAIRS_MAX] = {0};
 
     /* A callback that runs now takes our lock: remove what it comes from without it. */
     device_lock(dev);
@@ -703,8 +704,7 @@ static int vnet_check(const void *scratch, const void *live, struct err *err)
         return err_set(err, -EBADMSG, "curr_pairs: %u", n->curr_pairs);
     if (n->guest_offloads != OFFLOADS_UNSET &&
         n->guest_offloads & ~(n->vp.vd.driver_features & GUEST_OFFLOADS))
-        return err_set(err, -EBADMSG, "guest_offloads: %#llx",
-                       (unsigned long long)n->guest_offloads);
+        return err_set(err, -EBADMSG, "guest_offloads: %#" PRIx64, n->guest_offloads);
     return 0;
 }
 

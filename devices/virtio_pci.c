@@ -400,11 +400,13 @@ static void common_write(struct virtio_pci *vp, uint64_t off, unsigned size, uin
 static uint64_t config_read(struct virtio_pci *vp, uint64_t off, unsigned size)
 {
     uint8_t image[VIRTIO_CONFIG_MAX] = {0};
+    struct wr w = {.p = image, .left = sizeof(image)};
     le64 v = {{0}};
 
-    if (off >= VIRTIO_CONFIG_MAX || size > VIRTIO_CONFIG_MAX - off)
+    if (off >= sizeof(image) || size > sizeof(image) - off)
         return 0;
-    vp->vd.type->config_read(&vp->vd, image);
+    if (vp->vd.type->config_read)
+        vp->vd.type->config_read(&vp->vd, &w);
     memcpy(v.b, image + off, size);
     return le64_get(v);
 }

@@ -122,17 +122,10 @@ static void vrng_stop(struct virtio_device *vd)
         loop_set_events(r->source, 0);
 }
 
-static void vrng_config_read(struct virtio_device *vd, uint8_t image[VIRTIO_CONFIG_MAX])
-{
-    (void)vd;
-    (void)image;
-}
-
 static const struct virtio_type vrng_type = {
     .id = 4,
     .pci_class = 0xff,
     .pci_subclass = 0xff,
-    .config_read = vrng_config_read,
     .stop = vrng_stop,
     .process = vrng_process,
 };

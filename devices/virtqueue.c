@@ -47,7 +47,7 @@ _Static_assert(sizeof(struct wire_used_elem) == USED_ELEM_SIZE, "virtio 1.2, 2.7
 
 static uint64_t used_event_gpa(const struct virtqueue *vq)
 {
-    return vq->avail_gpa + AVAIL_RING + 2u * vq->size;
+    return vq->avail_gpa + AVAIL_RING + UINT64_C(2) * vq->size;
 }
 
 static uint64_t avail_event_gpa(const struct virtqueue *vq)
@@ -222,8 +222,8 @@ int vq_pop(struct virtqueue *vq, struct vq_chain *ret_chain)
         return 0;
     if (waiting > vq->size)
         return -EBADMSG;
-    rc = gmem_load_le16(vq->gm, vq->avail_gpa + AVAIL_RING + 2u * (vq->next_avail % vq->size),
-                        &head);
+    rc = gmem_load_le16(
+        vq->gm, vq->avail_gpa + AVAIL_RING + UINT64_C(2) * (vq->next_avail % vq->size), &head);
     if (rc < 0)
         return rc;
     if (head >= vq->size)

@@ -12,6 +12,7 @@
 #include <linux/virtio_ring.h>
 #include <string.h>
 
+#include "core/wire.h"
 #include "devices/virtio_pci.h"
 #include "tests/fakes/fake_virtio_driver.h"
 #include "tests/fakes/round_trip.h"
@@ -77,9 +78,9 @@ static bool inv_is_idle(struct virtio_device *vd)
     return !to_inv(vd)->nr_held;
 }
 
-static void inv_config_read(struct virtio_device *vd, uint8_t image[VIRTIO_CONFIG_MAX])
+static void inv_config_read(struct virtio_device *vd, struct wr *w)
 {
-    memcpy(image, &to_inv(vd)->knob, 4);
+    wr_le32(w, to_inv(vd)->knob);
 }
 
 static void inv_config_write(struct virtio_device *vd, unsigned off, unsigned size, uint64_t val)
