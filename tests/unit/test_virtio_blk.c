@@ -684,6 +684,78 @@ static void test_golden_state(void **state)
     state_buf_release(&buf);
 }
 
+/* --- All at once --------------------------------------------------------------------------- */
+
+static void *run_loop(void *arg)
+{
+    assert_int_equal(loop_run(arg), 0);
+    return NULL;
+}
+
+struct pauser {
+    struct device *dev;
+    _Atomic bool stop;
+};
+
+static void *pause_and_resume(void *arg)
+{
+    const struct timespec moment = {.tv_nsec = 1000000};
+    struct pauser *p = arg;
+
+    while (!p->stop) {
+        if (virtio_device_quiesce(p->dev, loop_now_ns() + UINT64_C(5000000000), NULL) == 0)
+            resume(p->dev);
+        (void)nanosleep(&moment, NULL);
+    }
+    return NULL;
+}
+
+/* Another thread runs the loop: look again and again. */
+static void spin_until_used(struct fix *f)
+{
+    uint64_t deadline_ns = loop_now_ns() + UINT64_C(10000000000);
+    uint16_t head;
+    uint32_t len;
+
+    while (!fvd_used(&f->d, 0, &head, &len))
+        if (loop_now_ns() > deadline_ns)
+            fail_msg("a request does not complete");
+}
+
+static void test_vcpu_loop_and_control_at_once(void **state)
+{
+    struct fix *f = *state;
+    struct pauser p = {.dev = f->dev};
+    pthread_t loop, pauser;
+
+    fvd_start(&f->d, RING | FLUSH, 1, 0);
+    assert_int_equal(pthread_create(&loop, NULL, run_loop, f->fe->env.loop), 0);
+    assert_int_equal(pthread_create(&pauser, NULL, pause_and_resume, &p), 0);
+    for (unsigned i = 1; i <= 300; i++) {
+        offer(f, i % 3 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, i, 4096, i % 3);
+        fvd_kick(&f->d, 0);
+        if (i % 50 == 0) {
+            /* In the middle of it. */
+            fvd_write(&f->d, VIRTIO_PCI_COMMON_STATUS, 1, 0);
+            while (fvd_status(&f->d))
+                (void)sched_yield();
+            fvd_start(&f->d, RING | FLUSH, 1, 0);
+            continue;
+        }
+        spin_until_used(f);
+        assert_int_equal(status(f), VIRTIO_BLK_S_OK);
+        if (i % 20 == 0) {
+            pci_bus_config_write(f->bus, SLOT, 4, 2, 0);
+            pci_bus_config_write(f->bus, SLOT, 4, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+        }
+    }
+    p.stop = true;
+    (void)pthread_join(pauser, NULL);
+    loop_stop(f->fe->env.loop);
+    (void)pthread_join(loop, NULL);
+    assert_int_equal(fvd_status(&f->d) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
+}
+
 static void test_bad_configurations(void **state)
 {
     static const struct vblk_config rows[] = {
@@ -736,6 +808,7 @@ int main(void)
         BOTH(test_load_into_a_fresh_device),
         cmocka_unit_test_setup_teardown(test_state_must_fit_the_image, setup, teardown),
         cmocka_unit_test_setup_teardown(test_golden_state, setup, teardown),
+        BOTH(test_vcpu_loop_and_control_at_once),
         cmocka_unit_test_setup_teardown(test_bad_configurations, setup, teardown),
     };
 
