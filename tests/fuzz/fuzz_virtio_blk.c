@@ -14,8 +14,8 @@
 #include "core/wire.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_pci.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_virtio_driver.h"
-#include "tests/fakes/round_trip.h"
 
 enum {
     SLOT = 1,
@@ -70,13 +70,6 @@ static struct device *make_device(struct pci_bus *bus, int image, uint8_t flags)
     return dev;
 }
 
-static void resume(struct device *dev)
-{
-    device_lock(dev);
-    dev->ops->resume(dev);
-    device_unlock(dev);
-}
-
 static void request(struct fvd *d, struct rd *r)
 {
     const uint8_t *header = rd_bytes(r, 16);
@@ -115,10 +108,10 @@ static void run_device(struct device *dev, struct fvd *d, struct rd *r)
         fvd_pump(d);
         must(dev->ops->quiesce(dev, loop_now_ns() + UINT64_C(10000000000), NULL) == 0);
         must(fake_env_oracle_check(fe, &changed, &gpa));
-        a = round_trip_save(dev);
-        must(round_trip_load(dev, &a, NULL) == 0);
+        a = device_check_save(dev);
+        must(device_check_load(dev, a.data, a.len, NULL) == 0);
         state_buf_release(&a);
-        resume(dev);
+        device_check_resume(dev);
     }
 }
 
@@ -140,7 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     make_memory();
     must(pci_bus_new(&cfg, &bus) == 0);
     dev = make_device(bus, image, rd_u8(&r));
-    resume(dev);
+    device_check_resume(dev);
     fvd_init(&d, fe, bus, SLOT);
     if (fvd_negotiate(&d, rd_le32(&r) & fvd_offered(&d))) {
         fvd_setup_queue(&d, 0, 0);

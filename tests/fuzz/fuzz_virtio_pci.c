@@ -14,8 +14,8 @@
 #include "devices/virtio_net.h"
 #include "devices/virtio_pci.h"
 #include "devices/virtio_rng.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_virtio_driver.h"
-#include "tests/fakes/round_trip.h"
 
 enum {
     SLOT = 1,
@@ -54,13 +54,6 @@ static void make_memory(void)
     must(gmem_add_region(fe->env.gm, HIGH_GPA, HIGH, "high", &backing, NULL) >= 0);
 }
 
-static void resume(void)
-{
-    device_lock(dev);
-    dev->ops->resume(dev);
-    device_unlock(dev);
-}
-
 static void make_device(unsigned which)
 {
     const struct pci_place place = {.bus = bus, .slot = SLOT};
@@ -76,7 +69,7 @@ static void make_device(unsigned which)
     else
         rc = device_new(&vcon_ops, &fe->env, "x", &con, &dev, NULL);
     must(rc == 0);
-    resume();
+    device_check_resume(dev);
     fvd_init(&driver, fe, bus, SLOT);
 }
 
@@ -131,14 +124,14 @@ static void pause_and_go_on(void)
     if (++pauses > PAUSES)
         return;
     must(dev->ops->quiesce(dev, loop_now_ns() + 1000000000, NULL) == 0);
-    a = round_trip_save(dev);
-    must(round_trip_load(dev, &a, NULL) == 0);
-    b = round_trip_save(dev);
+    a = device_check_save(dev);
+    must(device_check_load(dev, a.data, a.len, NULL) == 0);
+    b = device_check_save(dev);
     must(a.len == b.len);
     must(!memcmp(a.data, b.data, a.len));
     state_buf_release(&a);
     state_buf_release(&b);
-    resume();
+    device_check_resume(dev);
 }
 
 static void check_dirty(void)

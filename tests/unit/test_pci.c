@@ -11,8 +11,8 @@
 #include <sys/eventfd.h>
 
 #include "devices/pci_root.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_env.h"
-#include "tests/fakes/round_trip.h"
 
 enum {
     MMIO32 = 0xc0000000,
@@ -430,8 +430,8 @@ static void test_state_round_trip(void **state)
     assert_int_equal(pci_bus_new(&(struct pci_bus_config){0}, &bus), 0);
     cfg.bus = bus;
     assert_int_equal(device_new(&pci_root_ops, &f->fe->env, "pci", &cfg, &root, NULL), 0);
-    round_trip_check(f->root, root);
-    round_trip_cuts(root);
+    device_check_bad_state(f->root, root);
+    device_check_round_trip(f->root, root);
     assert_int_equal(root->ops->read(root, PCI_ROOT_WIN_PORTS, 0, 4), 0x80001810);
     device_free(root);
     pci_bus_free(bus);
@@ -441,7 +441,8 @@ static void test_state_round_trip(void **state)
     cfg_write(f, 3, 0x18, 4, 0xd0005000);
     cfg_write(f, 3, 0x3c, 1, 11);
     f->toys[0]->id[0] = 'b';
-    round_trip_check(f->toys[0], f->toys[1]);
+    device_check_bad_state(f->toys[0], f->toys[1]);
+    device_check_round_trip(f->toys[0], f->toys[1]);
     assert_int_equal(cfg_read(f, 4, 0x18, 4), 0xd0005000);
     cfg_write(f, 3, 0x04, 2, 0);
     device_lock(f->toys[1]);
@@ -449,7 +450,6 @@ static void test_state_round_trip(void **state)
     device_unlock(f->toys[1]);
     bus_write(f->fe->env.mmio, 0xd0005000, 4, 3);
     assert_int_equal(container_of(f->toys[1], struct toy, dev)->last_write, 3);
-    round_trip_cuts(f->toys[1]);
 }
 
 static void test_impossible_states_are_refused(void **state)
@@ -475,8 +475,8 @@ static void test_impossible_states_are_refused(void **state)
         struct err err = {0};
 
         *rows[i].reg = rows[i].val;
-        buf = round_trip_save(f->toys[0]);
-        assert_int_equal(round_trip_load(f->toys[1], &buf, &err), -EBADMSG);
+        buf = device_check_save(f->toys[0]);
+        assert_int_equal(device_check_load(f->toys[1], buf.data, buf.len, &err), -EBADMSG);
         assert_string_equal(err.msg, rows[i].why);
         *rows[i].reg = old;
         state_buf_release(&buf);

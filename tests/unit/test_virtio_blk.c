@@ -16,9 +16,9 @@
 #include "core/wire.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_pci.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_virtio_driver.h"
 #include "tests/fakes/golden.h"
-#include "tests/fakes/round_trip.h"
 
 enum {
     SLOT = 2,
@@ -67,18 +67,11 @@ static struct device *new_device(struct fix *f, struct pci_bus *bus, const struc
     return dev;
 }
 
-static void resume(struct device *dev)
-{
-    device_lock(dev);
-    dev->ops->resume(dev);
-    device_unlock(dev);
-}
-
 static void bring_up(struct fix *f, const struct vblk_config *cfg)
 {
     device_free(f->dev);
     f->dev = new_device(f, f->bus, cfg);
-    resume(f->dev);
+    device_check_resume(f->dev);
     fvd_init(&f->d, f->fe, f->bus, SLOT);
 }
 
@@ -368,8 +361,8 @@ static void test_requests_without_a_frame_ask_for_a_reset(void **state)
         assert_true(fvd_status(&f->d) & VIRTIO_CONFIG_S_NEEDS_RESET);
         /* Such a state can be saved and loaded. */
         assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
-        round_trip_check(f->dev, f->dev);
-        resume(f->dev);
+        device_check_round_trip(f->dev, f->dev);
+        device_check_resume(f->dev);
     }
     fvd_start(&f->d, RING, 1, 0);
     assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, 512, true), 0);
@@ -567,12 +560,12 @@ static void test_quiesce_finishes_what_is_in_flight(void **state)
         if (virtio_device_quiesce(f->dev, loop_now_ns() + UINT64_C(5000000000), &err) < 0)
             fail_msg("%s", err.msg);
         (void)fake_env_oracle_end(f->fe);
-        round_trip_check(f->dev, f->dev);
+        device_check_round_trip(f->dev, f->dev);
         /* Nothing more happens until it goes on. */
         fake_env_oracle_begin(f->fe);
         fvd_pump(&f->d);
         assert_int_equal(fake_env_oracle_end(f->fe), 0);
-        resume(f->dev);
+        device_check_resume(f->dev);
         for (unsigned i = 0; i < 20; i++)
             if (!fvd_used(&f->d, 0, &head, &len))
                 (void)fvd_wait(&f->d, 0, &head);
@@ -615,12 +608,12 @@ static void test_load_into_a_fresh_device(void **state)
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
     offer(f, VIRTIO_BLK_T_IN, 1, 512, true);
     fvd_kick(&f->d, 0);
-    round_trip_cuts(f->dev);
     other = new_device(f, bus, NULL);
-    round_trip_check(f->dev, other);
+    device_check_bad_state(f->dev, other);
+    device_check_round_trip(f->dev, other);
     device_free(f->dev);
     f->dev = NULL;
-    resume(other);
+    device_check_resume(other);
     (void)fvd_wait(&f->d, 0, &head);
     assert_int_equal(status(f), 0);
     assert_int_equal(fvd_read(&f->d, VPCI_CONFIG + 32, 1), 0);
@@ -638,30 +631,30 @@ static void test_state_must_fit_the_image(void **state)
     struct err err = {0};
 
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
-    buf = round_trip_save(f->dev);
+    buf = device_check_save(f->dev);
     assert_int_equal(ftruncate(f->fd, SIZE / 2), 0);
     other = new_device(f, bus, NULL);
-    assert_int_equal(round_trip_load(other, &buf, &err), -ENOTSUP);
+    assert_int_equal(device_check_load(other, buf.data, buf.len, &err), -ENOTSUP);
     assert_string_equal(err.msg,
                         "_disk0.capacity: the guest's disk has 2048 sectors, this image has 1024");
     device_free(other);
     /* A larger one will do; the guest goes on with what it knows. */
     assert_int_equal(ftruncate(f->fd, SIZE * 2), 0);
     other = new_device(f, bus, NULL);
-    assert_int_equal(round_trip_load(other, &buf, NULL), 0);
+    assert_int_equal(device_check_load(other, buf.data, buf.len, NULL), 0);
     device_free(other);
     /* A feature in use that the other side does not have. */
-    resume(f->dev);
+    device_check_resume(f->dev);
     if (fvd_offered(&f->d) & DISCARDS) {
         const struct vblk_config cfg = {.no_sparse = true};
 
         fvd_start(&f->d, DISCARDS, 1, 0);
         assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
         state_buf_release(&buf);
-        buf = round_trip_save(f->dev);
+        buf = device_check_save(f->dev);
         other = new_device(f, bus, &cfg);
         err = (struct err){0};
-        assert_int_equal(round_trip_load(other, &buf, &err), -ENOTSUP);
+        assert_int_equal(device_check_load(other, buf.data, buf.len, &err), -ENOTSUP);
         assert_string_equal(err.msg, "_disk0.vp.vd.driver_features: the guest uses feature 13, "
                                      "which this device does not offer");
         device_free(other);
@@ -679,7 +672,7 @@ static void test_golden_state(void **state)
     assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, 512, true), 0);
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
     assert_int_equal(state_desc_check(vblk_ops.state, NULL), 0);
-    buf = round_trip_save(f->dev);
+    buf = device_check_save(f->dev);
     golden_check("state/virtio-blk-v1.cbor", buf.data, buf.len);
     state_buf_release(&buf);
 }
@@ -704,7 +697,7 @@ static void *pause_and_resume(void *arg)
 
     while (!p->stop) {
         if (virtio_device_quiesce(p->dev, loop_now_ns() + UINT64_C(5000000000), NULL) == 0)
-            resume(p->dev);
+            device_check_resume(p->dev);
         (void)nanosleep(&moment, NULL);
     }
     return NULL;

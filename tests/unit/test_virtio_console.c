@@ -14,9 +14,9 @@
 
 #include "devices/virtio_console.h"
 #include "devices/virtio_pci.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_virtio_driver.h"
 #include "tests/fakes/golden.h"
-#include "tests/fakes/round_trip.h"
 
 enum {
     SLOT = 1,
@@ -31,13 +31,6 @@ struct fix {
     struct fvd d;
     int end; /* the terminal's end of the line */
 };
-
-static void resume(struct device *dev)
-{
-    device_lock(dev);
-    dev->ops->resume(dev);
-    device_unlock(dev);
-}
 
 static struct device *new_device(struct fix *f, struct pci_bus *bus, int fd)
 {
@@ -76,7 +69,7 @@ static int setup(void **state)
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     f->end = ends[0];
     f->dev = new_device(f, f->bus, ends[1]);
-    resume(f->dev);
+    device_check_resume(f->dev);
     fvd_init(&f->d, f->fe, f->bus, SLOT);
     fvd_start(&f->d, 1, 2, 0);
     *state = f;
@@ -227,15 +220,15 @@ static void test_pause_save_load_go_on(void **state)
     fvd_kick(&f->d, 1);
     fvd_pump(&f->d);
     assert_int_equal(fake_env_oracle_end(f->fe), 0);
-    round_trip_cuts(f->dev);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     other = new_device(f, bus, ends[1]);
-    round_trip_check(f->dev, other);
+    device_check_bad_state(f->dev, other);
+    device_check_round_trip(f->dev, other);
     device_free(f->dev);
     f->dev = NULL;
     (void)close(f->end);
     f->end = ends[0];
-    resume(other);
+    device_check_resume(other);
     assert_int_equal(fvd_wait(&f->d, 1, &head), 0);
     assert_heard(f, "out");
     assert_int_equal(write(f->end, "new", 3), 3);
@@ -252,7 +245,7 @@ static void test_golden_state(void **state)
     say(f, "x");
     assert_int_equal(f->dev->ops->quiesce(f->dev, loop_now_ns() + 1000000000, NULL), 0);
     assert_int_equal(state_desc_check(vcon_ops.state, NULL), 0);
-    buf = round_trip_save(f->dev);
+    buf = device_check_save(f->dev);
     golden_check("state/virtio-console-v1.cbor", buf.data, buf.len);
     state_buf_release(&buf);
 }

@@ -30,9 +30,9 @@
 #include "core/wire.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_pci.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_virtio_driver.h"
 #include "tests/fakes/golden.h"
-#include "tests/fakes/round_trip.h"
 
 enum {
     SLOT = 3,
@@ -59,13 +59,6 @@ struct fix {
     struct fvd d;
     int wire; /* packet socket on the tap's interface; -1: none */
 };
-
-static void resume(struct device *dev)
-{
-    device_lock(dev);
-    dev->ops->resume(dev);
-    device_unlock(dev);
-}
 
 static struct tap *open_tap(unsigned nr_pairs)
 {
@@ -117,7 +110,7 @@ static void bring_up(struct fix *f, const struct vnet_config *more, bool tap)
     if (tap)
         cfg.tap = open_tap(cfg.nr_pairs ? cfg.nr_pairs : 1);
     f->dev = new_device(f, f->bus, &cfg);
-    resume(f->dev);
+    device_check_resume(f->dev);
     fvd_init(&f->d, f->fe, f->bus, SLOT);
     if (tap)
         f->wire = open_wire("t0");
@@ -373,8 +366,8 @@ static void test_announcement_is_asked_for(void **state)
     assert_int_equal(fvd_read(&f->d, VPCI_CONFIG + 6, 2), 3);
     /* It survives a pause. */
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
-    round_trip_check(f->dev, f->dev);
-    resume(f->dev);
+    device_check_round_trip(f->dev, f->dev);
+    device_check_resume(f->dev);
     assert_int_equal(control(f, 2, ack, 2), 0);
     assert_int_equal(fvd_read(&f->d, VPCI_CONFIG + 6, 2), 1);
 }
@@ -409,8 +402,8 @@ static void test_requests_that_are_none_ask_for_a_reset(void **state)
         }
         assert_true(fvd_status(&f->d) & VIRTIO_CONFIG_S_NEEDS_RESET);
         assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
-        round_trip_check(f->dev, f->dev);
-        resume(f->dev);
+        device_check_round_trip(f->dev, f->dev);
+        device_check_resume(f->dev);
     }
 }
 
@@ -430,6 +423,23 @@ static void test_link(void **state)
     assert_int_equal(fvd_read(&f->d, VPCI_CONFIG + 5, 1), 9);
 }
 
+static void check_bad_state(struct fix *f)
+{
+    struct pci_bus *bus;
+    struct device *fresh;
+
+    assert_int_equal(pci_bus_new(
+                         &(struct pci_bus_config){
+                             .mmio32 = {0xd0000000, MIB(16)}
+    },
+                         &bus),
+                     0);
+    fresh = new_device(f, bus, &(struct vnet_config){.mtu = 1500});
+    device_check_bad_state(f->dev, fresh);
+    device_free(fresh);
+    pci_bus_free(bus);
+}
+
 static void test_golden_state(void **state)
 {
     struct fix *f = *state;
@@ -440,8 +450,8 @@ static void test_golden_state(void **state)
     transmit(f, 1, 1);
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
     assert_int_equal(state_desc_check(vnet_ops.state, NULL), 0);
-    round_trip_cuts(f->dev);
-    buf = round_trip_save(f->dev);
+    check_bad_state(f);
+    buf = device_check_save(f->dev);
     golden_check("state/virtio-net-v1.cbor", buf.data, buf.len);
     state_buf_release(&buf);
 }
@@ -523,7 +533,7 @@ static void test_paused_devices_receive_nothing(void **state)
     fvd_kick(&f->d, 1);
     fake_env_run_loop(f->fe, 20);
     assert_int_equal(fake_env_oracle_end(f->fe), 0);
-    resume(f->dev);
+    device_check_resume(f->dev);
     (void)wait_rx(f, 0, 7);
     assert_on_wire(f, 9);
 }
@@ -554,7 +564,7 @@ static void test_guest_moves_with_its_tap(void **state)
                      0);
     other = new_device(f, bus, NULL);
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
-    round_trip_check(f->dev, other);
+    device_check_round_trip(f->dev, other);
     /* The interface can be open once only. */
     vnet_drop_tap(f->dev);
     (void)close(f->wire);
@@ -566,7 +576,7 @@ static void test_guest_moves_with_its_tap(void **state)
         fail_msg("%s", err.msg);
     device_free(f->dev);
     f->dev = NULL;
-    resume(other);
+    device_check_resume(other);
     vnet_announce(other);
     n = (int)recv(rarp, frame, sizeof(frame), 0);
     assert_int_equal(n, 60);

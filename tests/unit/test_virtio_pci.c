@@ -14,8 +14,8 @@
 
 #include "core/wire.h"
 #include "devices/virtio_pci.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_virtio_driver.h"
-#include "tests/fakes/round_trip.h"
 
 #define EVENT_IDX    (UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX)
 #define FEATURE_ODD  (UINT64_C(1) << 3) /* cannot go with FEATURE_EVEN */
@@ -172,13 +172,6 @@ struct fix {
     struct fvd d;
 };
 
-static void resume(struct device *dev)
-{
-    device_lock(dev);
-    dev->ops->resume(dev);
-    device_unlock(dev);
-}
-
 static void new_device(struct fix *f)
 {
     const struct pci_place place = {.bus = f->bus, .slot = SLOT};
@@ -200,7 +193,7 @@ static int setup(void **state)
     f->fe = fake_env_new();
     assert_int_equal(pci_bus_new(&cfg, &f->bus), 0);
     new_device(f);
-    resume(f->dev);
+    device_check_resume(f->dev);
     fvd_init(&f->d, f->fe, f->bus, SLOT);
     *state = f;
     return 0;
@@ -672,7 +665,7 @@ static void test_paused_devices_touch_nothing(void **state)
     assert_int_equal(fake_env_oracle_end(f->fe), 0);
     assert_int_equal(f->fe->nr_msis, 0);
     /* Each queue is kicked and interrupts once, though none was kicked now. */
-    resume(f->dev);
+    device_check_resume(f->dev);
     assert_int_equal(f->fe->nr_msis, 3);
     assert_int_equal(fvd_wait(&f->d, 0, &head), 4);
 }
@@ -721,7 +714,6 @@ static void test_load_into_a_fresh_device(void **state)
     fvd_add(&f->d, 0, segs, 2);
     fvd_kick(&f->d, 0);
     assert_int_equal(state_desc_check(&inv_state, NULL), 0);
-    round_trip_cuts(f->dev);
 
     /* The same slot and address, after the first is gone. */
     assert_int_equal(pci_bus_new(
@@ -732,11 +724,12 @@ static void test_load_into_a_fresh_device(void **state)
                          &other.bus),
                      0);
     new_device(&other);
-    round_trip_check(f->dev, other.dev);
+    device_check_bad_state(f->dev, other.dev);
+    device_check_round_trip(f->dev, other.dev);
     device_free(f->dev);
     f->dev = NULL;
     fake_env_clear(f->fe);
-    resume(other.dev);
+    device_check_resume(other.dev);
     assert_int_equal(f->fe->nr_msis, 3);
     assert_int_equal(fvd_wait(&f->d, 0, &head), 4);
     assert_int_equal(fvd_read(&f->d, VPCI_CONFIG, 4), 99);
@@ -779,7 +772,7 @@ static void test_states_that_cannot_be_are_refused(void **state)
         struct err err = {0};
 
         print_message("row %u: %s\n", i, rows[i].what);
-        before = round_trip_save(f->dev);
+        before = device_check_save(f->dev);
         switch (i) {
         case 0:
             vd->status = 0x10;
@@ -822,7 +815,7 @@ static void test_states_that_cannot_be_are_refused(void **state)
         default:
             vp->pci.command = 1;
         }
-        buf = round_trip_save(f->dev);
+        buf = device_check_save(f->dev);
         /* Only what the table describes was changed. */
         f->inv->vp.vd.status = good.vd.status;
         f->inv->vp.vd.driver_features = good.vd.driver_features;
@@ -831,9 +824,9 @@ static void test_states_that_cannot_be_are_refused(void **state)
         f->inv->vp.isr = good.isr;
         f->inv->vp.config_vector = good.config_vector;
         f->inv->vp.pci.command = good.pci.command;
-        assert_int_equal(round_trip_load(f->dev, &buf, &err), rows[i].rc);
+        assert_int_equal(device_check_load(f->dev, buf.data, buf.len, &err), rows[i].rc);
         assert_string_equal(err.msg, rows[i].what);
-        after = round_trip_save(f->dev);
+        after = device_check_save(f->dev);
         assert_int_equal(before.len, after.len);
         assert_memory_equal(before.data, after.data, before.len);
         state_buf_release(&buf);

@@ -12,9 +12,9 @@
 
 #include "devices/virtio_pci.h"
 #include "devices/virtio_rng.h"
+#include "tests/fakes/device_check.h"
 #include "tests/fakes/fake_virtio_driver.h"
 #include "tests/fakes/golden.h"
-#include "tests/fakes/round_trip.h"
 
 enum {
     SLOT = 1,
@@ -29,13 +29,6 @@ struct fix {
     int pipe[2];
 };
 
-static void resume(struct device *dev)
-{
-    device_lock(dev);
-    dev->ops->resume(dev);
-    device_unlock(dev);
-}
-
 static void bring_up(struct fix *f, int fd)
 {
     const struct vrng_config cfg = {
@@ -47,7 +40,7 @@ static void bring_up(struct fix *f, int fd)
     device_free(f->dev);
     if (device_new(&vrng_ops, &f->fe->env, "__rng", &cfg, &f->dev, &err) < 0)
         fail_msg("%s", err.msg);
-    resume(f->dev);
+    device_check_resume(f->dev);
     fvd_init(&f->d, f->fe, f->bus, SLOT);
     fvd_start(&f->d, 0, 1, 0);
 }
@@ -134,11 +127,11 @@ static void test_source_is_waited_for(void **state)
     assert_false(fvd_used(&f->d, 0, &head, &len));
     /* A pause in the meantime loses nothing. */
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
-    round_trip_check(f->dev, f->dev);
+    device_check_round_trip(f->dev, f->dev);
     assert_int_equal(write(f->pipe[1], "abcdefgh", 8), 8);
     fvd_pump(&f->d);
     assert_false(fvd_used(&f->d, 0, &head, &len));
-    resume(f->dev);
+    device_check_resume(f->dev);
     assert_int_equal(fvd_wait(&f->d, 0, &head), 8);
     assert_memory_equal(fvd_ptr(&f->d, DATA, 8), "abcdefgh", 8);
     /* Less than was asked for is as good. */
@@ -184,6 +177,23 @@ static void test_reset_while_waiting(void **state)
     assert_int_equal(fvd_do(&f->d, 0, &seg, 1), 8);
 }
 
+static void check_bad_state(struct fix *f)
+{
+    struct vrng_config cfg = {.fd = -1};
+    struct device *fresh;
+
+    assert_int_equal(pci_bus_new(
+                         &(struct pci_bus_config){
+                             .mmio32 = {0xd0000000, MIB(16)}
+    },
+                         &cfg.place.bus),
+                     0);
+    fresh = device_check_new(&vrng_ops, &f->fe->env, "__rng", &cfg);
+    device_check_bad_state(f->dev, fresh);
+    device_free(fresh);
+    pci_bus_free(cfg.place.bus);
+}
+
 static void test_golden_state(void **state)
 {
     struct fix *f = *state;
@@ -192,8 +202,8 @@ static void test_golden_state(void **state)
     bring_up(f, -1);
     assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
     assert_int_equal(state_desc_check(vrng_ops.state, NULL), 0);
-    round_trip_cuts(f->dev);
-    buf = round_trip_save(f->dev);
+    check_bad_state(f);
+    buf = device_check_save(f->dev);
     golden_check("state/virtio-rng-v1.cbor", buf.data, buf.len);
     state_buf_release(&buf);
 }
