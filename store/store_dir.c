@@ -256,8 +256,10 @@ static int dir_lock(struct store_backend *be, uint64_t what, enum store_lock_mod
     struct store_lock *lock;
     int rc;
 
-    fd = openat(dir_of(be)->dir_fd, "lock",
-                (shared ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    fd = openat(dir_of(be)->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+                0600);
+    if (fd < 0 && shared)
+        fd = openat(dir_of(be)->dir_fd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return err_set(err, -errno, "lock: %m");
     do

@@ -346,18 +346,20 @@ static int gc_look_object(void *arg, const struct store_digest *d, uint64_t segm
     return store_digest_map_find(&g->objects, d) ? 0 : gc_add_dead(g, d);
 }
 
-static int gc_sweep_rows(struct gc *g, bool dry)
+static int gc_sweep_rows(struct gc *g)
 {
-    int rc = store_index_each_page(g->ix, gc_look_page, g, g->err);
+    int rc = store_index_fold(g->ix, g->err);
 
+    if (rc == 0)
+        rc = store_index_each_page(g->ix, gc_look_page, g, g->err);
     g->res->pages_dropped = g->nr_dead;
-    for (size_t i = 0; i < g->nr_dead && rc == 0 && !dry; i++)
+    for (size_t i = 0; i < g->nr_dead && rc == 0; i++)
         rc = store_index_del_page(g->ix, &g->dead[i], g->err);
     g->nr_dead = 0;
     if (rc == 0)
         rc = store_index_each_object(g->ix, gc_look_object, g, g->err);
     g->res->objects_dropped = g->nr_dead;
-    for (size_t i = 0; i < g->nr_dead && rc == 0 && !dry; i++)
+    for (size_t i = 0; i < g->nr_dead && rc == 0; i++)
         rc = store_index_del_object(g->ix, &g->dead[i], g->err);
     return rc;
 }
@@ -379,7 +381,7 @@ static int gc_sweep_packs(struct gc *g)
     return rc;
 }
 
-static int gc_sweep(struct gc *g)
+static int gc_sweep(struct gc *g, bool dry)
 {
     int rc = store_index_begin(g->ix, g->err);
 
@@ -391,10 +393,10 @@ static int gc_sweep(struct gc *g)
     if (rc == 0)
         rc = store_index_touch(g->ix, g->err);
     if (rc == 0)
-        rc = gc_sweep_rows(g, false);
+        rc = gc_sweep_rows(g);
     if (rc == 0)
         rc = gc_sweep_packs(g);
-    if (rc == 0)
+    if (rc == 0 && !dry)
         rc = store_index_commit(g->ix, g->err);
     else
         store_index_rollback(g->ix);
@@ -448,16 +450,16 @@ static int gc_remove_files(struct gc *g, bool dry)
 
 static int gc_run(struct gc *g, bool dry)
 {
-    int rc = gc_mark(g);
+    int rc = store_index_pin(g->ix, g->err);
 
     if (rc == 0)
+        rc = gc_mark(g);
+    if (rc == 0)
         rc = gc_count(g);
-    if (rc == 0 && dry)
-        rc = gc_sweep_rows(g, true);
     if (rc == 0 && !dry)
         rc = gc_rewrite(g);
-    if (rc == 0 && !dry)
-        rc = gc_sweep(g);
+    if (rc == 0)
+        rc = gc_sweep(g, dry);
     if (rc == 0)
         rc = gc_remove_files(g, dry);
     if (rc == 0 && !dry) {

@@ -2,48 +2,19 @@
 #include "store/store_index.h"
 
 #include <errno.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
+#include "store/store_index_internal.h"
 #include "store/store_pack.h"
 #include "store/store_record.h"
 #include "store/store_schema.h"
-#include "store/store_segment.h"
 
 enum {
     INDEX_BUSY_MS = 60 * 1000,
     INDEX_VALUE_MAX = STORE_RECORD_LEN_MAX + 4096, /* bytes of any one SQL value */
     INDEX_SQL_MAX = 4096,
-    INDEX_KEY_LEN = sizeof(struct store_digest),
-};
-
-enum index_stmt {
-    ST_IDENTITY,
-    ST_PAGE,
-    ST_OBJECT,
-    ST_EXTENTS,
-    ST_SNAPSHOTS,
-    ST_PACKS,
-    ST_ALL_EXTENTS,
-    ST_ALL_PAGES,
-    ST_ALL_OBJECTS,
-    ST_BEGIN,
-    ST_COMMIT,
-    ST_ADD_PACK,
-    ST_LAST_PACK,
-    ST_PUT_EXTENT,
-    ST_ADD_PAGE,
-    ST_ADD_OBJECT,
-    ST_ADD_SNAPSHOT,
-    ST_SET_LABELS,
-    ST_DEL_SNAPSHOT,
-    ST_DEL_PACK,
-    ST_DEL_EXTENT,
-    ST_DEL_PAGE,
-    ST_DEL_OBJECT,
-    ST_MAX,
 };
 
 static const char *const index_sql[ST_MAX] = {
@@ -55,6 +26,9 @@ static const char *const index_sql[ST_MAX] = {
     [ST_PACKS] = "SELECT id, len FROM packs ORDER BY id",
     [ST_ALL_EXTENTS] = "SELECT id, pack, off, len FROM segments ORDER BY id",
     [ST_ALL_PAGES] = "SELECT digest, loc FROM pages ORDER BY digest",
+    [ST_ALL_FRESH] = "SELECT segment, pages FROM fresh ORDER BY segment",
+    [ST_FRESH_STAMP] = "SELECT count(*), coalesce(max(segment), 0) FROM fresh",
+    [ST_NR_PAGES] = "SELECT nr_pages FROM store",
     [ST_ALL_OBJECTS] = "SELECT digest, segment FROM objects ORDER BY digest",
     [ST_BEGIN] = "BEGIN IMMEDIATE",
     [ST_COMMIT] = "COMMIT",
@@ -62,6 +36,9 @@ static const char *const index_sql[ST_MAX] = {
     [ST_LAST_PACK] = "UPDATE store SET last_pack = max(last_pack, ?)",
     [ST_PUT_EXTENT] = "INSERT OR REPLACE INTO segments(id, pack, off, len) VALUES(?, ?, ?, ?)",
     [ST_ADD_PAGE] = "INSERT OR IGNORE INTO pages(digest, loc) VALUES(?, ?)",
+    [ST_ADD_FRESH] = "INSERT INTO fresh(segment, pages) VALUES(?, ?)",
+    [ST_DROP_FRESH] = "DELETE FROM fresh",
+    [ST_SET_NR_PAGES] = "UPDATE store SET nr_pages = ?",
     [ST_ADD_OBJECT] = "INSERT OR IGNORE INTO objects(digest, segment, hints) VALUES(?, ?, ?)",
     [ST_ADD_SNAPSHOT] =
         "INSERT INTO snapshots(id, name, tags, labels, record) VALUES(?, ?, ?, x'', ?)",
@@ -73,22 +50,15 @@ static const char *const index_sql[ST_MAX] = {
     [ST_DEL_OBJECT] = "DELETE FROM objects WHERE digest = ?",
 };
 
-struct store_index {
-    sqlite3 *db;
-    sqlite3_stmt *st[ST_MAX];
-    struct store_hasher *hasher;
-    bool in_tx;
-};
-
 /* ---- statements ---- */
 
-static int index_fail(struct store_index *ix, struct err *err)
+int index_fail(struct store_index *ix, struct err *err)
 {
     return err_set(err, store_sqlite_errno(ix->db), "store.db: %s", sqlite3_errmsg(ix->db));
 }
 
 /* A prepared statement, ready to be bound; NULL with @err set. */
-static sqlite3_stmt *index_stmt(struct store_index *ix, enum index_stmt which, struct err *err)
+sqlite3_stmt *index_stmt(struct store_index *ix, enum index_stmt which, struct err *err)
 {
     if (!ix->st[which] &&
         sqlite3_prepare_v3(ix->db, index_sql[which], -1, SQLITE_PREPARE_PERSISTENT, &ix->st[which],
@@ -101,7 +71,7 @@ static sqlite3_stmt *index_stmt(struct store_index *ix, enum index_stmt which, s
 }
 
 /* Run a statement that yields no rows. */
-static int index_run(struct store_index *ix, sqlite3_stmt *st, struct err *err)
+int index_run(struct store_index *ix, sqlite3_stmt *st, struct err *err)
 {
     int rc = 0;
 
@@ -111,13 +81,13 @@ static int index_run(struct store_index *ix, sqlite3_stmt *st, struct err *err)
     return rc;
 }
 
-static int index_errno(struct store_index *ix)
+int index_errno(struct store_index *ix)
 {
     return store_sqlite_errno(ix->db);
 }
 
 /* Fetch the next row: 1; 0 at the end; or an errno.  Resets unless there is one. */
-static int index_step(struct store_index *ix, sqlite3_stmt *st, struct err *err)
+int index_step(struct store_index *ix, sqlite3_stmt *st, struct err *err)
 {
     int rc = sqlite3_step(st);
 
@@ -128,17 +98,17 @@ static int index_step(struct store_index *ix, sqlite3_stmt *st, struct err *err)
     return rc;
 }
 
-static void index_bind_key(sqlite3_stmt *st, int i, const struct store_digest *d)
+void index_bind_key(sqlite3_stmt *st, int i, const struct store_digest *d)
 {
     (void)sqlite3_bind_blob(st, i, d, INDEX_KEY_LEN, SQLITE_STATIC);
 }
 
-static void index_bind_int(sqlite3_stmt *st, int i, uint64_t v)
+void index_bind_int(sqlite3_stmt *st, int i, uint64_t v)
 {
     (void)sqlite3_bind_int64(st, i, (int64_t)v);
 }
 
-static int index_col_int(sqlite3_stmt *st, int i, uint64_t max, uint64_t *ret, struct err *err)
+int index_col_int(sqlite3_stmt *st, int i, uint64_t max, uint64_t *ret, struct err *err)
 {
     int64_t v = sqlite3_column_int64(st, i);
 
@@ -148,7 +118,7 @@ static int index_col_int(sqlite3_stmt *st, int i, uint64_t max, uint64_t *ret, s
     return 0;
 }
 
-static int index_col_key(sqlite3_stmt *st, int i, struct store_digest *ret, struct err *err)
+int index_col_key(sqlite3_stmt *st, int i, struct store_digest *ret, struct err *err)
 {
     const void *p = sqlite3_column_blob(st, i);
 
@@ -289,6 +259,7 @@ void store_index_close(struct store_index *ix)
         (void)sqlite3_finalize(ix->st[i]);
     (void)sqlite3_close(ix->db);
     store_hasher_free(ix->hasher);
+    store_digest_map_release(&ix->fresh);
     free(ix);
 }
 
@@ -311,23 +282,6 @@ int store_index_identity(struct store_index *ix, uint8_t *ret_uuid, uint64_t *re
         memcpy(ret_uuid, sqlite3_column_blob(st, 0), STORE_UUID_LEN);
     (void)sqlite3_reset(st);
     return rc;
-}
-
-int store_index_page(struct store_index *ix, const struct store_digest *d, uint64_t *ret_loc,
-                     struct err *err)
-{
-    sqlite3_stmt *st = index_stmt(ix, ST_PAGE, err);
-    int rc;
-
-    if (!st)
-        return index_errno(ix);
-    index_bind_key(st, 1, d);
-    rc = index_step(ix, st, err);
-    if (rc <= 0)
-        return rc;
-    rc = index_col_int(st, 0, INT64_MAX, ret_loc, err);
-    (void)sqlite3_reset(st);
-    return rc < 0 ? rc : 1;
 }
 
 int store_index_object(struct store_index *ix, const struct store_digest *d, uint64_t *ret_segment,
@@ -378,7 +332,7 @@ int store_index_extents(struct store_index *ix, uint64_t id, struct store_extent
     return rc < 0 ? rc : (int)n;
 }
 
-static int index_scalar(struct store_index *ix, const char *sql, uint64_t *ret, struct err *err)
+int index_scalar(struct store_index *ix, const char *sql, uint64_t *ret, struct err *err)
 {
     sqlite3_stmt *st = NULL;
     int rc;
@@ -403,19 +357,10 @@ int store_index_count(struct store_index *ix, enum store_table table, uint64_t *
 {
     char sql[64];
 
+    if (table == STORE_TABLE_PAGES)
+        return store_index_nr_pages(ix, ret_nr, err);
     (void)snprintf(sql, sizeof(sql), "SELECT count(*) FROM %s", index_tables[table]);
     return index_scalar(ix, sql, ret_nr, err);
-}
-
-int store_index_has_rows(struct store_index *ix, enum store_table table, struct err *err)
-{
-    uint64_t v = 0;
-    char sql[64];
-    int rc;
-
-    (void)snprintf(sql, sizeof(sql), "SELECT EXISTS(SELECT 1 FROM %s)", index_tables[table]);
-    rc = index_scalar(ix, sql, &v, err);
-    return rc < 0 ? rc : v != 0;
 }
 
 int store_index_bytes(struct store_index *ix, uint64_t *ret_len, struct err *err)
@@ -512,36 +457,24 @@ int store_index_each_extent(struct store_index *ix, store_extent_fn *fn, void *a
     return rc;
 }
 
-static int index_each_key(struct store_index *ix, enum index_stmt which, uint64_t max,
-                          int (*fn)(void *arg, const struct store_digest *d, uint64_t v), void *arg,
-                          struct err *err)
+int store_index_each_object(struct store_index *ix, store_object_row_fn *fn, void *arg,
+                            struct err *err)
 {
-    sqlite3_stmt *st = index_stmt(ix, which, err);
+    sqlite3_stmt *st = index_stmt(ix, ST_ALL_OBJECTS, err);
     int rc = st ? 0 : index_errno(ix);
 
     while (rc >= 0 && (rc = index_step(ix, st, err)) > 0) {
         struct store_digest d;
-        uint64_t v = 0;
+        uint64_t segment = 0;
 
         rc = index_col_key(st, 0, &d, err);
         if (rc == 0)
-            rc = index_col_int(st, 1, max, &v, err);
+            rc = index_col_int(st, 1, STORE_SEGMENT_ID_MAX, &segment, err);
         if (rc == 0)
-            rc = fn(arg, &d, v);
+            rc = fn(arg, &d, segment);
     }
     (void)sqlite3_reset(st);
     return rc;
-}
-
-int store_index_each_page(struct store_index *ix, store_page_row_fn *fn, void *arg, struct err *err)
-{
-    return index_each_key(ix, ST_ALL_PAGES, INT64_MAX, fn, arg, err);
-}
-
-int store_index_each_object(struct store_index *ix, store_object_row_fn *fn, void *arg,
-                            struct err *err)
-{
-    return index_each_key(ix, ST_ALL_OBJECTS, STORE_SEGMENT_ID_MAX, fn, arg, err);
 }
 
 /* ---- changes ---- */
@@ -579,8 +512,10 @@ int store_index_commit(struct store_index *ix, struct err *err)
 
 void store_index_rollback(struct store_index *ix)
 {
-    if (ix->in_tx)
+    if (ix->in_tx) {
         (void)sqlite3_exec(ix->db, "ROLLBACK", NULL, NULL, NULL);
+        ix->fresh_known = false;
+    }
     ix->in_tx = false;
 }
 
@@ -622,18 +557,6 @@ int store_index_put_extent(struct store_index *ix, const struct store_extent *e,
     index_bind_int(st, 2, e->pack);
     index_bind_int(st, 3, e->off);
     index_bind_int(st, 4, e->len);
-    return index_run(ix, st, err);
-}
-
-int store_index_add_page(struct store_index *ix, const struct store_digest *d, uint64_t loc,
-                         struct err *err)
-{
-    sqlite3_stmt *st = index_stmt(ix, ST_ADD_PAGE, err);
-
-    if (!st)
-        return index_errno(ix);
-    index_bind_key(st, 1, d);
-    index_bind_int(st, 2, loc);
     return index_run(ix, st, err);
 }
 
@@ -728,17 +651,6 @@ static int index_del_int(struct store_index *ix, enum index_stmt which, uint64_t
     return index_run(ix, st, err);
 }
 
-static int index_del_key(struct store_index *ix, enum index_stmt which,
-                         const struct store_digest *d, struct err *err)
-{
-    sqlite3_stmt *st = index_stmt(ix, which, err);
-
-    if (!st)
-        return index_errno(ix);
-    index_bind_key(st, 1, d);
-    return index_run(ix, st, err);
-}
-
 int store_index_del_snapshot(struct store_index *ix, uint64_t seq, struct err *err)
 {
     return index_del_int(ix, ST_DEL_SNAPSHOT, seq, err);
@@ -754,14 +666,14 @@ int store_index_del_extent(struct store_index *ix, uint64_t id, struct err *err)
     return index_del_int(ix, ST_DEL_EXTENT, id, err);
 }
 
-int store_index_del_page(struct store_index *ix, const struct store_digest *d, struct err *err)
-{
-    return index_del_key(ix, ST_DEL_PAGE, d, err);
-}
-
 int store_index_del_object(struct store_index *ix, const struct store_digest *d, struct err *err)
 {
-    return index_del_key(ix, ST_DEL_OBJECT, d, err);
+    sqlite3_stmt *st = index_stmt(ix, ST_DEL_OBJECT, err);
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, d);
+    return index_run(ix, st, err);
 }
 
 int store_index_trim(struct store_index *ix, struct err *err)

@@ -83,6 +83,23 @@ CHECKED int store_index_page(struct store_index *ix, const struct store_digest *
                              uint64_t *ret_loc, struct err *err);
 
 /**
+ * store_index_pin() - stop asking whether other processes have added pages.
+ *
+ * store_index_page() may then miss pages added since, and nothing else.
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_pin(struct store_index *ix, struct err *err);
+
+/**
+ * store_index_nr_pages() - pages in the index, as it counts them itself.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_nr_pages(struct store_index *ix, uint64_t *ret_nr, struct err *err);
+
+/**
  * store_index_object() - where a node or a piece of state is.
  * @hints:     STORE_HINTS_LEN_MAX bytes for its hints; NULL if not wanted.
  * @hints_len: their length.
@@ -122,14 +139,6 @@ CHECKED int store_index_count(struct store_index *ix, enum store_table table, ui
  */
 CHECKED int store_index_bytes(struct store_index *ix, uint64_t *ret_len, struct err *err);
 
-/**
- * store_index_has_rows() - whether a table has any row; cheap.
- *
- * Return: 1, 0, or an errno.
- * Threads: one at a time.
- */
-CHECKED int store_index_has_rows(struct store_index *ix, enum store_table table, struct err *err);
-
 typedef int store_snap_row_fn(void *arg, const struct store_snap_row *row);
 typedef int store_pack_row_fn(void *arg, uint64_t id, uint64_t len);
 typedef int store_extent_fn(void *arg, const struct store_extent *e);
@@ -164,7 +173,7 @@ CHECKED int store_index_each_extent(struct store_index *ix, store_extent_fn *fn,
                                     struct err *err);
 
 /**
- * store_index_each_page() - every page, in order of digest.
+ * store_index_each_page() - every page, in no order.
  *
  * Return: as store_index_each_snapshot().
  * Threads: one at a time; @fn must not use @ix.
@@ -240,14 +249,33 @@ CHECKED int store_index_touch(struct store_index *ix, struct err *err);
 CHECKED int store_index_put_extent(struct store_index *ix, const struct store_extent *e,
                                    struct err *err);
 
+/* A page and its place. */
+struct store_page_at {
+    const struct store_digest *d;
+    uint64_t loc;
+};
+
 /**
- * store_index_add_page() - a page is there; one that is known stays where it was.
+ * store_index_add_pages() - pages are there; those that are known stay where they were.
+ * @p: @nr of them, all different; put into another order.
+ *
+ * Few pages in a large index are kept aside, in order of segment, until there are
+ * enough to be worth sorting in: a page at a random place of a large tree costs as
+ * much as writing the page itself.
  *
  * Return: 0; or an errno.
  * Threads: one at a time.
  */
-CHECKED int store_index_add_page(struct store_index *ix, const struct store_digest *d, uint64_t loc,
-                                 struct err *err);
+CHECKED int store_index_add_pages(struct store_index *ix, struct store_page_at *p, size_t nr,
+                                  struct err *err);
+
+/**
+ * store_index_fold() - sort in the pages that were kept aside.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_fold(struct store_index *ix, struct err *err);
 
 /**
  * store_index_add_object() - an object is there; one that is known stays where it was.
@@ -313,7 +341,7 @@ CHECKED int store_index_del_pack(struct store_index *ix, uint64_t id, struct err
 CHECKED int store_index_del_extent(struct store_index *ix, uint64_t id, struct err *err);
 
 /**
- * store_index_del_page() - remove a row.
+ * store_index_del_page() - remove a page; after store_index_fold() only.
  *
  * Return: 0; or an errno.
  * Threads: one at a time.

@@ -18,7 +18,7 @@ static size_t digest_slot(const struct store_digest_map *m, const struct store_d
     return i;
 }
 
-uint8_t *store_digest_map_find(const struct store_digest_map *m, const struct store_digest *d)
+uint64_t *store_digest_map_find(const struct store_digest_map *m, const struct store_digest *d)
 {
     size_t i;
 
@@ -43,7 +43,7 @@ static int digest_map_grow(struct store_digest_map *m)
     return 0;
 }
 
-int store_digest_map_put(struct store_digest_map *m, const struct store_digest *d, uint8_t value)
+int store_digest_map_put(struct store_digest_map *m, const struct store_digest *d, uint64_t value)
 {
     size_t i;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two growing hash tables for walks over the whole store: digests to a small
- * value, and segment ids to a value.
+ * Two growing hash tables for walks over the whole store: digests to a value, and
+ * segment ids to a value.
  */
 #ifndef STORE_STORE_MAP_H
 #define STORE_STORE_MAP_H
@@ -10,7 +10,7 @@
 
 struct store_digest_entry {
     struct store_digest d; /* alg 0: free */
-    uint8_t value;
+    uint64_t value;
 };
 
 /* Zeroed: empty. */
@@ -37,7 +37,7 @@ struct store_id_map {
  * Return: borrowed until the next put; NULL if it is not there.
  * Threads: one at a time.
  */
-uint8_t *store_digest_map_find(const struct store_digest_map *m, const struct store_digest *d);
+uint64_t *store_digest_map_find(const struct store_digest_map *m, const struct store_digest *d);
 
 /**
  * store_digest_map_put() - set the value of a digest.
@@ -46,7 +46,7 @@ uint8_t *store_digest_map_find(const struct store_digest_map *m, const struct st
  * Threads: one at a time.
  */
 CHECKED int store_digest_map_put(struct store_digest_map *m, const struct store_digest *d,
-                                 uint8_t value);
+                                 uint64_t value);
 
 /**
  * store_digest_map_release() - free what is inside.

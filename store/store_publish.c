@@ -250,15 +250,10 @@ static int publish_record(struct store_writer *w, const struct store_record *rec
 
 /* ---- index ---- */
 
-/* A page that this writer has stored. */
-struct fresh_page {
-    const struct store_digest *d;
-    uint64_t loc;
-};
-
+/* Pages that this writer has stored. */
 struct fresh_pages {
     size_t nr, cap;
-    struct fresh_page *p;
+    struct store_page_at *p;
 };
 
 static bool loc_is_ours(const struct store_writer *w, uint64_t loc)
@@ -276,7 +271,7 @@ static int fresh_collect_leaf(const struct store_writer *w, const struct writer_
 {
     if (f->cap - f->nr < STORE_NODE_ENTRIES) {
         size_t cap = 2 * f->cap + STORE_NODE_ENTRIES;
-        struct fresh_page *more = reallocarray(f->p, cap, sizeof(*more));
+        struct store_page_at *more = reallocarray(f->p, cap, sizeof(*more));
 
         if (!more)
             return store_no_memory(err);
@@ -288,19 +283,31 @@ static int fresh_collect_leaf(const struct store_writer *w, const struct writer_
         uint64_t loc = leaf->node.loc[i];
 
         if (loc && !store_digest_is_zero(d) && loc_is_ours(w, loc))
-            f->p[f->nr++] = (struct fresh_page){d, loc};
+            f->p[f->nr++] = (struct store_page_at){d, loc};
     }
     return 0;
 }
 
 static int fresh_compare(const void *a, const void *b)
 {
-    const struct fresh_page *x = a, *y = b;
+    const struct store_page_at *x = a, *y = b;
 
-    return memcmp(x->d, y->d, sizeof(*x->d));
+    return x->loc < y->loc ? -1 : x->loc > y->loc;
 }
 
-/* Rows of the pages that are new, in order of digest: the tree is built, not shuffled. */
+/* A page that several places of the memory have is one page. */
+static void fresh_unify(struct fresh_pages *f)
+{
+    size_t nr = 0;
+
+    if (f->nr)
+        qsort(f->p, f->nr, sizeof(f->p[0]), fresh_compare);
+    for (size_t i = 0; i < f->nr; i++)
+        if (nr == 0 || f->p[i].loc != f->p[nr - 1].loc)
+            f->p[nr++] = f->p[i];
+    f->nr = nr;
+}
+
 static int publish_pages(struct store_writer *w, struct err *err)
 {
     struct fresh_pages f = {0};
@@ -314,11 +321,10 @@ static int publish_pages(struct store_writer *w, struct err *err)
                 rc = fresh_collect_leaf(w, leaf, &f, err);
         }
     }
-    if (rc == 0 && f.nr)
-        qsort(f.p, f.nr, sizeof(f.p[0]), fresh_compare);
-    for (size_t i = 0; i < f.nr && rc == 0; i++)
-        if (i == 0 || !store_digest_equal(f.p[i].d, f.p[i - 1].d))
-            rc = store_index_add_page(w->ix, f.p[i].d, f.p[i].loc, err);
+    if (rc == 0) {
+        fresh_unify(&f);
+        rc = store_index_add_pages(w->ix, f.p, f.nr, err);
+    }
     free(f.p);
     return rc;
 }

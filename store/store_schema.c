@@ -14,18 +14,19 @@ struct schema_table {
 
 static const struct schema_table schema_tables[] = {
     {"store",           "CREATE TABLE store(one INTEGER PRIMARY KEY CHECK(one = 1), uuid BLOB NOT NULL, "
-              "last_pack INTEGER NOT NULL) STRICT"                                  },
-    {"packs",           "CREATE TABLE packs(id INTEGER PRIMARY KEY, len INTEGER NOT NULL) STRICT"},
+              "last_pack INTEGER NOT NULL, nr_pages INTEGER NOT NULL) STRICT"           },
+    {"packs",           "CREATE TABLE packs(id INTEGER PRIMARY KEY, len INTEGER NOT NULL) STRICT"    },
     {"segments",        "CREATE TABLE segments(id INTEGER PRIMARY KEY, pack INTEGER NOT NULL, "
-                 "off INTEGER NOT NULL, len INTEGER NOT NULL) STRICT"            },
+                 "off INTEGER NOT NULL, len INTEGER NOT NULL) STRICT"                },
     {"pages",           "CREATE TABLE pages(digest BLOB PRIMARY KEY, loc INTEGER NOT NULL) "
-              "STRICT, WITHOUT ROWID"                                               },
+              "STRICT, WITHOUT ROWID"                                                   },
+    {"fresh",           "CREATE TABLE fresh(segment INTEGER PRIMARY KEY, pages BLOB NOT NULL) STRICT"},
     {"objects",         "CREATE TABLE objects(digest BLOB PRIMARY KEY, segment INTEGER NOT NULL, "
-                "hints BLOB NOT NULL) STRICT, WITHOUT ROWID"                      },
+                "hints BLOB NOT NULL) STRICT, WITHOUT ROWID"                          },
     {"snapshots",       "CREATE TABLE snapshots(seq INTEGER PRIMARY KEY AUTOINCREMENT, "
                   "id BLOB NOT NULL UNIQUE, name TEXT UNIQUE, tags TEXT NOT NULL, "
-                  "labels BLOB NOT NULL, record BLOB NOT NULL) STRICT"          },
-    {"sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"                                 },
+                  "labels BLOB NOT NULL, record BLOB NOT NULL) STRICT"              },
+    {"sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"                                     },
 };
 
 int store_sqlite_errno(sqlite3 *db)
@@ -87,10 +88,10 @@ static int schema_create_locked(sqlite3 *db, const uint8_t *uuid, struct err *er
                    STORE_APPLICATION_ID, STORE_FORMAT_VERSION);
     if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
         return schema_fail(db, err);
-    done =
-        sqlite3_prepare_v2(db, "INSERT INTO store VALUES(1, ?, 0)", -1, &st, NULL) == SQLITE_OK &&
-        sqlite3_bind_blob(st, 1, uuid, 16, SQLITE_STATIC) == SQLITE_OK &&
-        sqlite3_step(st) == SQLITE_DONE;
+    done = sqlite3_prepare_v2(db, "INSERT INTO store VALUES(1, ?, 0, 0)", -1, &st, NULL) ==
+               SQLITE_OK &&
+           sqlite3_bind_blob(st, 1, uuid, 16, SQLITE_STATIC) == SQLITE_OK &&
+           sqlite3_step(st) == SQLITE_DONE;
     (void)sqlite3_finalize(st);
     return done ? 0 : schema_fail(db, err);
 }

@@ -41,9 +41,9 @@ struct verify {
     size_t nr_extents, cap_extents;
     struct store_extent *extents;
     uint64_t bytes_total;
-    struct store_id_map segments;    /* segment: SEG_* and a bit for each item that is true */
-    struct store_digest_map trees;   /* nodes walked: 1 if everything below is true */
-    uint64_t bad_pages, bad_objects; /* rows of the index */
+    struct store_id_map segments;  /* segment: SEG_* and a bit for each item that is true */
+    struct store_digest_map trees; /* nodes walked: 1 if everything below is true */
+    uint64_t nr_pages, bad_pages, bad_objects; /* rows of the index */
     struct store_unpacked unpacked;
     uint8_t bytes[STORE_SEGMENT_LEN_MAX];
 };
@@ -314,6 +314,7 @@ static int verify_page_row(void *arg, const struct store_digest *d, uint64_t loc
     struct verify *v = arg;
 
     (void)d;
+    v->nr_pages++;
     v->bad_pages += !verify_loc_is_true(v, loc);
     return 0;
 }
@@ -329,8 +330,14 @@ static int verify_object_row(void *arg, const struct store_digest *d, uint64_t s
 
 static int verify_rows(struct verify *v)
 {
+    uint64_t nr = 0;
     int rc = store_index_each_page(v->ix, verify_page_row, v, v->err);
 
+    if (rc == 0)
+        rc = store_index_nr_pages(v->ix, &nr, v->err);
+    if (rc == 0 && nr != v->nr_pages)
+        verify_say(v, STORE_WRONG, NULL, "store.db: counts %llu pages and has %llu",
+                   (unsigned long long)nr, (unsigned long long)v->nr_pages);
     if (rc == 0)
         rc = store_index_each_object(v->ix, verify_object_row, v, v->err);
     if (v->bad_pages)
@@ -423,7 +430,7 @@ static int walk_leaf(struct walk *w, const struct store_node *leaf, uint64_t fir
 static int walk_tree(struct walk *w, const struct store_digest *d, unsigned level, uint64_t i)
 {
     const uint64_t first = i << STORE_NODE_SHIFT * (level + 1);
-    const uint8_t *known = store_digest_map_find(&w->v->trees, d);
+    const uint64_t *known = store_digest_map_find(&w->v->trees, d);
     struct store_node *n;
     struct err why = {0};
     int good = 1;
@@ -449,7 +456,7 @@ static int walk_tree(struct walk *w, const struct store_digest *d, unsigned leve
         }
     }
     free(n);
-    if (good >= 0 && store_digest_map_put(&w->v->trees, d, (uint8_t)good) < 0)
+    if (good >= 0 && store_digest_map_put(&w->v->trees, d, (uint64_t)good) < 0)
         return verify_no_memory(w->v);
     return good;
 }

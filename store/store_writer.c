@@ -400,13 +400,16 @@ static int begin_labels(struct store_writer *w, const struct store_writer_cfg *c
 
 static int begin_index(struct store_writer *w, struct err *err)
 {
+    uint64_t pages = 0;
     int rc = store_index_open(w->st->be, 0, &w->ix, err);
 
     if (rc < 0)
         return rc;
-    rc = store_index_has_rows(w->ix, STORE_TABLE_PAGES, err);
-    w->ix_has_pages = rc > 0;
-    return rc < 0 ? rc : 0;
+    rc = store_index_pin(w->ix, err);
+    if (rc == 0)
+        rc = store_index_nr_pages(w->ix, &pages, err);
+    w->ix_has_pages = pages > 0;
+    return rc;
 }
 
 static int begin_all(struct store_writer *w, const struct store_writer_cfg *cfg, struct err *err)

@@ -367,6 +367,47 @@ static void test_last_copy_of_a_page_counts(void **state)
     image_free(&last);
 }
 
+static void test_pages_kept_aside_are_found_and_sorted_in(void **state)
+{
+    enum {
+        ROUNDS = 40
+    };
+    struct image img = image_make(3000, 21);
+    struct store_gc_result gc;
+    struct store_stats s;
+    struct err err = {0};
+
+    (void)state;
+    assert_ok(image_put(st, &img, NULL, "base", NULL, &err), &err);
+    /* Few pages each, so that some rounds keep them aside and some sort them in. */
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        char name[16];
+
+        for (uint64_t k = 0; k < 30; k++)
+            image_touch(&img, (i * 31 + k) % 3000, i + 50);
+        (void)snprintf(name, sizeof(name), "r%u", (unsigned)i);
+        assert_ok(image_put(st, &img, "base", name, NULL, &err), &err);
+        if (i % 7 == 0)
+            reopen();
+    }
+    assert_ok(image_put(st, &img, NULL, "again", NULL, &err), &err);
+    assert_int_equal(counts_of("again").pages_new, 0);
+    assert_int_equal(store_problems(st, true), 0);
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        char name[16];
+
+        (void)snprintf(name, sizeof(name), "r%u", (unsigned)i);
+        assert_ok(store_remove(st, name, &err), &err);
+    }
+    assert_ok(store_remove(st, "base", &err), &err);
+    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_stats(st, &s, &err), &err);
+    assert_int_equal(s.pages, image_unique(&img));
+    assert_int_equal(image_compare(st, "again", &img, &err), 0);
+    assert_int_equal(store_problems(st, true), 0);
+    image_free(&img);
+}
+
 /* ---- names ---- */
 
 static void test_names_ids_and_tags_resolve(void **state)
@@ -827,6 +868,7 @@ int main(void)
         store_test(test_page_that_was_never_given_is_refused),
         store_test(test_keep_without_a_parent_is_refused),
         store_test(test_last_copy_of_a_page_counts),
+        store_test(test_pages_kept_aside_are_found_and_sorted_in),
         store_test(test_names_ids_and_tags_resolve),
         store_test(test_newest_is_the_last_published),
         store_test(test_abort_leaves_the_store_as_it_was),

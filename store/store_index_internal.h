@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The index, as its own two files see it: store_index.c has the connection and
+ * most tables, store_index_pages.c the pages.
+ */
+#ifndef STORE_STORE_INDEX_INTERNAL_H
+#define STORE_STORE_INDEX_INTERNAL_H
+
+#include <sqlite3.h>
+
+#include "store/store_index.h"
+#include "store/store_map.h"
+#include "store/store_segment.h"
+
+enum {
+    INDEX_KEY_LEN = sizeof(struct store_digest),
+};
+
+enum index_stmt {
+    ST_IDENTITY,
+    ST_PAGE,
+    ST_OBJECT,
+    ST_EXTENTS,
+    ST_SNAPSHOTS,
+    ST_PACKS,
+    ST_ALL_EXTENTS,
+    ST_ALL_PAGES,
+    ST_ALL_FRESH,
+    ST_FRESH_STAMP,
+    ST_NR_PAGES,
+    ST_ALL_OBJECTS,
+    ST_BEGIN,
+    ST_COMMIT,
+    ST_ADD_PACK,
+    ST_LAST_PACK,
+    ST_PUT_EXTENT,
+    ST_ADD_PAGE,
+    ST_ADD_FRESH,
+    ST_DROP_FRESH,
+    ST_SET_NR_PAGES,
+    ST_ADD_OBJECT,
+    ST_ADD_SNAPSHOT,
+    ST_SET_LABELS,
+    ST_DEL_SNAPSHOT,
+    ST_DEL_PACK,
+    ST_DEL_EXTENT,
+    ST_DEL_PAGE,
+    ST_DEL_OBJECT,
+    ST_MAX,
+};
+
+struct store_index {
+    sqlite3 *db;
+    sqlite3_stmt *st[ST_MAX];
+    struct store_hasher *hasher;
+    bool in_tx;
+
+    bool fresh_known;  /* the next three are what the table had when last looked at */
+    bool fresh_pinned; /* do not look again */
+    uint64_t fresh_rows, fresh_last;
+    uint64_t pin_version;          /* of the data, as the database counts it, when it was pinned */
+    struct store_digest_map fresh; /* digest: loc */
+};
+
+/**
+ * index_fail() - turn the database's failure into an error.
+ *
+ * Return: a negative errno.
+ * Threads: one at a time.
+ */
+int index_fail(struct store_index *ix, struct err *err);
+
+/**
+ * index_errno() - the errno of the database's last failure.
+ *
+ * Return: a negative errno.
+ * Threads: one at a time.
+ */
+int index_errno(struct store_index *ix);
+
+/**
+ * index_stmt() - a prepared statement, ready to be bound.
+ *
+ * Return: borrowed; NULL with @err set: return index_errno() then.
+ * Threads: one at a time.
+ */
+sqlite3_stmt *index_stmt(struct store_index *ix, enum index_stmt which, struct err *err);
+
+/**
+ * index_run() - run a statement that yields no rows.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int index_run(struct store_index *ix, sqlite3_stmt *st, struct err *err);
+
+/**
+ * index_step() - fetch the next row; resets the statement unless there is one.
+ *
+ * Return: 1; 0 at the end; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int index_step(struct store_index *ix, sqlite3_stmt *st, struct err *err);
+
+/**
+ * index_scalar() - the one number that a statement yields.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int index_scalar(struct store_index *ix, const char *sql, uint64_t *ret, struct err *err);
+
+/**
+ * index_bind_key() - bind a digest, which must stay until the statement has run.
+ *
+ * Threads: one at a time.
+ */
+void index_bind_key(sqlite3_stmt *st, int i, const struct store_digest *d);
+
+/**
+ * index_bind_int() - bind a number below 2^63.
+ *
+ * Threads: one at a time.
+ */
+void index_bind_int(sqlite3_stmt *st, int i, uint64_t v);
+
+/**
+ * index_col_int() - a number of a row.
+ *
+ * Return: 0; -EBADMSG if it is none or above @max.
+ * Threads: one at a time.
+ */
+CHECKED int index_col_int(sqlite3_stmt *st, int i, uint64_t max, uint64_t *ret, struct err *err);
+
+/**
+ * index_col_key() - a digest of a row.
+ *
+ * Return: 0; -EBADMSG if it is none.
+ * Threads: one at a time.
+ */
+CHECKED int index_col_key(sqlite3_stmt *st, int i, struct store_digest *ret, struct err *err);
+
+#endif
