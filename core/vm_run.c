@@ -79,17 +79,27 @@ static void run_vcpus(struct vm *vm)
 
 /* --- Clocks ------------------------------------------------------------------ */
 
-/* Note the moment of the pause in every clock that the guest has. */
-static int note_clocks(struct vm *vm, struct err *err)
+/* kvmclock, wall clock and TSC of one moment. */
+static int read_clocks(struct vm *vm, struct kvm_clock_sample *ret_now, struct err *err)
 {
-    int rc = kvm_get_clock(vm->kvm, &vm->clock, err);
+    int rc = kvm_get_clock(vm->kvm, ret_now, err);
 
     if (rc < 0)
         return rc;
-    if (!vm->clock.realtime_ns)
-        vm->clock.realtime_ns = wall_ns();
-    if (!vm->clock.host_tsc)
-        vm->clock.host_tsc = __rdtsc();
+    if (!ret_now->realtime_ns)
+        ret_now->realtime_ns = wall_ns();
+    if (!ret_now->host_tsc)
+        ret_now->host_tsc = __rdtsc();
+    return 0;
+}
+
+/* Note the moment of the pause in every clock that the guest has. */
+static int note_clocks(struct vm *vm, struct err *err)
+{
+    int rc = read_clocks(vm, &vm->clock, err);
+
+    if (rc < 0)
+        return rc;
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         vm->tsc[i] = kvm_vcpu_tsc_at(vcpu_kvm(vm->vcpus[i]), vm->clock.host_tsc);
     vm->loaded = false;
@@ -106,21 +116,32 @@ static uint64_t away_ns(const struct vm *vm, enum vm_clock clock)
     return now - then <= UINT64_C(1000000000) * VM_ADVANCE_MAX_S ? now - then : 0;
 }
 
+/*
+ * kvmclock and TSC must have gone on by the same time, or the guest's clocksource watchdog finds
+ * them apart: kvmclock is set, read back with the host's TSC of that moment, and the processors'
+ * TSCs follow what it shows.
+ */
 static int set_clocks(struct vm *vm, enum vm_clock clock, struct err *err)
 {
-    uint64_t away = away_ns(vm, clock), host_tsc, cycles;
-    int rc = 0;
+    uint64_t away = away_ns(vm, clock), cycles;
+    struct kvm_clock_sample now;
+    int rc;
 
     atomic_store(&vm->time_ns, atomic_load(&vm->time_ns) + away);
     /* On the host where it was paused, the processors' clocks have gone on by themselves. */
     if (!vm->loaded && clock == VM_CLOCK_ADVANCE)
         return 0;
-    cycles = (uint64_t)((__uint128_t)away * vm->model->tsc_khz / 1000000);
-    host_tsc = __rdtsc();
-    for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)
-        rc = kvm_vcpu_set_tsc_at(vcpu_kvm(vm->vcpus[i]), vm->tsc[i] + cycles, host_tsc, err);
+    rc = kvm_set_clock(vm->kvm, vm->clock.clock_ns + away, err);
     if (rc >= 0)
-        rc = kvm_set_clock(vm->kvm, vm->clock.clock_ns + away, err);
+        rc = read_clocks(vm, &now, err);
+    if (rc < 0)
+        return rc;
+    if (now.clock_ns < vm->clock.clock_ns)
+        now.clock_ns = vm->clock.clock_ns;
+    cycles =
+        (uint64_t)((__uint128_t)(now.clock_ns - vm->clock.clock_ns) * vm->model->tsc_khz / 1000000);
+    for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)
+        rc = kvm_vcpu_set_tsc_at(vcpu_kvm(vm->vcpus[i]), vm->tsc[i] + cycles, now.host_tsc, err);
     return rc;
 }
 
