@@ -7,7 +7,7 @@ import subprocess
 import time
 import zlib
 
-from channel import ChannelError
+from channel import PATIENCE, ChannelError
 from host import CommandFailed
 
 PORT = 9000
@@ -15,9 +15,11 @@ LOADS = ("memory", "disk", "clock", "tcp")
 PEER_PORT = 7777
 RECORD_RING = 512
 RECORD_LEN = 4096
-BOOT_TIMEOUT = 90.0
-# Lines of the guest kernel's log that mean nothing here.
+BOOT_TIMEOUT = 30.0
+# Lines of the guest kernel's log that mean nothing here: facts about the processor, and wonder at
+# how slow it is.
 HARMLESS = (
+    "hrtimer: interrupt took", "hogged CPU for", "interrupt took too long", "read-back delay",
     "mitigation", "Spectre", "Speculative", "SRSO", "Retbleed", "Transient", "MDS", "RETBleed",
     "tsc: Fast TSC calibration failed", "platform regulatory", "Unable to set",
 )
@@ -31,6 +33,18 @@ def _is_honest_gap(line):
     """The kernel did not run for a while, and both of its clocks say so."""
     found = GAP.search(line)
     return bool(found) and abs(int(found[1]) - int(found[2])) <= GAP_SLACK_NS
+
+
+def bad_lines(text, harmless=()):
+    """Lines of a kernel's raw log at level warning or worse, and anything like a trace."""
+    bad = []
+    for line in text.splitlines():
+        level = int(line[1:line.index(">")]) & 7 if line.startswith("<") else 6
+        alarming = any(w in line for w in ALARMING)
+        known = any(h in line for h in (*HARMLESS, *harmless)) or _is_honest_gap(line)
+        if (level <= 4 or alarming) and not known:
+            bad.append(line)
+    return bad
 
 
 class Violation(Exception):
@@ -62,7 +76,7 @@ class Guest:
     def connect(self, timeout=30.0):
         self.channel = self.observer.tunnel(f"tcp:{self.addr}:{PORT}", timeout)
 
-    def run(self, command, timeout=30.0, check=True):
+    def run(self, command, timeout=20.0, check=True):
         status, out = self.channel.run(command, timeout)
         text = out.decode(errors="replace")
         if check and status:
@@ -98,7 +112,7 @@ class Guest:
 
     def check_loads(self, before=None, timeout=20.0):
         """Every load is without error and, given @before, has gone on since."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while True:
             now = self.loads()
             for name, status in now.items():
@@ -133,16 +147,7 @@ class Guest:
     # What the guest thinks -----------------------------------------------------------------------
 
     def warnings(self, harmless=()):
-        """Lines of the kernel's log at level warning or worse, and anything like a trace."""
-        text = self.run("dmesg -r")
-        bad = []
-        for line in text.splitlines():
-            level = int(line[1:line.index(">")]) & 7 if line.startswith("<") else 6
-            alarming = any(w in line for w in ALARMING)
-            known = any(h in line for h in (*HARMLESS, *harmless)) or _is_honest_gap(line)
-            if (level <= 4 or alarming) and not known:
-                bad.append(line)
-        return bad
+        return bad_lines(self.run("dmesg -r"), harmless)
 
     def power_off(self):
         """Asks the guest to end; the connection dies with it."""

@@ -11,12 +11,12 @@ import subprocess
 import threading
 import time
 
-from channel import DATA, Channel, ChannelError, StreamPipe, connect_unix
+from channel import DATA, PATIENCE, Channel, ChannelError, StreamPipe, connect_unix
 from images import Skip, copy_sparse
 
 QEMU = "qemu-system-x86_64"
 HOST_RAM_MIB = 2048
-BOOT_TIMEOUT = 90.0
+BOOT_TIMEOUT = 30.0
 # QEMU's TCG does not give XSETBV to the hypervisor: KVM would keep another XCR0 than the guest
 # has, and load it at every entry.  So these hosts, and with them their guests, have no XSAVE.
 CPU = "EPYC,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma"
@@ -53,7 +53,7 @@ class Text:
 
     def wait(self, what, timeout):
         """Waits for @what after the last text waited for; returns all up to its line's end."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         with self.arrived:
             while (at := self.data.find(what, self.mark)) < 0:
                 left = deadline - time.monotonic()
@@ -128,7 +128,7 @@ class Host:
     def wait_ready(self):
         """Waits for the command server, then for a /dev/kvm that can be opened."""
         try:
-            self.channel.ping(BOOT_TIMEOUT)
+            self.channel.ping(BOOT_TIMEOUT * PATIENCE)
         except ChannelError as e:
             console = self.console.read_text(errors="replace") if self.console.exists() else ""
             raise ChannelError(f"host {self.name} did not come up: {e}\n{console[-2000:]}") from e
@@ -170,13 +170,20 @@ class Host:
         self.tails.append(text)
         return text
 
+    def follow_file(self, path, name):
+        """The text of a regular file as it grows; what it holds already is seen too."""
+        text = Text(self.channel.spawn(f"exec tail -n +1 -f {shlex.quote(path)}"),
+                    self.run_dir / f"{name}.{self.name}")
+        self.tails.append(text)
+        return text
+
     def connect(self, where, timeout=20.0):
         """A stream to a socket in the host, as soon as something listens there."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while True:
             stream = self.channel.connect(where)
             try:
-                self.channel.ping(timeout)  # a refusal would have come back before the answer
+                self.channel.ping(timeout * PATIENCE)  # a refusal would have come back before the answer
                 if stream.events.empty() or stream.events.queue[0][0] == DATA:
                     return stream
             except ChannelError:
@@ -188,11 +195,11 @@ class Host:
 
     def tunnel(self, where, timeout=30.0):
         """A command channel through this host to @where, as "tcp:10.9.0.10:9000"."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while True:
             inner = Channel(StreamPipe(self.channel.connect(where)))
             try:
-                inner.ping(max(1.0, min(5.0, deadline - time.monotonic())))
+                inner.ping(max(1.0, min(10.0, deadline - time.monotonic())))
                 return inner
             except ChannelError:
                 if time.monotonic() > deadline:

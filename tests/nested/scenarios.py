@@ -8,7 +8,7 @@ needs and whether it belongs to the short lane or to the long one.
 import dataclasses
 import time
 
-from guest import BOOT_TIMEOUT, Guest, check_filesystem, check_records, need
+from guest import BOOT_TIMEOUT, Guest, bad_lines, check_filesystem, check_records, need
 from host import Lane
 from vmm import ChVmm, QemuVmm, Spec
 
@@ -99,6 +99,11 @@ def boot(run):
         vmm.start()
         vmm.serial.wait("guest: init", BOOT_TIMEOUT)
         run.figure(f"boot of {kernel} to its init", (time.monotonic() - began) * 1e3, "ms")
+        log = [line.removeprefix("guest: log ")
+               for line in vmm.serial.wait("guest: log ends", 30.0).splitlines()
+               if line.startswith("guest: log <")]
+        bad = bad_lines("\n".join(log), vmm.harmless)
+        need(not bad, f"the kernel {kernel} complains: {bad}")
         status = vmm.wait_exit(30.0)
         need(status == 0, f"power off: the VMM ended with status {status}: {vmm.output()}")
         run.step(f"{kernel}: powered off")
@@ -185,15 +190,12 @@ def clone(run):
     identities = [vmm.identity()]
     vmm.pause()
     vmm.snapshot(url)
-    host.run("for i in 1 2 3; do cp /scratch/parent.ext4 /scratch/clone$i.ext4; done; sync", 120.0)
     vmm.shutdown_vmm()
     host.run("brctl delif br0 tap0")
 
     seen = set()
     for number in (1, 2, 3):
-        spec = vmm.spec.with_(disk=f"/scratch/clone{number}.ext4", tap=f"tap{number}",
-                              mac=f"52:54:00:09:01:1{number}")
-        copy = run.vmm(host, f"clone{number}", spec)
+        copy = run.vmm(host, f"clone{number}", vmm.spec)
         copy.clone(url, vmm.spec)
         identities.append(copy.identity())
         # One clone at a time is on the bridge: inside they all have one address.
@@ -215,7 +217,7 @@ def clone(run):
         run.check_warnings(child)
         acked = child.loads(("disk",))["disk"]["acked"]
         run.power_off(copy, child)
-        host.run(f"dd if=/scratch/clone{number}.ext4 of=/dev/by-serial/guest bs=1M 2>/dev/null; "
+        host.run(f"dd if={copy.disk} of=/dev/by-serial/guest bs=1M 2>/dev/null; "
                  "sync", 60.0)
         check_filesystem(run.lane.disk)
         check_records(run.lane.disk, acked)

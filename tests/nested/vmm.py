@@ -11,6 +11,7 @@ import re
 import shlex
 import time
 
+from channel import PATIENCE
 from host import CommandFailed
 
 MIGRATION_PORT = 4444
@@ -80,7 +81,7 @@ class Vmm:
         return int(text) if text else None
 
     def wait_exit(self, timeout):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while (status := self.exited()) is None:
             if time.monotonic() > deadline:
                 raise CommandFailed(f"{self.name} did not end within {timeout:.0f} s")
@@ -131,7 +132,7 @@ class ChVmm(Vmm):
         self.wait_api()
 
     def wait_api(self, timeout=20.0):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while True:
             try:
                 return self.ctl("ping")
@@ -171,6 +172,24 @@ class ChVmm(Vmm):
         self.start_empty()
         self.ctl("restore", f"source_url={url}" + (",resume=on" if resume else ""), timeout=120.0)
 
+    def clone(self, url, parent):
+        """A VM of its own from @parent's snapshot, running: its disk, tap and ids are made here."""
+        del parent
+        self.start_empty()
+        self.ctl("restore", f"source_url={url},clone=on", timeout=120.0)
+        config = self.info()["config"]
+        self.disk = config["disks"][0]["path"]
+        self.tap = config["net"][0]["tap"]
+        self.host.run(f"ip link set {self.tap} up && brctl addif br0 {self.tap}")
+        self.serial = self.host.follow_file(config["serial"]["file"], self.name)
+        self.resume()
+
+    def identity(self):
+        """What no two clones may share."""
+        config = self.info()["config"]
+        return {"uuid": config["platform"]["system_uuid"], "mac": config["net"][0]["mac"],
+                "disk": config["disks"][0]["path"]}
+
     def receive(self, tls=None):
         """Starts listening for a migration; the answer comes when that has ended."""
         self.start_empty()
@@ -191,7 +210,7 @@ class ChVmm(Vmm):
         url = f"destination_url=tcp:{target.host.addr}:{MIGRATION_PORT}"
         url += f",tls_dir={tls}" if tls else ""
         self.ctl("send-migration", url + (f",{options}" if options else ""), timeout=timeout)
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         status = None
         while status is None:
             if time.monotonic() > deadline:
@@ -265,7 +284,7 @@ class QemuVmm(Vmm):
 
     def qmp(self, *commands, timeout=20.0):
         """Runs QMP commands, in the one session that a VMM has; the last answer."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         if not self.session:
             commands = ({"execute": "qmp_capabilities"}, *commands)
             self.session = self.host.connect(f"unix:{self.socket}", timeout)
@@ -285,7 +304,7 @@ class QemuVmm(Vmm):
         self.qmp({"execute": "migrate-set-parameters",
                   "arguments": {"max-bandwidth": 1 << 30, "downtime-limit": 300}},
                  {"execute": "migrate", "arguments": {"uri": uri}})
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while (answer := self.qmp({"execute": "query-migrate"}))["status"] != "completed":
             if answer["status"] == "failed" or time.monotonic() > deadline:
                 raise CommandFailed(f"{self.name}: migration {answer}")
@@ -319,8 +338,10 @@ class QemuVmm(Vmm):
             self.resume()
 
     def clone(self, url, parent):
-        """A VM of its own from another's snapshot, running; here the new command line is all."""
-        del parent
+        """A VM of its own from @parent's snapshot, running: a new command line is all it needs."""
+        self.disk = f"/scratch/{self.name}.ext4"
+        self.host.run(f"cp {parent.spec.disk} {self.disk}", 60.0)
+        self.spec = parent.spec.with_(disk=self.disk, tap=f"tap-{self.name}")
         self.restore(url)
 
     def receive(self, tls=None):
