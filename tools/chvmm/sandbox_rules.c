@@ -100,6 +100,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"statfs",            W,         "store"},
     {"fstatfs",           W,         "store"},
     {"statx",             I | W,     "sizes and identity of disks"},
+    {"sync_file_range",   W,         "packs go to the disk while they grow"},
     {"umask",             C | W,     "modes of sockets and stores"},
     {"unlink",            C | W | A, "sockets; SQLite's journal"},
     {"unlinkat",          C | W | A, "sockets; store"},
