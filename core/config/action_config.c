@@ -67,12 +67,14 @@ static const struct config_field send_fields[] = {
     NAME("timeout_strategy", send_migration_config, timeout_strategy, timeout_names),
     NUMBER("connections",    send_migration_config, connections, MIGRATION_CONNECTIONS_MAX),
     TEXT("tls_dir",          send_migration_config, tls_dir),
+    BOOL("insecure",         send_migration_config, insecure),
     NAME("memory_mode",      send_migration_config, memory_mode, memory_mode_names),
 };
 
 static const struct config_field receive_fields[] = {
     TEXT("receiver_url", receive_migration_config, receiver_url),
     TEXT("tls_dir",      receive_migration_config, tls_dir),
+    BOOL("insecure",     receive_migration_config, insecure),
     NAME("memory_mode",  receive_migration_config, memory_mode, memory_mode_names),
     REFUSED("vfio_fds",     NULL),
     REFUSED("iommufd_fd",   NULL),

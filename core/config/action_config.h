@@ -55,12 +55,14 @@ struct send_migration_config {
     enum migration_timeout_strategy timeout_strategy;
     uint32_t connections; /* default 1 */
     char *tls_dir;
+    bool insecure; /* tcp: to another host without TLS */
     enum migration_memory_mode memory_mode;
 };
 
 struct receive_migration_config {
     char *receiver_url; /* unix:<path> or tcp:<host>:<port> */
     char *tls_dir;
+    bool insecure; /* tcp: from another host without TLS */
     enum migration_memory_mode memory_mode;
 };
 

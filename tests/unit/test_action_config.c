@@ -41,7 +41,7 @@ static void test_option_and_json_say_the_same(void **state)
         action_config_from_option(ACTION_SEND_MIGRATION, "send-migration",
                                   "destination_url=tcp:[::1]:4444,local=on,downtime_ms=5,"
                                   "timeout_strategy=ignore,connections=128,tls_dir=/t,"
-                                  "memory_mode=postcopy",
+                                  "insecure=on,memory_mode=postcopy",
                                   &cfg, &err),
         0);
     assert_int_equal(action_config_to_json(ACTION_SEND_MIGRATION, &cfg, &obj), 0);
@@ -50,6 +50,7 @@ static void test_option_and_json_say_the_same(void **state)
         action_config_from_text(ACTION_SEND_MIGRATION, text, strlen(text), &again, &err), 0);
     assert_string_equal(again.destination_url, "tcp:[::1]:4444");
     assert_string_equal(again.tls_dir, "/t");
+    assert_true(again.insecure);
     assert_true(again.local);
     assert_int_equal(again.downtime_ms, 5);
     assert_int_equal(again.connections, 128);

@@ -71,16 +71,17 @@ static const struct chctl_command commands[] = {
     {"send-migration", "PUT", "vm.send-migration", parse_action, ACTION_SEND_MIGRATION,
      "destination_url=<url>[,tls_dir=<dir>][,downtime_ms=<ms>][,timeout_s=<s>]\n"
      "       [,timeout_strategy=cancel|ignore][,connections=<n>][,local=on][,preserve_source=on]\n"
-     "       [,memory_mode=precopy|postcopy]",
+     "       [,insecure=on][,memory_mode=precopy|postcopy]",
      "Move the running VM to another VMM",
      "<url> is tcp:<host>:<port> or unix:<path>, where the other VMM waits in receive-migration.\n"
-     "tls_dir has ca-cert.pem, client-cert.pem and client-key.pem: mutual TLS.\n"
+     "tls_dir has ca-cert.pem, client-cert.pem and client-key.pem: mutual TLS.  Without it tcp:\n"
+     "goes to this host only, unless insecure=on.\n"
      "downtime_ms (300) is how long the guest may stand still, timeout_s (3600) how long all may\n"
      "take; then timeout_strategy=cancel gives up and ignore lets the guest stand still longer.\n"
      "See also: chctl help migration-progress\n",
      "Live migration"},
     {"receive-migration", "PUT", "vm.receive-migration", parse_action, ACTION_RECEIVE_MIGRATION,
-     "receiver_url=<url>[,tls_dir=<dir>][,memory_mode=precopy|postcopy]",
+     "receiver_url=<url>[,tls_dir=<dir>][,insecure=on][,memory_mode=precopy|postcopy]",
      "Wait for a VM that moves here",
      "Returns when the migration has ended.\n"
      "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n", NULL},

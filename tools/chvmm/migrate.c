@@ -238,6 +238,7 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
         rc = migration_new(vmm, cfg->destination_url, cfg->tls_dir, MIG_TLS_CLIENT, &m, err);
     if (rc < 0)
         return rc;
+    m->dial.insecure = cfg->insecure;
     params.arg = m;
     params.open_arg = &m->dial;
     rc = mig_source_new(&params, &m->src, err);
@@ -383,6 +384,7 @@ int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cf
     rc = migration_new(vmm, cfg->receiver_url, cfg->tls_dir, MIG_TLS_SERVER, &m, err);
     if (rc < 0)
         return rc;
+    m->dial.insecure = cfg->insecure;
     m->done = done;
     m->done_arg = arg;
     rc = mig_listen(&m->dial, &m->listener, err);
