@@ -114,6 +114,15 @@ static int check_secure(const struct mig_dial *dial, const struct sockaddr *sa, 
                    dial->url.host, dial->url.port);
 }
 
+/* A path is no name that a certificate could bear, and its mode says who may connect. */
+static int check_tls(const struct mig_dial *dial, struct err *err)
+{
+    if (dial->tls && dial->url.is_unix)
+        return err_set(err, -EINVAL, "tls_dir goes with tcp: only, not with unix:%s",
+                       dial->url.path);
+    return 0;
+}
+
 static int resolve(const struct mig_url *url, bool passive, struct addrinfo **ret_ai,
                    struct err *err)
 {
@@ -248,6 +257,9 @@ int mig_connect(const struct mig_dial *dial, const struct mig_wait *wait,
     struct sockaddr_un sun = unix_address(&dial->url);
     int rc, fd = -1;
 
+    rc = check_tls(dial, err);
+    if (rc < 0)
+        return rc;
     if (dial->url.is_unix)
         rc = connect_one(dial, (const struct sockaddr *)&sun, sizeof(sun), wait, &fd, err);
     else
@@ -300,7 +312,9 @@ int mig_listen(const struct mig_dial *dial, struct mig_listener **ret_ls, struct
     struct mig_listener *ls;
     int rc, fd = -1;
 
-    rc = dial->url.is_unix ? bind_unix(dial, &fd, err) : bind_tcp(dial, &fd, err);
+    rc = check_tls(dial, err);
+    if (rc >= 0)
+        rc = dial->url.is_unix ? bind_unix(dial, &fd, err) : bind_tcp(dial, &fd, err);
     if (rc < 0)
         return rc;
     ls = calloc(1, sizeof(*ls));

@@ -45,8 +45,9 @@ struct mig_dial {
  *
  * A name is looked up by the system's resolver, which cannot be cancelled.
  *
- * Return: 0 and *@ret_ch, owned; -EACCES for TCP without TLS beyond loopback,
- * or a certificate refused; -ECANCELED; -ETIMEDOUT; the kernel's errno.
+ * Return: 0 and *@ret_ch, owned; -EINVAL for TLS on a UNIX socket; -EACCES for TCP
+ * without TLS beyond loopback, or a certificate refused; -ECANCELED; -ETIMEDOUT;
+ * the kernel's errno.
  * Threads: any.
  */
 CHECKED int mig_connect(const struct mig_dial *dial, const struct mig_wait *wait,
@@ -60,7 +61,8 @@ struct mig_listener;
  *
  * A UNIX socket is made with mode 0600 and removed by mig_listener_close().
  *
- * Return: 0 and *@ret_ls, owned; -EACCES for TCP without TLS beyond loopback;
+ * Return: 0 and *@ret_ls, owned; -EINVAL for TLS on a UNIX socket; -EACCES for TCP
+ * without TLS beyond loopback;
  * the kernel's errno.
  * Threads: any.
  */

@@ -27,7 +27,7 @@ enum mig_result {
     MIG_RESULT_COMPLETED, /* the guest runs at the destination */
     MIG_RESULT_FAILED,    /* not at the destination; see guest_here */
     MIG_RESULT_CANCELLED, /* as failed, because somebody asked for it */
-    MIG_RESULT_UNDECIDED, /* source: COMMIT was sent and not answered; the guest stands still here */
+    MIG_RESULT_UNDECIDED, /* source: no answer to COMMIT; the guest stands still here */
 };
 
 /* How long each step took, in nanoseconds; 0 where there was none. */

@@ -25,6 +25,7 @@ enum {
     OUT_SIZE = 128 * 1024,  /* bytes of records gathered before they are written */
     READ_SIZE = 128 * 1024, /* bytes of records read ahead */
     PATH_SIZE = 4096,
+    NAME_SIZE = 256,
 };
 
 struct mig_tls {
@@ -323,13 +324,16 @@ static const struct mig_stream_ops tls_ops = {
 static int require_name(SSL *ssl, const char *host)
 {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-    auto_free char *name = strdup(host); /* SSL_set_tlsext_host_name() takes no const */
+    char name[NAME_SIZE]; /* SSL_set_tlsext_host_name() takes no const */
 
+    if (!host[0] || strlen(host) >= sizeof(name))
+        return -EINVAL;
+    (void)snprintf(name, sizeof(name), "%s", host);
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1)
+    if (X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1)
         return 0;
     ERR_clear_error();
-    if (!name || X509_VERIFY_PARAM_set1_host(param, name, 0) != 1 ||
+    if (X509_VERIFY_PARAM_set1_host(param, name, 0) != 1 ||
         SSL_set_tlsext_host_name(ssl, name) != 1)
         return -EINVAL;
     return 0;
