@@ -270,11 +270,13 @@ static int do_save(void *arg, struct state_buf *state, struct err *err)
     struct fake_state s = {state_magic, ++g->saves};
     uint64_t page = 1 + g->saves % 3;
 
+    append(state, &s, sizeof(s));
+    append(state, NULL, g->state_pad);
+    if (g->quiet_save)
+        return op(g, FAKE_OP_SAVE, err);
     /* Saving touches guest memory, as the VMM. */
     write_guest(gmem_region(g->gm, 0)->hva + page * PAGE_SIZE_4K + 5, (uint8_t)(0x80 + g->saves));
     gmem_mark(g->gm, page * PAGE_SIZE_4K + 5, 1);
-    append(state, &s, sizeof(s));
-    append(state, NULL, g->state_pad);
     return op(g, FAKE_OP_SAVE, err);
 }
 

@@ -64,6 +64,7 @@ struct fake_guest {
     void (*on_op)(void *arg, enum fake_op op); /* before each; may be NULL */
     void *on_op_arg;
     atomic_bool bad_config; /* build() refuses, with two reasons */
+    bool quiet_save;        /* saving does not touch memory */
     unsigned op_delay_us;
     uint64_t saves;     /* state: times saved */
     uint64_t state_pad; /* bytes of state besides */

@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "core/loop.h"
+#include "migration/mig_dial.h"
+#include "tests/fakes/fake_pair.h"
+#include "tests/fakes/fake_pki.h"
+
+static const struct mig_wait patient = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20000};
+
+/* --- URLs ---------------------------------------------------------------- */
+
+static void test_urls(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *host, *port, *path; /* NULL: refused */
+    } rows[] = {
+        {"tcp:127.0.0.1:4444",     "127.0.0.1",        "4444",  NULL      },
+        {"tcp:host.example.org:1", "host.example.org", "1",     NULL      },
+        {"tcp:[::1]:65535",        "::1",              "65535", NULL      },
+        {"tcp:localhost:0",        "localhost",        "0",     NULL      },
+        {"unix:/run/x",            NULL,               NULL,    "/run/x"  },
+        {"unix:relative",          NULL,               NULL,    "relative"},
+        {"tcp:127.0.0.1",          NULL,               NULL,    NULL      },
+        {"tcp:127.0.0.1:",         NULL,               NULL,    NULL      },
+        {"tcp:127.0.0.1:65536",    NULL,               NULL,    NULL      },
+        {"tcp:127.0.0.1:99999999", NULL,               NULL,    NULL      },
+        {"tcp:127.0.0.1:-1",       NULL,               NULL,    NULL      },
+        {"tcp:127.0.0.1:80x",      NULL,               NULL,    NULL      },
+        {"tcp:127.0.0.1: 80",      NULL,               NULL,    NULL      },
+        {"tcp::80",                NULL,               NULL,    NULL      },
+        {"tcp:::1:80",             NULL,               NULL,    NULL      },
+        {"tcp:[::1:80",            NULL,               NULL,    NULL      },
+        {"tcp:[]:80",              NULL,               NULL,    NULL      },
+        {"tcp://127.0.0.1:80",     NULL,               NULL,    NULL      },
+        {"unix:",                  NULL,               NULL,    NULL      },
+        {"http://x",               NULL,               NULL,    NULL      },
+        {"",                       NULL,               NULL,    NULL      },
+    };
+    char longer[400];
+    struct mig_url url;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct err err = {0};
+        int rc = mig_url_parse(rows[i].text, &url, &err);
+
+        if (!rows[i].host && !rows[i].path) {
+            assert_int_equal(rc, -EINVAL);
+            assert_true(err.msg[0]);
+            continue;
+        }
+        if (rc < 0)
+            fail_msg("%s: %s", rows[i].text, err.msg);
+        assert_int_equal(url.is_unix, rows[i].path != NULL);
+        assert_string_equal(url.is_unix ? url.path : url.host,
+                            url.is_unix ? rows[i].path : rows[i].host);
+        if (!url.is_unix)
+            assert_string_equal(url.port, rows[i].port);
+    }
+    memset(longer, 'a', sizeof(longer));
+    memcpy(longer, "unix:/", 6);
+    longer[5 + 107] = 0;
+    assert_int_equal(mig_url_parse(longer, &url, NULL), 0);
+    longer[5 + 107] = 'a';
+    longer[5 + 108] = 0;
+    assert_int_equal(mig_url_parse(longer, &url, NULL), -EINVAL);
+    longer[5 + 108] = 'a';
+    longer[399] = 0;
+    assert_int_equal(mig_url_parse(longer, &url, NULL), -EINVAL);
+}
+
+static void test_plain_tcp_stays_on_this_host(void **state)
+{
+    struct mig_dial dial = {0};
+    struct mig_channel *ch;
+    struct mig_listener *ls;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(mig_url_parse("tcp:192.0.2.1:4444", &dial.url, NULL), 0);
+    assert_int_equal(mig_connect(&dial, &patient, &ch, &err), -EACCES);
+    assert_non_null(strstr(err.msg, "insecure=on"));
+    assert_int_equal(mig_url_parse("tcp:0.0.0.0:0", &dial.url, NULL), 0);
+    assert_int_equal(mig_listen(&dial, &ls, NULL), -EACCES);
+    dial.insecure = true;
+    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
+    mig_listener_close(ls);
+    assert_int_equal(mig_url_parse("tcp:127.5.5.5:0", &dial.url, NULL), 0);
+    dial.insecure = false;
+    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
+    mig_listener_close(ls);
+}
+
+/* --- Pairs of channels --------------------------------------------------- */
+
+struct ends {
+    struct mig_channel *a, *b;
+};
+
+static void make_pair(struct ends *e)
+{
+    int fd[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+    assert_int_equal(mig_channel_from_fd(fd[0], &e->a), 0);
+    assert_int_equal(mig_channel_from_fd(fd[1], &e->b), 0);
+}
+
+static void close_pair(struct ends *e)
+{
+    mig_channel_close(e->a);
+    mig_channel_close(e->b);
+}
+
+static void test_pieces_arrive_in_order(void **state)
+{
+    char x[3] = "abc", y[5] = "defgh", in[8];
+    struct iovec out[] = {
+        {x, 3},
+        {x, 0},
+        {y, 5},
+    };
+    struct iovec pieces[] = {
+        {in,     1},
+        {in + 1, 0},
+        {in + 1, 7},
+    };
+    struct ends e;
+
+    (void)state;
+    make_pair(&e);
+    assert_int_equal(mig_channel_writev(e.a, out, 3, &patient, NULL), 0);
+    assert_int_equal(mig_channel_readv(e.b, pieces, 3, &patient, NULL), 0);
+    assert_memory_equal(in, "abcdefgh", 8);
+    close_pair(&e);
+}
+
+static void test_waits_end_by_cancel_wake_deadline_and_silence(void **state)
+{
+    int fd = eventfd(1, EFD_CLOEXEC);
+    struct mig_wait cancel = {.cancel_fd = fd, .wake_fd = -1};
+    struct mig_wait wake = {.cancel_fd = -1, .wake_fd = fd};
+    struct mig_wait deadline = {
+        .cancel_fd = -1, .wake_fd = -1, .deadline_ns = loop_now_ns() + 20000000};
+    struct mig_wait idle = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20};
+    static char big[1 << 22];
+    struct ends e;
+    char c;
+
+    (void)state;
+    make_pair(&e);
+    assert_int_equal(mig_channel_read_some(e.a, &c, 1, &cancel, NULL), -ECANCELED);
+    assert_int_equal(mig_channel_read_some(e.a, &c, 1, &wake, NULL), -EAGAIN);
+    assert_int_equal(mig_channel_read_some(e.a, &c, 1, &deadline, NULL), -ETIMEDOUT);
+    assert_int_equal(mig_channel_read_some(e.a, &c, 1, &idle, NULL), -ETIMEDOUT);
+    /* In the middle of a blocked write, too. */
+    assert_int_equal(mig_channel_write(e.a, big, sizeof(big), &idle, NULL), -ETIMEDOUT);
+    close_pair(&e);
+    make_pair(&e);
+    assert_int_equal(mig_channel_write(e.a, big, sizeof(big), &cancel, NULL), -ECANCELED);
+    close_pair(&e);
+    (void)close(fd);
+}
+
+static void test_a_peer_that_closes_is_an_error_and_no_signal(void **state)
+{
+    struct err err = {0};
+    struct ends e;
+    char c = 0;
+
+    (void)state;
+    make_pair(&e);
+    mig_channel_close(e.b);
+    assert_int_equal(mig_channel_read(e.a, &c, 1, &patient, &err), -ECONNRESET);
+    assert_string_equal(err.msg, "the peer closed the connection");
+    assert_int_equal(mig_channel_write(e.a, &c, 1, &patient, NULL), -EPIPE);
+    mig_channel_close(e.a);
+}
+
+static void test_a_unix_socket_is_private_and_goes_away(void **state)
+{
+    struct mig_dial dial = {.url = {.is_unix = true}};
+    struct mig_listener *ls;
+    struct mig_channel *ch;
+    struct stat st;
+
+    (void)state;
+    (void)snprintf(dial.url.path, sizeof(dial.url.path), "/tmp/test_mig_channel.%d", getpid());
+    assert_int_equal(mig_connect(&dial, &patient, &ch, NULL), -ENOENT);
+    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
+    assert_int_equal(stat(dial.url.path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(mig_connect(&dial, &patient, &ch, NULL), 0);
+    mig_channel_close(ch);
+    mig_listener_close(ls);
+    assert_int_equal(stat(dial.url.path, &st), -1);
+}
+
+/* --- TLS ----------------------------------------------------------------- */
+
+struct tls_case {
+    const char *server_dir, *client_dir, *host;
+    struct mig_listener *ls;
+    unsigned port;
+    int server_rc, client_rc;
+    struct err server_err, client_err;
+};
+
+static char good_dir[64], other_dir[64], name_dir[64], swapped_dir[64];
+
+static void make_dir(char *dir)
+{
+    (void)snprintf(dir, 64, "/tmp/test_mig_tls.XXXXXX");
+    assert_non_null(mkdtemp(dir));
+}
+
+static int setup_tls(void **state)
+{
+    struct fake_pki *pki = fake_pki_new("good CA"), *other = fake_pki_new("other CA");
+
+    (void)state;
+    make_dir(good_dir);
+    make_dir(other_dir);
+    make_dir(name_dir);
+    make_dir(swapped_dir);
+    fake_pki_write_dir(pki, good_dir);
+    fake_pki_write_dir(other, other_dir);
+    fake_pki_write_dir(pki, name_dir);
+    fake_pki_write_cert(pki, name_dir, "server", "DNS:elsewhere.example.org,IP:192.0.2.7");
+    /* Of the right CA, by which the client alone is not convinced: trusts the other. */
+    fake_pki_write_dir(pki, swapped_dir);
+    fake_pki_write_cert(other, swapped_dir, "client", "DNS:source");
+    fake_pki_free(pki);
+    fake_pki_free(other);
+    return 0;
+}
+
+static int teardown_tls(void **state)
+{
+    (void)state;
+    fake_pki_remove_dir(good_dir);
+    fake_pki_remove_dir(other_dir);
+    fake_pki_remove_dir(name_dir);
+    fake_pki_remove_dir(swapped_dir);
+    return 0;
+}
+
+static void *tls_server(void *arg)
+{
+    struct tls_case *c = arg;
+    struct mig_channel *ch;
+    char buf[5];
+
+    c->server_rc = mig_accept(c->ls, &patient, &ch, &c->server_err);
+    if (c->server_rc < 0)
+        return NULL;
+    c->server_rc = mig_channel_read(ch, buf, sizeof(buf), &patient, &c->server_err);
+    if (c->server_rc >= 0)
+        c->server_rc = mig_channel_write(ch, buf, sizeof(buf), &patient, &c->server_err);
+    mig_channel_linger(ch, 1000);
+    mig_channel_close(ch);
+    return NULL;
+}
+
+/* Client and server, each with its certificates; a word there and back. */
+static void run_tls(struct tls_case *c)
+{
+    struct mig_tls *server, *client;
+    struct mig_dial dial = {0};
+    struct mig_channel *ch;
+    char buf[5] = "";
+    pthread_t thread;
+
+    assert_int_equal(mig_tls_new(c->server_dir, MIG_TLS_SERVER, &server, NULL), 0);
+    assert_int_equal(mig_tls_new(c->client_dir, MIG_TLS_CLIENT, &client, NULL), 0);
+    assert_int_equal(mig_url_parse("tcp:127.0.0.1:0", &dial.url, NULL), 0);
+    dial.tls = server;
+    assert_int_equal(mig_listen(&dial, &c->ls, NULL), 0);
+    assert_int_equal(pthread_create(&thread, NULL, tls_server, c), 0);
+    (void)snprintf(dial.url.port, sizeof(dial.url.port), "%u", mig_listener_port(c->ls) & 0xffff);
+    (void)snprintf(dial.url.host, sizeof(dial.url.host), "%s", c->host);
+    dial.tls = client;
+    c->client_rc = mig_connect(&dial, &patient, &ch, &c->client_err);
+    if (c->client_rc >= 0) {
+        assert_true(mig_channel_is_encrypted(ch));
+        c->client_rc = mig_channel_write(ch, "hello", 5, &patient, &c->client_err);
+        if (c->client_rc >= 0)
+            c->client_rc = mig_channel_read(ch, buf, sizeof(buf), &patient, &c->client_err);
+        if (c->client_rc >= 0)
+            assert_memory_equal(buf, "hello", 5);
+        mig_channel_close(ch);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    mig_listener_close(c->ls);
+    mig_tls_free(server);
+    mig_tls_free(client);
+}
+
+static void test_tls_with_the_right_certificates(void **state)
+{
+    struct tls_case by_address = {good_dir, good_dir, "127.0.0.1", NULL, 0, 0, 0, {0}, {0}};
+    struct tls_case by_name = {good_dir, good_dir, "localhost", NULL, 0, 0, 0, {0}, {0}};
+
+    (void)state;
+    run_tls(&by_address);
+    assert_int_equal(by_address.server_rc, 0);
+    assert_int_equal(by_address.client_rc, 0);
+    run_tls(&by_name);
+    assert_int_equal(by_name.server_rc, 0);
+    assert_int_equal(by_name.client_rc, 0);
+}
+
+static void test_tls_refuses_the_wrong_certificates(void **state)
+{
+    struct tls_case wrong_ca = {other_dir, good_dir, "127.0.0.1", NULL, 0, 0, 0, {0}, {0}};
+    struct tls_case wrong_name = {name_dir, good_dir, "127.0.0.1", NULL, 0, 0, 0, {0}, {0}};
+    struct tls_case wrong_client = {good_dir, swapped_dir, "127.0.0.1", NULL, 0, 0, 0, {0}, {0}};
+
+    (void)state;
+    run_tls(&wrong_ca);
+    assert_int_equal(wrong_ca.client_rc, -EACCES);
+    assert_non_null(strstr(wrong_ca.client_err.msg, "the peer's certificate is refused"));
+    assert_true(wrong_ca.server_rc < 0);
+    run_tls(&wrong_name);
+    assert_int_equal(wrong_name.client_rc, -EACCES);
+    assert_non_null(strstr(wrong_name.client_err.msg, "IP address mismatch"));
+    assert_true(wrong_name.server_rc < 0);
+    run_tls(&wrong_client);
+    assert_int_equal(wrong_client.server_rc, -EACCES);
+    assert_non_null(strstr(wrong_client.server_err.msg, "the peer's certificate is refused"));
+    assert_true(wrong_client.client_rc < 0);
+}
+
+static void test_a_tls_dir_that_does_not_work_is_named(void **state)
+{
+    struct err err = {0};
+    struct mig_tls *tls;
+
+    (void)state;
+    assert_int_equal(mig_tls_new("/nonexistent", MIG_TLS_CLIENT, &tls, &err), -EINVAL);
+    assert_non_null(strstr(err.msg, "/nonexistent/ca-cert.pem"));
+}
+
+/* A client that OpenSSL itself drives: no certificate, or an old version. */
+static int foreign_client(unsigned port, int max_version, const char *dir)
+{
+    struct sockaddr_in sin = {.sin_family = AF_INET,
+                              .sin_port = htons((uint16_t)port),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), ok;
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    char path[128], c;
+    SSL *ssl;
+
+    assert_int_equal(SSL_CTX_set_max_proto_version(ctx, max_version), 1);
+    if (dir) {
+        (void)snprintf(path, sizeof(path), "%s/client-cert.pem", dir);
+        assert_int_equal(SSL_CTX_use_certificate_chain_file(ctx, path), 1);
+        (void)snprintf(path, sizeof(path), "%s/client-key.pem", dir);
+        assert_int_equal(SSL_CTX_use_PrivateKey_file(ctx, path, SSL_FILETYPE_PEM), 1);
+    }
+    assert_int_equal(connect(fd, (const struct sockaddr *)&sin, sizeof(sin)), 0);
+    ssl = SSL_new(ctx);
+    assert_int_equal(SSL_set_fd(ssl, fd), 1);
+    ok = SSL_connect(ssl) == 1 && SSL_write(ssl, "hello", 5) == 5 && SSL_read(ssl, &c, 1) == 1;
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    (void)close(fd);
+    return ok;
+}
+
+static void test_the_server_takes_no_stranger_and_no_old_version(void **state)
+{
+    static const struct {
+        int version;
+        bool cert, welcome;
+    } rows[] = {
+        {TLS1_3_VERSION, true,  true },
+        {TLS1_3_VERSION, false, false},
+        {TLS1_2_VERSION, true,  false},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct tls_case c = {good_dir, good_dir, "127.0.0.1", NULL, 0, 0, 0, {0}, {0}};
+        struct mig_dial dial = {0};
+        struct mig_tls *server;
+        pthread_t thread;
+
+        assert_int_equal(mig_tls_new(good_dir, MIG_TLS_SERVER, &server, NULL), 0);
+        assert_int_equal(mig_url_parse("tcp:127.0.0.1:0", &dial.url, NULL), 0);
+        dial.tls = server;
+        assert_int_equal(mig_listen(&dial, &c.ls, NULL), 0);
+        assert_int_equal(pthread_create(&thread, NULL, tls_server, &c), 0);
+        assert_int_equal(foreign_client(mig_listener_port(c.ls), rows[i].version,
+                                        rows[i].cert ? good_dir : NULL),
+                         rows[i].welcome);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(c.server_rc, rows[i].welcome ? 0 : -EACCES);
+        mig_listener_close(c.ls);
+        mig_tls_free(server);
+    }
+}
+
+/* --- Whole moves over real sockets --------------------------------------- */
+
+static void move_over(const char *url, const char *tls_dir, unsigned lanes)
+{
+    static const struct fake_guest_config busy = {
+        .len = {MIB(8), MIB(1)},
+        .data_percent = 58,
+        .seed = 3,
+        .dirty_rate = 20000,
+        .dirty_pages = 1000
+    };
+    struct mig_tls *server = NULL, *client = NULL;
+    struct mig_dial to = {0}, at = {0};
+    struct mig_listener *ls;
+    struct fake_pair p;
+
+    if (tls_dir) {
+        assert_int_equal(mig_tls_new(tls_dir, MIG_TLS_SERVER, &server, NULL), 0);
+        assert_int_equal(mig_tls_new(tls_dir, MIG_TLS_CLIENT, &client, NULL), 0);
+    }
+    assert_int_equal(mig_url_parse(url, &at.url, NULL), 0);
+    to = at;
+    at.tls = server;
+    to.tls = client;
+    assert_int_equal(mig_listen(&at, &ls, NULL), 0);
+    if (!to.url.is_unix)
+        (void)snprintf(to.url.port, sizeof(to.url.port), "%u", mig_listener_port(ls) & 0xffff);
+    fake_pair_init(&p, &busy);
+    p.sp.open = mig_open_by_connect;
+    p.sp.open_arg = &to;
+    p.dp.open = mig_open_by_accept;
+    p.dp.open_arg = ls;
+    p.sp.lanes = lanes;
+    p.sp.keepalive_ms = p.dp.keepalive_ms = 1; /* all the time, between everything */
+    fake_pair_run(&p);
+    if (p.src_rc < 0)
+        fail_msg("%s: source: %s; destination: %s", url, p.src_err.msg, p.dst_err.msg);
+    assert_int_equal(p.src_st.encrypted, tls_dir != NULL);
+    assert_int_equal(p.dst_st.encrypted, tls_dir != NULL);
+    fake_pair_release(&p);
+    mig_listener_close(ls);
+    mig_tls_free(server);
+    mig_tls_free(client);
+}
+
+static void test_guests_move_over_every_transport(void **state)
+{
+    char path[64];
+
+    (void)state;
+    (void)snprintf(path, sizeof(path), "unix:/tmp/test_mig_move.%d", getpid());
+    for (unsigned lanes = 1; lanes <= 3; lanes++) {
+        move_over(path, NULL, lanes);
+        move_over("tcp:127.0.0.1:0", NULL, lanes);
+        move_over("tcp:127.0.0.1:0", good_dir, lanes);
+        move_over(path, NULL, lanes);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_urls),
+        cmocka_unit_test(test_plain_tcp_stays_on_this_host),
+        cmocka_unit_test(test_pieces_arrive_in_order),
+        cmocka_unit_test(test_waits_end_by_cancel_wake_deadline_and_silence),
+        cmocka_unit_test(test_a_peer_that_closes_is_an_error_and_no_signal),
+        cmocka_unit_test(test_a_unix_socket_is_private_and_goes_away),
+        cmocka_unit_test(test_tls_with_the_right_certificates),
+        cmocka_unit_test(test_tls_refuses_the_wrong_certificates),
+        cmocka_unit_test(test_a_tls_dir_that_does_not_work_is_named),
+        cmocka_unit_test(test_the_server_takes_no_stranger_and_no_old_version),
+        cmocka_unit_test(test_guests_move_over_every_transport),
+    };
+
+    return cmocka_run_group_tests_name("mig_channel", tests, setup_tls, teardown_tls);
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "migration/mig_policy.h"
+
+#define MS(n) ((uint64_t)(n)*1000000)
+#define S(n)  ((uint64_t)(n)*1000000000)
+
+enum {
+    RATE = 400 << 20, /* bytes a second: about 100 pages a millisecond */
+};
+
+static const struct mig_limits usual = {.downtime_ns = MS(300), .timeout_ns = S(3600)};
+
+static void test_single_decisions(void **state)
+{
+    static const struct {
+        const char *why;
+        struct mig_limits limits;
+        struct mig_measure m;
+        enum mig_decision decision;
+    } rows[] = {
+  /* clang-format off */
+        {"nothing is left",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, RATE, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_STOP},
+        {"nothing is left and nothing is known",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, 0, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_STOP},
+        {"no rate yet",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 10, 0, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_ROUND},
+        {"far too long",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_ROUND},
+        {"short enough, polishing does not halve it",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
+         {S(9), 10000, RATE, 80000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_STOP},
+        {"short enough, another round halves it",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
+         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_ROUND},
+        {"the same, but it would take a good part of the whole time",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
+         {MS(200), 10000, RATE, 20000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_STOP},
+        {"the same, polished often enough",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
+         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, MIG_POLISH_ROUNDS, false}, MIG_DECIDE_STOP},
+        {"so short that another round is not worth it",
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
+         {S(9), 50, RATE, 20000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_STOP},
+        {"the fixed cost alone is too long: no round can help, until time is up",
+         {MS(2), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_ROUND},
+        {"asked to switch",
+         {MS(1), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, true},
+         MIG_DECIDE_STOP},
+        {"time is up: cancel",
+         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_GIVE_UP},
+        {"time is up: ignore",
+         {MS(300), S(10), MIG_TIMEOUT_IGNORE}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_STOP},
+        {"time is up, but it is short enough",
+         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1000, RATE, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_STOP},
+        {"no time-out at all",
+         {MS(300), 0, MIG_TIMEOUT_CANCEL}, {S(99999), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         MIG_DECIDE_ROUND},
+  /* clang-format on */
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct mig_verdict v = mig_policy_decide(&rows[i].limits, &rows[i].m);
+
+        if (v.decision != rows[i].decision)
+            fail_msg("%s: decided %d: %s", rows[i].why, v.decision, v.why);
+        assert_non_null(v.why);
+    }
+}
+
+static void test_estimates_do_not_overflow(void **state)
+{
+    struct mig_measure m = {.remaining = UINT64_MAX >> PAGE_SHIFT_4K, .rate = 1, .fixed_ns = MS(3)};
+
+    (void)state;
+    assert_int_equal(mig_policy_estimate(&m), UINT64_MAX);
+    m.rate = 0;
+    assert_int_equal(mig_policy_estimate(&m), UINT64_MAX);
+    m.remaining = 0;
+    assert_int_equal(mig_policy_estimate(&m), MS(3));
+    m = (struct mig_measure){.remaining = 1024, .rate = 4 << 20, .fixed_ns = MS(3)};
+    assert_int_equal(mig_policy_estimate(&m), S(1) + MS(3));
+}
+
+static void test_only_cancel_gives_up_in_the_middle_of_a_round(void **state)
+{
+    struct mig_limits l = {.timeout_ns = S(10), .strategy = MIG_TIMEOUT_CANCEL};
+
+    (void)state;
+    assert_false(mig_policy_overdue(&l, S(10) - 1));
+    assert_true(mig_policy_overdue(&l, S(10)));
+    l.strategy = MIG_TIMEOUT_IGNORE;
+    assert_false(mig_policy_overdue(&l, S(20)));
+    l = (struct mig_limits){.strategy = MIG_TIMEOUT_CANCEL};
+    assert_false(mig_policy_overdue(&l, S(20)));
+}
+
+/* --- Traces: a guest and a link that follow simple laws ------------------- */
+
+struct law {
+    uint64_t memory;      /* pages */
+    uint64_t working_set; /* pages that it dirties */
+    uint64_t dirty_rate;  /* pages a second */
+    uint64_t rate;        /* bytes a second */
+    uint64_t late_rate;   /* the same from the second second on; 0: no change */
+    bool bursts;          /* dirties in every other 500 ms only */
+};
+
+struct outcome {
+    enum mig_decision decision;
+    unsigned rounds;
+    uint64_t took_ns, blackout_ns;
+    bool stalled;
+};
+
+static uint64_t dirtied(const struct law *law, uint64_t from_ns, uint64_t took_ns)
+{
+    uint64_t n = law->dirty_rate * (took_ns / 1000) / 1000000;
+
+    if (law->bursts && from_ns / MS(500) % 2)
+        n /= 50;
+    return n < law->working_set ? n : law->working_set;
+}
+
+static struct outcome play(const struct law *law, const struct mig_limits *limits)
+{
+    struct outcome o = {.decision = MIG_DECIDE_ROUND};
+    struct mig_measure m = {.remaining = law->memory, .fixed_ns = MS(3)};
+    uint64_t todo = law->memory, now = 0;
+
+    while (o.decision == MIG_DECIDE_ROUND && o.rounds < 100000) {
+        uint64_t rate = law->late_rate && now > S(2) ? law->late_rate : law->rate;
+        uint64_t took = (todo << PAGE_SHIFT_4K) * 1000 / (rate / 1000000) + MS(1) / 5;
+        struct mig_verdict v;
+
+        memmove(&m.history[1], &m.history[0], sizeof(m.history) - sizeof(m.history[0]));
+        m.history[0] = m.remaining;
+        m.nr_history = m.nr_history < MIG_HISTORY ? m.nr_history + 1 : MIG_HISTORY;
+        todo = dirtied(law, now, took);
+        now += took;
+        m.elapsed_ns = now;
+        m.remaining = todo;
+        m.rate = rate;
+        m.dirty_rate = todo * 1000000 / (took / 1000 + 1);
+        v = mig_policy_decide(limits, &m);
+        m.polished = v.short_enough ? m.polished + 1 : 0;
+        o = (struct outcome){v.decision, o.rounds + 1, now, v.estimate_ns, o.stalled || v.stalled};
+    }
+    return o;
+}
+
+static void test_traces(void **state)
+{
+    static const struct {
+        const char *why;
+        struct law law;
+        uint64_t downtime_ms;
+        enum mig_decision decision;
+        uint64_t blackout_max_ms;
+        unsigned rounds_max;
+        bool stalled;
+    } rows[] = {
+  /* clang-format off */
+        {"idle", {262144, 100, 100, 1 << 30, 0, false}, 300, MIG_DECIDE_STOP, 5, 3, false},
+        {"100 MB/s over 64 MiB, 3 GB/s link", {262144, 16384, 24414, 3000000000, 0, false}, 300,
+         MIG_DECIDE_STOP, 6, 6, false},
+        {"the same over a 250 MB/s link", {262144, 16384, 24414, 250000000, 0, false}, 300,
+         MIG_DECIDE_STOP, 60, 12, false},
+        {"faster than the link, small working set", {262144, 2000, 10000000, 100000000, 0, false},
+         300, MIG_DECIDE_STOP, 90, 8, false},
+        {"faster than the link, large working set", {262144, 200000, 10000000, 100000000, 0, false},
+         300, MIG_DECIDE_GIVE_UP, UINT64_MAX / 2, 4000, true},
+        {"bursts", {262144, 60000, 200000, 500000000, 0, true}, 100, MIG_DECIDE_STOP, 100, 4000,
+         false},
+        {"the link collapses", {1 << 20, 60000, 20000, 1000000000, 20000000, false}, 300,
+         MIG_DECIDE_GIVE_UP, UINT64_MAX / 2, 4000, true},
+  /* clang-format on */
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct mig_limits limits = usual;
+        struct outcome o;
+
+        limits.downtime_ns = MS(rows[i].downtime_ms);
+        limits.timeout_ns = S(120);
+        o = play(&rows[i].law, &limits);
+        if (o.decision != rows[i].decision || o.rounds > rows[i].rounds_max ||
+            o.blackout_ns > MS(rows[i].blackout_max_ms) || (rows[i].stalled && !o.stalled))
+            fail_msg("%s: decision %d after %u rounds, %llu ms; blackout %llu us, stalled %d",
+                     rows[i].why, o.decision, o.rounds, (unsigned long long)(o.took_ns / 1000000),
+                     (unsigned long long)(o.blackout_ns / 1000), o.stalled);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_single_decisions),
+        cmocka_unit_test(test_estimates_do_not_overflow),
+        cmocka_unit_test(test_only_cancel_gives_up_in_the_middle_of_a_round),
+        cmocka_unit_test(test_traces),
+    };
+
+    return cmocka_run_group_tests_name("mig_policy", tests, NULL, NULL);
+}
