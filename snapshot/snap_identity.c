@@ -55,11 +55,12 @@ static int renew_nets(struct vm_config *cfg, struct snap_problems *why)
     for (unsigned i = 0; rc >= 0 && i < cfg->nr_nets; i++) {
         struct net_config *n = &cfg->nets[i];
 
-        if (n->nr_fds)
+        if (n->nr_fds) {
             problem(why,
                     "net %s: its tap was handed over as a descriptor; the clone needs one of "
                     "its own",
                     n->id);
+        }
         if (n->ip)
             problem(why, "net %s: the host's address %s cannot be on two interfaces", n->id, n->ip);
         n->has_mac = true;
@@ -93,10 +94,11 @@ static int renew_disks(struct vm_config *cfg, const char *suffix, struct snap_pr
 
 static void check_memory(const struct memory_config *m, struct snap_problems *why)
 {
-    for (unsigned i = 0; i < m->nr_zones; i++)
+    for (unsigned i = 0; i < m->nr_zones; i++) {
         if (m->zones[i].file && m->zones[i].shared)
             problem(why, "memory zone %s: %s is shared memory of the original", m->zones[i].id,
                     m->zones[i].file);
+    }
 }
 
 int snap_identity_renew(struct vm_config *cfg, struct snap_problems *why, struct err *err)

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -39,6 +40,9 @@ struct output {
     char out[TEXT_MAX], err[TEXT_MAX];
 };
 
+/* Orders what the server's thread notes before what the test reads once chctl has ended. */
+static _Atomic unsigned nr_noted;
+
 static void note(struct fixture *fix, struct api_request *req)
 {
     size_t len;
@@ -55,6 +59,7 @@ static void note(struct fixture *fix, struct api_request *req)
         (void)close(fds[i]);
     }
     fix->nr_asked++;
+    nr_noted++; /* pairs with the test's read after waitpid() */
 }
 
 static void fn_done(void *arg, struct api_request *req)
@@ -177,6 +182,7 @@ static void run(const char *line, const char *input, struct output *o)
     assert_int_equal(posix_spawn(&pid, CHCTL, &actions, NULL, argv, environ), 0);
     (void)posix_spawn_file_actions_destroy(&actions);
     assert_int_equal(waitpid(pid, &status, 0), pid);
+    (void)atomic_load(&nr_noted); /* pairs with note() */
     assert_true(WIFEXITED(status));
     o->code = WEXITSTATUS(status);
     (void)close(in);
