@@ -40,7 +40,7 @@ struct output {
     char out[TEXT_MAX], err[TEXT_MAX];
 };
 
-/* Orders what the server's thread notes before what the test reads once chctl has ended. */
+/* Orders what the server's thread notes and what the test reads between two runs of chctl. */
 static _Atomic unsigned nr_noted;
 
 static void note(struct fixture *fix, struct api_request *req)
@@ -50,6 +50,7 @@ static void note(struct fixture *fix, struct api_request *req)
     int fds[API_FDS_MAX];
     struct stat st;
 
+    (void)atomic_load(&nr_noted); /* pairs with the test's after waitpid() */
     (void)snprintf(fix->asked, sizeof(fix->asked), "%s%s%s", api_request_path(req), len ? " " : "",
                    body);
     fix->nr_fds = api_request_take_fds(req, fds);
@@ -182,7 +183,7 @@ static void run(const char *line, const char *input, struct output *o)
     assert_int_equal(posix_spawn(&pid, CHCTL, &actions, NULL, argv, environ), 0);
     (void)posix_spawn_file_actions_destroy(&actions);
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    (void)atomic_load(&nr_noted); /* pairs with note() */
+    nr_noted++; /* pairs with note() */
     assert_true(WIFEXITED(status));
     o->code = WEXITSTATUS(status);
     (void)close(in);
