@@ -29,6 +29,7 @@ struct vcpu {
     pthread_cond_t changed;
     enum want want;
     bool parked;
+    bool nmi; /* wanted; KVM is told by the thread, for it holds the vCPU while it runs */
 };
 
 static int kick_signal(void)
@@ -171,6 +172,11 @@ static void drain(struct vcpu *v)
     } while (rc == 0);
 }
 
+static void take_nmi_locked(struct vcpu *v)
+{
+    v->nmi = v->nmi && kvm_vcpu_nmi(v->kv) < 0;
+}
+
 static void run_guest(struct vcpu *v)
 {
     for (;;) {
@@ -181,6 +187,10 @@ static void run_guest(struct vcpu *v)
 
             (void)pthread_mutex_lock(&v->lock);
             leave = v->want != WANT_RUN;
+            if (!leave && v->nmi) {
+                kvm_vcpu_set_immediate_exit(v->kv, false);
+                take_nmi_locked(v);
+            }
             (void)pthread_mutex_unlock(&v->lock);
             if (leave)
                 return; /* immediate_exit is set: everything pending was completed */
@@ -208,6 +218,7 @@ static void *vcpu_main(void *arg)
     (void)pthread_mutex_lock(&v->lock);
     while (v->want != WANT_END) {
         if (v->want == WANT_PARK) {
+            take_nmi_locked(v);
             v->parked = true;
             (void)pthread_cond_broadcast(&v->changed);
             (void)pthread_cond_wait(&v->changed, &v->lock);
@@ -296,6 +307,16 @@ void vcpu_pause_wait(struct vcpu *v)
     while (!v->parked)
         (void)pthread_cond_wait(&v->changed, &v->lock);
     (void)pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_nmi(struct vcpu *v)
+{
+    (void)pthread_mutex_lock(&v->lock);
+    v->nmi = true;
+    if (!v->parked)
+        kvm_vcpu_set_immediate_exit(v->kv, true);
+    (void)pthread_mutex_unlock(&v->lock);
+    (void)pthread_kill(v->thread, kick_signal());
 }
 
 struct kvm_vcpu *vcpu_kvm(struct vcpu *v)

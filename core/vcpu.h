@@ -82,6 +82,14 @@ void vcpu_pause_begin(struct vcpu *v);
 void vcpu_pause_wait(struct vcpu *v);
 
 /**
+ * vcpu_nmi() - let a vCPU take a non-maskable interrupt as soon as it can.
+ * @v: running; it takes it before it parks.
+ *
+ * Threads: any.
+ */
+void vcpu_nmi(struct vcpu *v);
+
+/**
  * vcpu_kvm() - the hypervisor's side, for its registers.
  *
  * Return: borrowed; to be used only while the vCPU is parked.

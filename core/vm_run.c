@@ -236,11 +236,8 @@ int vm_nmi(struct vm *vm, struct err *err)
 {
     int rc = vm_life_check(vm->state, VM_ACTION_NMI, err);
 
-    for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++) {
-        rc = kvm_vcpu_nmi(vcpu_kvm(vm->vcpus[i]));
-        if (rc < 0)
-            (void)err_set(err, rc, "vCPU %u: KVM_NMI: %s", i, strerror(-rc));
-    }
+    for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)
+        vcpu_nmi(vm->vcpus[i]);
     return rc;
 }
 

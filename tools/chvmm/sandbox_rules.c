@@ -162,6 +162,7 @@ const struct sandbox_rule sandbox_rules[] = {
 
 const struct sandbox_ioctl sandbox_ioctls[] = {
     {(uint32_t)KVM_RUN,             SANDBOX_VCPU,              "run the guest"},
+    {(uint32_t)KVM_NMI,             SANDBOX_VCPU,              "vm.nmi, by the vCPU itself"},
     {(uint32_t)KVM_SIGNAL_MSI,      SANDBOX_VCPU | SANDBOX_IO, "interrupts"},
     {(uint32_t)KVM_IOEVENTFD,       SANDBOX_VCPU | SANDBOX_IO, "the guest moves a BAR"},
     {(uint32_t)KVM_SET_GSI_ROUTING, SANDBOX_VCPU | SANDBOX_IO, "the guest programs the IOAPIC"},
