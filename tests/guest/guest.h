@@ -96,7 +96,8 @@ void clock_init(void);
 uint64_t clock_tsc_khz(void);
 uint64_t us_to_tsc(uint64_t us);
 uint64_t tsc_to_us(uint64_t ticks);
-uint64_t kvmclock_ns(void); /* 0 without kvmclock */
+uint64_t kvmclock_ns(void);  /* 0 without kvmclock */
+uint64_t kvmclock_gpa(void); /* of what KVM writes; 0 without kvmclock */
 extern const struct command clock_commands[];
 
 /* guest_acpi.c */

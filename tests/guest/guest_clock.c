@@ -90,6 +90,11 @@ uint64_t tsc_to_us(uint64_t ticks)
     return ticks / tsc_khz * 1000 + ticks % tsc_khz * 1000 / tsc_khz;
 }
 
+uint64_t kvmclock_gpa(void)
+{
+    return has_kvmclock ? gpa_of(&pvclock) : 0;
+}
+
 uint64_t kvmclock_ns(void)
 {
     uint32_t version;

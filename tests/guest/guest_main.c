@@ -327,10 +327,10 @@ static void cmd_info(unsigned argc, char **argv)
 
     (void)argc;
     (void)argv;
-    out("ok boot=%s ram=%u cpus=%u tsc_khz=%u lapic=%s kvmclock=%u rsdp=0x%x image=0x%x-0x%x\n",
+    out("ok boot=%s ram=%u cpus=%u tsc_khz=%u lapic=%s kvmclock=0x%x rsdp=0x%x image=0x%x-0x%x\n",
         boot_kind(), boot.ram_bytes, (uint64_t)acpi_cpus(ids, MAX_CPUS), clock_tsc_khz(),
-        lapic_is_x2() ? "x2apic" : "xapic", (uint64_t)(kvmclock_ns() != 0), boot.rsdp_gpa,
-        gpa_of(image_start), gpa_of(image_end));
+        lapic_is_x2() ? "x2apic" : "xapic", kvmclock_gpa(), boot.rsdp_gpa, gpa_of(image_start),
+        gpa_of(image_end));
 }
 
 static void cmd_map(unsigned argc, char **argv)

@@ -75,15 +75,19 @@ class LaneTest(unittest.TestCase):
         name = self.id().rsplit(".", 1)[-1]
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=name + ".", dir=base))
         self.short = pathlib.Path(tempfile.mkdtemp(prefix="lane."))
-        self.addCleanup(self._finish)
         self.addCleanup(shutil.rmtree, self.short, ignore_errors=True)
 
-    def _finish(self):
-        # Registered first, so that it runs last: every process is gone.
-        if getattr(self._outcome, "success", True):
-            shutil.rmtree(self.dir, ignore_errors=True)
-        else:
+    def run(self, result=None):
+        result = result or self.defaultTestResult()
+        before = len(result.failures) + len(result.errors)
+        self.dir = None
+        super().run(result)
+        # By now every process of the test is gone.
+        if self.dir and len(result.failures) + len(result.errors) > before:
             self.show_logs()
+        elif self.dir:
+            shutil.rmtree(self.dir, ignore_errors=True)
+        return result
 
     def show_logs(self):
         print(f"\n--- logs of {self.id()}, kept in {self.dir}", file=sys.stderr)

@@ -156,6 +156,16 @@ class Line:
                     raise
                 self.pump(0.01)
 
+    def wait_beats(self, count, timeout_s=10):
+        """Waits for that many more heartbeats."""
+        wanted = len(self.beats) + count
+        end = time.monotonic() + timeout_s
+        while len(self.beats) < wanted:
+            if time.monotonic() > end:
+                raise AssertionError(f"{len(self.beats) - wanted + count} heartbeats of {count} "
+                                     f"in {timeout_s} s")
+            self.pump(0.1)
+
     def longest_gap_s(self, since=None):
         """Between two heartbeats, by this host's clock."""
         beats = [t for t in self.beats if since is None or t >= since]

@@ -155,6 +155,10 @@ class Network:
         ip("address", "add", f"{self.PREFIX}.1/24", "dev", "br0", ns=self.switch)
         ip("link", "set", "br0", "up", ns=self.switch)
         self.hosts = [self._add_host(test, f"{tag}{i}", i) for i in range(nr_hosts)]
+        # A new bridge takes a moment before it forwards.
+        for i in range(nr_hosts):
+            if not ping(self.switch, self.address(i), 1, timeout_s=20):
+                raise AssertionError(f"no way to {self.address(i)}")
 
     def _add(self, test, ns):
         ip("netns", "add", ns)

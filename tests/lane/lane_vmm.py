@@ -53,7 +53,8 @@ def request(path, method, url, body=None, timeout_s=60):
 class Vmm:
     """
     Runs in a directory of its own, so that relative paths (serial.sock) of two processes with one
-    configuration do not meet.  netns: the name of a network namespace to run in.
+    configuration do not meet.  netns: the name of a network namespace to run in.  Arguments for all
+    of them: $LANE_CHVMM_ARGS ("--seccomp log").
     """
 
     def __init__(self, test, name, args=(), serial="socket", netns=None, line=None, wait_api=True):
@@ -68,7 +69,8 @@ class Vmm:
         self.guest = Guest(self.line)
         self.serial = serial
         command = [program("chvmm"), "--api-socket", str(self.api_path),
-                   "--event-monitor", f"path={self.events_path}", "-v", *args]
+                   "--event-monitor", f"path={self.events_path}", "-v",
+                   *os.environ.get("LANE_CHVMM_ARGS", "").split(), *args]
         if serial and not any(a == "--serial" for a in args) and "--kernel" in args:
             command += ["--serial", {"socket": "socket=serial.sock", "pty": "pty"}[serial]]
         if "--kernel" in args and "--console" not in args:
@@ -132,7 +134,12 @@ class Vmm:
     def call(self, method, name, body=None, timeout_s=60):
         """Return: status and decoded body (None for none), whatever the status."""
         data = None if body is None else json.dumps(body).encode()
-        status, raw = request(self.api_path, method, f"/api/v1/{name}", data, timeout_s)
+        try:
+            status, raw = request(self.api_path, method, f"/api/v1/{name}", data, timeout_s)
+        except (OSError, http.client.HTTPException) as error:
+            time.sleep(0.1)
+            raise AssertionError(f"{self.name}: {method} {name}: {error!r}; the process's exit "
+                                 f"code is {self.process.poll()}") from None
         return status, json.loads(raw) if raw else None
 
     def _good(self, what, status, answer):

@@ -38,9 +38,7 @@ class MovingTest(LaneTest):
 
     def check(self, vmm, disk=False):
         guest = vmm.guest
-        came = len(vmm.line.beats)
-        vmm.line.run(1)
-        self.assertGreater(len(vmm.line.beats), came + 200)
+        vmm.line.wait_beats(200)
         guest.do("heartbeat off")
         self.assertEqual(guest.do("dirty stop")["running"], "0")
         guest.do("dirty check")
@@ -96,6 +94,7 @@ class MigrationTest(MovingTest):
         guest = source.guest
         guest.do("fill 100 2 mix 7", timeout_s=120)
         guest.do("fill 110 64 sparse 8")
+        info = guest.do("info")
         source.put("vm.pause")
         memory = GuestMemory(source.pid, RAM)
         before = memory.page_digests()
@@ -103,7 +102,8 @@ class MigrationTest(MovingTest):
         destination = move(source, "destination", self.tcp())
         self.assertEqual(destination.state(), "Paused")
         memory = GuestMemory(destination.pid, RAM)
-        self.assertEqual(differing_pages(before, memory.page_digests()), [])
+        differ = differing_pages(before, memory.page_digests())
+        self.assertLessEqual(set(differ), {info.number("kvmclock") & ~0xFFF})
         memory.close()
         destination.put("vm.resume")
         guest = destination.guest

@@ -117,8 +117,7 @@ class PauseTest(LaneTest):
         self.assertEqual(vmm.refused("vm.pause").status, 500)
         vmm.put("vm.resume")
         self.assertEqual(vmm.refused("vm.resume").status, 500)
-        vmm.line.run(1)
-        self.assertGreater(len(vmm.line.beats), came + 50)
+        vmm.line.wait_beats(50)
         guest.do("dirty stop")
         guest.do("dirty check")
         guest.do("heartbeat off")
@@ -134,7 +133,7 @@ class PauseTest(LaneTest):
         time.sleep(2)
         vmm.put("vm.resume")
         after = guest.do("clock")
-        if guest.do("info")["kvmclock"] == "1":
+        if guest.do("info").number("kvmclock"):
             passed_ns = after.number("kvmclock_ns") - before.number("kvmclock_ns")
             self.assertTrue(0 < passed_ns < 4e9, passed_ns)
         self.assertGreater(after.number("tsc"), before.number("tsc"))
