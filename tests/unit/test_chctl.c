@@ -50,7 +50,7 @@ static void note(struct fixture *fix, struct api_request *req)
     int fds[API_FDS_MAX];
     struct stat st;
 
-    (void)atomic_load(&nr_noted); /* pairs with the test's after waitpid() */
+    (void)atomic_load(&nr_noted); /* pairs with the test's before posix_spawn() */
     (void)snprintf(fix->asked, sizeof(fix->asked), "%s%s%s", api_request_path(req), len ? " " : "",
                    body);
     fix->nr_fds = api_request_take_fds(req, fds);
@@ -180,10 +180,11 @@ static void run(const char *line, const char *input, struct output *o)
     assert_int_equal(posix_spawn_file_actions_adddup2(&actions, in, 0), 0);
     assert_int_equal(posix_spawn_file_actions_adddup2(&actions, out, 1), 0);
     assert_int_equal(posix_spawn_file_actions_adddup2(&actions, err, 2), 0);
+    nr_noted++; /* pairs with the start of note() */
     assert_int_equal(posix_spawn(&pid, CHCTL, &actions, NULL, argv, environ), 0);
     (void)posix_spawn_file_actions_destroy(&actions);
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    nr_noted++; /* pairs with note() */
+    (void)atomic_load(&nr_noted); /* pairs with the end of note() */
     assert_true(WIFEXITED(status));
     o->code = WEXITSTATUS(status);
     (void)close(in);
