@@ -110,13 +110,13 @@ int store_cache_get(struct store_cache *c, uint64_t key, store_cache_load_fn *lo
     while (!(s = cache_try_locked(c, key)))
         (void)pthread_cond_wait(&c->changed, &c->lock);
     ready = s->state == CACHE_READY;
+    if (!s->obj)
+        s->obj = malloc(c->len);
     (void)pthread_mutex_unlock(&c->lock);
     if (ready) {
         *ret_obj = s->obj;
         return 0;
     }
-    if (!s->obj)
-        s->obj = malloc(c->len);
     rc = s->obj ? load(arg, key, s->obj, err) : store_no_memory(err);
     (void)pthread_mutex_lock(&c->lock);
     s->state = rc < 0 ? CACHE_EMPTY : CACHE_READY;
