@@ -329,6 +329,11 @@ enum vm_state vm_state(const struct vm *vm)
     return atomic_load(&vm->state);
 }
 
+void vm_stay_paused(struct vm *vm)
+{
+    vm->was_running = false;
+}
+
 bool vm_was_running(const struct vm *vm)
 {
     return vm->was_running;

@@ -148,6 +148,14 @@ CHECKED int vm_reset(struct vm *vm, struct err *err);
 enum vm_state vm_state(const struct vm *vm);
 
 /**
+ * vm_stay_paused() - this pause was asked for: whoever takes the VM over is to keep it paused.
+ * @vm: paused, by vm_pause(); vm_was_running() is false from now on.
+ *
+ * Threads: as vm_pause().
+ */
+void vm_stay_paused(struct vm *vm);
+
+/**
  * vm_was_running() - whether a paused VM ran before its pause, here or where its state is from.
  *
  * Threads: as vm_pause().

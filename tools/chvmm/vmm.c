@@ -200,9 +200,11 @@ int vmm_pause(struct vmm *vmm, struct err *err)
         return rc;
     vmm_event(vmm, "pausing");
     rc = vm_pause(vmm->vm, err);
-    if (rc >= 0)
-        vmm_event(vmm, "paused");
-    return rc;
+    if (rc < 0)
+        return rc;
+    vm_stay_paused(vmm->vm);
+    vmm_event(vmm, "paused");
+    return 0;
 }
 
 int vmm_resume(struct vmm *vmm, struct err *err)
