@@ -27,10 +27,15 @@ class Move:
         self.receiving = Background(
             self.destination.put, "vm.receive-migration",
             {"receiver_url": listen_url or url, **(receive or {})}, timeout_s=120)
-        self.destination.wait_event("migration-receive-ready")
+        wait_until(self._is_ready, 10, "a destination that listens")
         self.failures = self._nr_failures()
         self.started = time.monotonic()
         self.source.put("vm.send-migration", {"destination_url": url, **send})
+
+    def _is_ready(self):
+        if self.receiving.is_done():
+            self.receiving.result()
+        return "migration-receive-ready" in self.destination.event_names()
 
     def _nr_failures(self):
         return self.source.event_names().count("migration-failed")

@@ -81,7 +81,7 @@ class MigrationTest(MovingTest):
                                       "--memory", "size=256M,shared=on"])
         source.boot()
         self.busy(source)
-        destination = move(source, "destination", f"unix:{self.short}/move", local=True)
+        destination = move(source, "destination", f"unix:{self.short}/move")
         self.check(destination)
 
     def test_tls(self):
@@ -144,6 +144,8 @@ class MigrationTest(MovingTest):
     def test_the_network_follows(self):
         network = Network(self)
         hosts = network.hosts
+        tls = str(Authority(self.dir / "ca").tls_dir(self.dir / "tls",
+                                                     names=(f"IP:{network.address(1)}",)))
         source = Vmm(self, "source", vm_args(net=f"tap={hosts[0].tap},mac=12:34:56:78:90:ab"),
                      netns=hosts[0].ns)
         source.boot()
@@ -154,7 +156,8 @@ class MigrationTest(MovingTest):
             source.line.run(1)
             port = free_port()
             migration = Move(source, "destination", f"tcp:{network.address(1)}:{port}",
-                             listen_url=f"tcp:0.0.0.0:{port}", netns=hosts[1].ns)
+                             listen_url=f"tcp:0.0.0.0:{port}", netns=hosts[1].ns,
+                             tls_dir=tls, receive={"tls_dir": tls})
             migration.finish()
             migration.destination.line.run(2)
         finally:
