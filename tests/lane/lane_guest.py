@@ -36,21 +36,17 @@ class Line:
 
     # ---- sources
 
-    def attach_socket(self, path, timeout_s=10):
-        """Connects to the UNIX socket of --serial socket=."""
-        end = time.monotonic() + timeout_s
-        while True:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            try:
-                sock.connect(str(path))
-                break
-            except OSError:
-                sock.close()
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.002)
+    def attach_socket(self, path):
+        """Connects to the UNIX socket of --serial socket=.  Return: whether it could."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            sock.close()
+            return False
         sock.setblocking(False)
         self._attach(sock.fileno(), sock)
+        return True
 
     def attach_path(self, path):
         """Opens a pty, a FIFO (made if it is not there) or a file that is being written."""

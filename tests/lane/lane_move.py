@@ -47,9 +47,7 @@ class Move:
         end = time.monotonic() + timeout_s
         while True:
             # The destination's line is there once its machine is built, before the blackout.
-            if not attached and self.destination.serial_socket():
-                self.destination.attach()
-                attached = True
+            attached = attached or self.destination.attach_now()
             self.source.line.pump(0.002)
             names = self.source.event_names()
             if "migration-finished" in names:

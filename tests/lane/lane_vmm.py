@@ -203,22 +203,24 @@ class Vmm:
     def attach(self, timeout_s=10):
         """Connects the line to the serial port."""
         if self.serial == "socket":
-            path = wait_until(self.serial_socket, timeout_s, f"the serial socket of {self.name}")
-            self.line.attach_socket(path, timeout_s)
+            wait_until(self.attach_now, timeout_s, f"the serial socket of {self.name}")
         elif self.serial == "pty":
             path = wait_until(lambda: self.info()["config"]["serial"].get("file"), timeout_s,
                               "the path of the pty")
             self.line.attach_path(path)
 
-    def serial_socket(self):
-        """Its path, short, once it is there; a clone's has a name of its own."""
+    def attach_now(self):
+        """
+        Return: whether the line could be joined.  The socket has a suffix in a clone, and in the
+        destination of a move until it has taken over.
+        """
         found = next(self.dir.glob("serial.sock*"), None)
         if found is None:
-            return None
+            return False
         link = self.test.short / f"{self.name}.dir"
         if not link.exists():
             link.symlink_to(self.dir)
-        return link / found.name
+        return self.line.attach_socket(link / found.name)
 
     def boot(self, timeout_s=30):
         self.attach()
