@@ -85,7 +85,7 @@ class Host:
         self.index = index
         self.qemu = None
         self.channel = None
-        self.tails = []
+        self.texts = {}
 
     def _argv(self):
         sock = self.run_dir / f"{self.name}.channel"
@@ -163,19 +163,21 @@ class Host:
             raise CommandFailed(f"{self.name}: cannot read {path}: {out.decode(errors='replace')}")
         return out
 
-    def follow(self, fifo, name):
+    def follow(self, fifo):
         """The text that arrives in a FIFO of the host, for as long as the host lives."""
-        self.run(f"rm -f {fifo} && mkfifo {fifo}")
-        text = Text(self.channel.spawn(f"exec cat <>{fifo}"), self.run_dir / f"{name}.{self.name}")
-        self.tails.append(text)
-        return text
+        if fifo not in self.texts:
+            self.run(f"mkfifo {fifo}")
+            self._follow(fifo, f"exec cat <>{fifo}")
+        return self.texts[fifo]
 
-    def follow_file(self, path, name):
+    def follow_file(self, path):
         """The text of a regular file as it grows; what it holds already is seen too."""
-        text = Text(self.channel.spawn(f"exec tail -n +1 -f {shlex.quote(path)}"),
-                    self.run_dir / f"{name}.{self.name}")
-        self.tails.append(text)
-        return text
+        return self._follow(path, f"exec tail -n +1 -f {shlex.quote(path)}")
+
+    def _follow(self, path, command):
+        log = self.run_dir / f"{os.path.basename(path)}.{self.name}"
+        self.texts[path] = Text(self.channel.spawn(command), log)
+        return self.texts[path]
 
     def connect(self, where, timeout=20.0):
         """A stream to a socket in the host, as soon as something listens there."""

@@ -28,6 +28,7 @@ class Spec:
     tap: str = "tap0"
     mac: str = "52:54:00:09:01:0a"
     addr: str = "10.9.0.10/24"
+    serial: str = "/run/guest.serial"  # a FIFO; it stays the VM's when that is restored or moved
     init: str = ""
     quiet: bool = True
     cpus: int = 1
@@ -55,11 +56,10 @@ class Vmm:
         self.spec = spec
         self.serial = None
         self.pid = None
-        self.fifo = f"/run/{name}.serial"
         self.socket = f"/run/{name}.sock"
 
     def _prepare(self):
-        self.serial = self.host.follow(self.fifo, self.name)
+        self.serial = self.host.follow(self.spec.serial)
         if self.spec.tap and not self.host.run(f"ls /sys/class/net | grep -x {self.spec.tap}",
                                                check=False):
             self.host.add_tap(self.spec.tap)
@@ -111,7 +111,7 @@ class ChVmm(Vmm):
         image = f"/images/{s.kernel}"
         argv = ["--cpus", f"boot={s.cpus}", "--memory", f"size={s.memory_mib}M",
                 "--kernel", f"{image}.kernel", "--initramfs", f"{image}.initramfs",
-                "--cmdline", s.cmdline(), "--serial", f"file={self.fifo}", "--console", "off",
+                "--cmdline", s.cmdline(), "--serial", f"file={self.spec.serial}", "--console", "off",
                 "--rng", "src=/dev/urandom"]
         argv += ["--disk", f"path={s.disk},direct=on,id=disk0"] if s.disk else []
         argv += ["--net", f"tap={s.tap},mac={s.mac},id=net0"] if s.tap else []
@@ -120,7 +120,7 @@ class ChVmm(Vmm):
     def timed_argv(self):
         """The command line with the guest's serial port on the standard output."""
         options = self._guest_options()
-        options[options.index(f"file={self.fifo}")] = "tty"
+        options[options.index(f"file={self.spec.serial}")] = "tty"
         return ["/bin/chvmm", "--api-socket", self.socket, *options]
 
     def start(self):
@@ -181,7 +181,7 @@ class ChVmm(Vmm):
         self.disk = config["disks"][0]["path"]
         self.tap = config["net"][0]["tap"]
         self.host.run(f"ip link set {self.tap} up && brctl addif br0 {self.tap}")
-        self.serial = self.host.follow_file(config["serial"]["file"], self.name)
+        self.serial = self.host.follow_file(config["serial"]["file"])
         self.resume()
 
     def identity(self):
@@ -272,7 +272,7 @@ class QemuVmm(Vmm):
         return argv
 
     def start(self, *more):
-        self._launch(self.argv(f"file:{self.fifo}")
+        self._launch(self.argv(f"file:{self.spec.serial}")
                      + ["-qmp", f"unix:{self.socket},server=on,wait=off", *self._identity(), *more])
 
     def _identity(self):
