@@ -219,7 +219,7 @@ class Host:
     def collect(self):
         """What explains a failure and is still only inside: the host's log, the VMMs' files."""
         try:
-            out = self.run("dmesg | tail -60; for f in /run/*.log /run/*.out; do [ -f $f ] && "
+            out = self.run("dmesg | tail -60; for f in /run/*.log /run/*.out /run/*.receive; do [ -f $f ] && "
                            "echo \"== $f\" && tail -60 $f; done; ps | grep -v '\\['", 20.0, False)
         except ChannelError as e:
             out = f"nothing: {e}"
