@@ -226,8 +226,10 @@ class ChVmm(Vmm):
             why = target.host.run(f"cat /run/{target.name}.receive", check=False)
             raise CommandFailed(f"receive-migration: status {status}: {why}")
 
-    def kvm_log(self):
-        return self.host.run(f"cat /run/{self.name}.log /run/{self.name}.out", check=False)
+    def own_account(self):
+        """What the source logged of the move."""
+        line = self.host.run(f"grep 'migration.*blackout' /run/{self.name}.log", check=False)
+        return line.strip().rpartition("migration ")[2]
 
 
 class QemuVmm(Vmm):
@@ -236,6 +238,7 @@ class QemuVmm(Vmm):
     program = "qemu"
     machine = "q35"
     session = None
+    account = ""
     # It stops one of TSC and kvmclock, not both, while the guest is stopped.
     harmless = ("hpet: Lost", "clocksource", "Marking TSC unstable")
 
@@ -310,7 +313,10 @@ class QemuVmm(Vmm):
             if answer["status"] == "failed" or time.monotonic() > deadline:
                 raise CommandFailed(f"{self.name}: migration {answer}")
             time.sleep(0.2)
-        return answer
+        self.account = f"completed, downtime {answer.get('downtime', 0)} ms"
+
+    def own_account(self):
+        return self.account
 
     def state(self):
         return "Running" if self.qmp({"execute": "query-status"})["running"] else "Paused"

@@ -13,7 +13,7 @@
 enum {
     PAGE_LEN = 4096,
     PAGE_WORDS = PAGE_LEN / 8,
-    PAGES_A_STEP = 32,
+    PAGES_A_STEP = 16,
     STEP_MS = 10,
 };
 
