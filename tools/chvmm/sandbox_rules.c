@@ -54,6 +54,7 @@ const struct sandbox_rule sandbox_rules[] = {
     /* Files and descriptors. */
     {"access",            W,         "SQLite looks for its journal"},
     {"close",             ALL,       "everything"},
+    {"copy_file_range",   W,         "a clone's own disks"},
     {"dup",               C | W | A, "descriptors handed over"},
     {"dup3",              C | W | A, "descriptors handed over"},
     {"faccessat",         W,         "store: whether a file may be written"},
