@@ -86,6 +86,13 @@ class Run:
         status = vmm.wait_exit(60.0)
         need(status == 0, f"the VMM ended with status {status}: {vmm.output()}")
 
+    def check_generations(self, guest, expected):
+        """How often the guest's kernel was told of a new generation id, where it can be told."""
+        if self.images.guest_kernels[self.kernel].has("VMGENID"):
+            told = int(guest.run("dmesg | grep -c 'reseeded due to virtual machine fork'",
+                                 check=False))
+            need(told == expected, f"told {told} times of a new generation id, not {expected}")
+
     def check_warnings(self, guest):
         bad = guest.warnings(self.vmm_class.harmless)
         need(not bad, "the guest's kernel complains:\n" + "\n".join(bad[:20]))
@@ -170,6 +177,7 @@ def freeze(run):
         run.figure("restore", (time.monotonic() - began) * 1e3, "ms")
         before = guest.check_loads(before)
         guest.check_peer()
+        run.check_generations(guest, turn + 1)
         run.check_warnings(guest)
     run.step(f"loads went on: {before}")
 
@@ -212,10 +220,7 @@ def clone(run):
         random = child.run("head -c 32 /dev/urandom | xxd -p -c 64").strip()
         need(random not in seen, f"clone {number} has another clone's random bytes: {random}")
         seen.add(random)
-        if run.images.guest_kernels[run.kernel].has("VMGENID"):
-            told = child.run("dmesg | grep -c 'crng reseeded due to virtual machine fork'",
-                             check=False).strip()
-            need(told == "1", f"clone {number} was told {told} times of a new generation id")
+        run.check_generations(child, 1)
         run.check_warnings(child)
         acked = child.loads(("disk",))["disk"]["acked"]
         run.power_off(copy, child)
@@ -227,7 +232,7 @@ def clone(run):
     for key in identities[0]:
         values = [i[key] for i in identities]
         need(len(set(values)) == len(values), f"{key} is shared: {values}")
-    run.step(f"identities, the parent's first: {identities}")
+    run.step(f"parent and clones differ in {', '.join(identities[0])}")
 
 
 def _migrations(run, turns, tls_turns=(), netem=""):
@@ -270,6 +275,7 @@ def _migrations(run, turns, tls_turns=(), netem=""):
         guest.check_peer()
         run.check_warnings(guest)
     peer = guest.check_peer()
+    run.check_generations(guest, 0)
     run.step(f"peer: {peer}")
 
     run.power_off(vmm, guest)

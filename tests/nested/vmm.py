@@ -176,13 +176,15 @@ class ChVmm(Vmm):
         """A VM of its own from @parent's snapshot, running: its disk, tap and ids are made here."""
         del parent
         self.start_empty()
+        before = set(self.host.run("ls /sys/class/net").split())
         self.ctl("restore", f"source_url={url},clone=on", timeout=120.0)
         config = self.info()["config"]
         self.disk = config["disks"][0]["path"]
-        self.tap = config["net"][0]["tap"]
-        self.host.run(f"ip link set {self.tap} up && brctl addif br0 {self.tap}")
         self.serial = self.host.follow_file(config["serial"]["file"])
         self.resume()
+        # The tap is there from now on, and the kernel has named it.
+        for tap in set(self.host.run("ls /sys/class/net").split()) - before:
+            self.host.run(f"ip link set {tap} up && brctl addif br0 {tap}")
 
     def identity(self):
         """What no two clones may share."""
