@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "core/page_scan.h"
+
 enum {
     GMEM_ID_MAX = 32,
 };
@@ -24,6 +26,8 @@ struct gmem {
     struct region regions[GMEM_REGIONS_MAX]; /* ascending by gpa */
     unsigned nr;
     uint64_t size;
+    struct gmem_server server;
+    atomic_bool served; /* contents may be elsewhere */
 };
 
 /* --- Life cycle ---------------------------------------------------------- */
@@ -42,6 +46,8 @@ void gmem_free(struct gmem *gm)
 {
     if (!gm)
         return;
+    if (gm->server.stop)
+        gm->server.stop(gm->server.arg);
     for (unsigned i = 0; i < gm->nr; i++) {
         struct region *r = &gm->regions[i];
 
@@ -61,8 +67,12 @@ static unsigned hugetlb_flags(uint64_t size)
     return size ? (unsigned)__builtin_ctzll(size) << 26 : 0;
 }
 
-/* A descriptor to map shared memory from: a memfd, a file, or an unlinked file in a directory. */
-static int open_backing(const char *id, uint64_t len, const struct gmem_backing *b, struct err *err)
+/*
+ * A descriptor to map shared memory from: a memfd, a file, or an unlinked file in a directory.
+ * *ret_fresh: whether it is empty.
+ */
+static int open_backing(const char *id, uint64_t len, const struct gmem_backing *b, bool *ret_fresh,
+                        struct err *err)
 {
     auto_close int fd = -1;
     struct stat st;
@@ -75,6 +85,7 @@ static int open_backing(const char *id, uint64_t len, const struct gmem_backing 
             return err_set(err, -errno, "memory zone %s: %s: %s", id, b->file, strerror(errno));
         if (fstat(fd, &st) < 0)
             return err_set(err, -errno, "memory zone %s: %s: %s", id, b->file, strerror(errno));
+        *ret_fresh = st.st_size == 0;
         if ((uint64_t)st.st_size >= len)
             return steal_fd(&fd);
     } else {
@@ -158,7 +169,7 @@ int gmem_add_region(struct gmem *gm, uint64_t gpa, uint64_t len, const char *id,
     bool private_mapping = !b->shared && !b->hugepages && !b->file;
     auto_close int fd = b->fd;
     struct region r = {
-        .pub = {.gpa = gpa, .len = len, .fd = -1, .shared = b->shared}
+        .pub = {.gpa = gpa, .len = len, .fd = -1, .shared = b->shared, .fresh = b->fd < 0}
     };
     unsigned at;
     int rc;
@@ -167,7 +178,7 @@ int gmem_add_region(struct gmem *gm, uint64_t gpa, uint64_t len, const char *id,
     if (rc < 0)
         return rc;
     if (fd < 0 && !private_mapping) {
-        fd = open_backing(id, len, b, err);
+        fd = open_backing(id, len, b, &r.pub.fresh, err);
         if (fd < 0)
             return fd;
     }
@@ -400,4 +411,60 @@ void gmem_dirty_drain(struct gmem *gm, unsigned region, uint64_t *bits)
         if (atomic_load_explicit(&r->dirty[i], memory_order_relaxed))
             bits[i] |= atomic_exchange(&r->dirty[i], 0);
     }
+}
+
+/* --- Memory that somebody fills ----------------------------------------- */
+
+int gmem_serve(struct gmem *gm, const struct gmem_server *server)
+{
+    if (gm->server.stop)
+        return -EBUSY;
+    gm->server = *server;
+    atomic_store(&gm->served, true);
+    return 0;
+}
+
+void gmem_served_whole(struct gmem *gm)
+{
+    atomic_store(&gm->served, false);
+}
+
+bool gmem_is_served(const struct gmem *gm)
+{
+    return atomic_load(&gm->served);
+}
+
+bool gmem_absent_is_zero(const struct gmem *gm, unsigned region)
+{
+    const struct gmem_region *r = &gm->regions[region].pub;
+
+    return r->fd < 0 && !r->image && !gmem_is_served(gm);
+}
+
+uint64_t gmem_hole(const struct gmem *gm, unsigned region, uint64_t first, uint64_t nr)
+{
+    const struct gmem_region *r = &gm->regions[region].pub;
+    uint64_t hole;
+
+    if (!r->shared || gmem_is_served(gm))
+        return 0;
+    (void)page_scan_populated(r->fd, r->fd_offset + (first << PAGE_SHIFT_4K), nr << PAGE_SHIFT_4K,
+                              &hole);
+    return hole >> PAGE_SHIFT_4K;
+}
+
+int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err)
+{
+    struct gmem_region *r = &gm->regions[region].pub;
+
+    if (r->fd >= 0 || !r->fresh)
+        return err_set(err, -EINVAL, "memory zone %s: is not fresh private memory", r->id);
+    if (mmap(r->hva, r->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+             (off_t)off) == MAP_FAILED)
+        return err_set(err, -errno, "memory zone %s: mmap of its image: %s", r->id,
+                       strerror(errno));
+    (void)madvise(r->hva, r->len, MADV_DONTDUMP);
+    r->fresh = false;
+    r->image = true;
+    return 0;
 }

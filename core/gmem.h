@@ -45,6 +45,8 @@ struct gmem_region {
     int fd;       /* memfd or file behind it, borrowed; -1 if anonymous */
     uint64_t fd_offset;
     bool shared;
+    bool image;     /* gmem_map_image(): private, with a file behind it */
+    bool fresh;     /* read as zero when it was added: nothing was in it before */
     const char *id; /* memory zone, or "ram" */
 };
 
@@ -194,5 +196,82 @@ void gmem_mark(struct gmem *gm, uint64_t gpa, uint64_t len);
  * was moved and that is read afterwards shows the bytes that were marked.
  */
 void gmem_dirty_drain(struct gmem *gm, unsigned region, uint64_t *bits);
+
+/* --- Memory that somebody fills while it is used ---------------------------- */
+
+/* Whoever fills guest memory from elsewhere, page by page as it is needed. */
+struct gmem_server {
+    /*
+     * Stop: called once, by gmem_free() before any region is unmapped, when
+     * nobody touches guest memory any more.
+     */
+    void (*stop)(void *arg);
+    void *arg;
+};
+
+/**
+ * gmem_serve() - give guest memory a server.
+ * @server: copied; from now on gmem_free() stops it.
+ *
+ * Until gmem_served_whole() a page without memory behind it is not zero: its
+ * contents are elsewhere, and touching it waits until the server brought them.
+ *
+ * Return: 0; -EBUSY if it has one.
+ * Threads: whoever builds the machine, before any device or vCPU runs.
+ */
+CHECKED int gmem_serve(struct gmem *gm, const struct gmem_server *server);
+
+/**
+ * gmem_served_whole() - the server has brought everything; what is missing is zero again.
+ *
+ * Threads: the server's.
+ */
+void gmem_served_whole(struct gmem *gm);
+
+/**
+ * gmem_is_served() - whether contents may still be elsewhere.
+ *
+ * While they may, every page has to be read as a whole, and userfaultfd of its
+ * mappings belongs to the server.
+ *
+ * Threads: any.
+ */
+bool gmem_is_served(const struct gmem *gm);
+
+/**
+ * gmem_absent_is_zero() - whether private pages without memory of their own are zero.
+ * @region: index.
+ *
+ * Return: false for memory that is shared, served, or mapped from a file.
+ * Threads: any.
+ */
+bool gmem_absent_is_zero(const struct gmem *gm, unsigned region);
+
+/**
+ * gmem_hole() - pages that are zero for certain, without touching them.
+ * @region: index.
+ * @first:  page in the region.
+ * @nr:     pages.
+ *
+ * To look at a hole of shared memory would fill it.
+ * Return: how many of the pages from @first on are zero, 0..@nr; 0 also where
+ * that cannot be told: private memory, and memory that is served.
+ * Threads: any.
+ */
+uint64_t gmem_hole(const struct gmem *gm, unsigned region, uint64_t first, uint64_t nr);
+
+/**
+ * gmem_map_image() - replace a region of fresh private memory by a private mapping of a file.
+ * @region: index; anonymous, small pages, nothing written yet.
+ * @fd:     borrowed; what is mapped stays when it is closed.
+ * @off:    bytes, 4 KiB aligned; the file holds the region's length from there on.
+ *
+ * The guest's writes stay its own; what it only reads is shared by all who map the file.
+ *
+ * Return: 0; -EINVAL for another kind of region; the kernel's errno (then the
+ * region is as it was).
+ * Threads: whoever builds the machine, before any device or vCPU runs.
+ */
+CHECKED int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err);
 
 #endif

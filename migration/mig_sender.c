@@ -205,23 +205,12 @@ static int frame_add(struct lane *l, const struct mig_run *run, uint8_t *hva, st
     return l->payload >= FRAME_PAYLOAD ? frame_flush(l, err) : 0;
 }
 
-/* Holes of shared memory are zero; to look at them would fill them. */
-static uint64_t hole_pages(const struct gmem_region *r, const struct dirty_run *run)
-{
-    uint64_t hole;
-
-    if (!r->shared)
-        return 0;
-    (void)page_scan_populated(r->fd, r->fd_offset + (run->first << PAGE_SHIFT_4K),
-                              run->nr << PAGE_SHIFT_4K, &hole);
-    return hole >> PAGE_SHIFT_4K;
-}
-
 static int send_run(struct lane *l, struct dirty_run run, struct err *err)
 {
     const struct gmem_region *r = gmem_region(l->s->p.gm, run.region);
     uint8_t *hva = r->hva + (run.first << PAGE_SHIFT_4K);
-    uint64_t hole = hole_pages(r, &run);
+    /* To look at a hole of shared memory would fill it. */
+    uint64_t hole = gmem_hole(l->s->p.gm, run.region, run.first, run.nr);
 
     while (run.nr) {
         bool zero = true;

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "core/gmem.h"
 
@@ -190,6 +191,88 @@ static void test_pieces_cover_the_range(void **state)
     assert_int_equal(bits[0], 1);
 }
 
+static void count_stop(void *arg)
+{
+    unsigned *stops = arg;
+
+    (*stops)++;
+}
+
+static void test_holes_are_zero_unless_somebody_brings_their_contents(void **state)
+{
+    struct gmem *gm = *state;
+    unsigned stops = 0;
+    const struct gmem_server server = {count_stop, &stops};
+
+    assert_false(gmem_is_served(gm));
+    assert_true(gmem_absent_is_zero(gm, 0));
+    assert_false(gmem_absent_is_zero(gm, 1));
+    assert_int_equal(gmem_hole(gm, 1, 0, MID_PAGES), MID_PAGES);
+    assert_int_equal(gmem_copy_out(gm, mid_gpa + 5 * 4096, "x", 1), 0);
+    assert_int_equal(gmem_hole(gm, 1, 0, MID_PAGES), 5);
+    assert_int_equal(gmem_hole(gm, 1, 5, 1), 0);
+    assert_int_equal(gmem_hole(gm, 0, 0, LOW_PAGES), 0); /* private: cannot be told */
+
+    assert_int_equal(gmem_serve(gm, &server), 0);
+    assert_true(gmem_is_served(gm));
+    assert_false(gmem_absent_is_zero(gm, 0));
+    assert_int_equal(gmem_serve(gm, &server), -EBUSY);
+    assert_int_equal(gmem_hole(gm, 1, 0, MID_PAGES), 0);
+    assert_int_equal(gmem_hole(gm, 1, 6, 1), 0);
+    gmem_served_whole(gm);
+    assert_false(gmem_is_served(gm));
+    assert_int_equal(gmem_hole(gm, 1, 6, 1), 1);
+    assert_int_equal(stops, 0);
+    gmem_free(gm);
+    assert_int_equal(stops, 1);
+    assert_int_equal(gmem_new((struct gmem **)state), 0);
+}
+
+static void test_an_image_replaces_fresh_private_memory_only(void **state)
+{
+    auto_close int fd = memfd_create("image", MFD_CLOEXEC);
+    struct gmem *gm = *state;
+    struct err err = {0};
+    char got[2] = "";
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (LOW_PAGES + 1) * 4096), 0);
+    assert_int_equal(pwrite(fd, "yz", 2, 2 * 4096), 2);
+    assert_int_equal(gmem_map_image(gm, 1, fd, 0, &err), -EINVAL); /* shared */
+    assert_non_null(strstr(err.msg, "mid"));
+    assert_int_equal(gmem_map_image(gm, 0, fd, 4096, &err), 0);
+    assert_false(gmem_absent_is_zero(gm, 0));
+    assert_int_equal(gmem_map_image(gm, 0, fd, 4096, &err), -EINVAL); /* no longer fresh */
+    assert_int_equal(gmem_copy_in(gm, 4096, got, 2), 0);
+    assert_memory_equal(got, "yz", 2);
+    /* What the guest writes stays its own. */
+    assert_int_equal(gmem_copy_out(gm, 4096, "Q", 1), 0);
+    assert_int_equal(pread(fd, got, 2, 2 * 4096), 2);
+    assert_memory_equal(got, "yz", 2);
+}
+
+static void test_memory_is_fresh_only_where_nothing_was_in_it(void **state)
+{
+    char path[] = "/tmp/test_gmem.XXXXXX";
+    auto_close int file = mkstemp(path);
+    const struct gmem_backing zone = {.fd = -1, .shared = true, .file = path};
+    struct gmem_backing handed = {.fd = memfd_create("handed", MFD_CLOEXEC), .shared = true};
+    struct gmem *gm = *state;
+    const uint64_t at = high_gpa * 2;
+
+    assert_true(file >= 0);
+    for (unsigned i = 0; i < gmem_nr_regions(gm); i++)
+        assert_true(gmem_region(gm, i)->fresh);
+    assert_int_equal(gmem_add_region(gm, at, 4096, "empty file", &zone, NULL), 3);
+    assert_true(gmem_region(gm, 3)->fresh);
+    assert_int_equal(gmem_add_region(gm, at * 2, 4096, "its second life", &zone, NULL), 4);
+    assert_false(gmem_region(gm, 4)->fresh);
+    assert_int_equal(ftruncate(handed.fd, 4096), 0);
+    assert_int_equal(gmem_add_region(gm, at * 4, 4096, "handed over", &handed, NULL), 5);
+    assert_false(gmem_region(gm, 5)->fresh);
+    assert_int_equal(unlink(path), 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -203,6 +286,9 @@ int main(void)
         T(test_marks_of_long_ranges_are_exact),
         T(test_cells_are_aligned_and_marked),
         T(test_pieces_cover_the_range),
+        T(test_holes_are_zero_unless_somebody_brings_their_contents),
+        T(test_an_image_replaces_fresh_private_memory_only),
+        T(test_memory_is_fresh_only_where_nothing_was_in_it),
     };
 
     return cmocka_run_group_tests_name("gmem", tests, NULL, NULL);
