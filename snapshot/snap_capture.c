@@ -8,8 +8,10 @@
 #include "core/config/vm_config.h"
 #include "core/dirty.h"
 #include "core/gmem.h"
+#include "core/log.h"
 #include "core/loop.h"
 #include "snapshot/snap_disks.h"
+#include "snapshot/snap_moment.h"
 #include "store/store_url.h"
 #include "store/store_writer.h"
 
@@ -26,7 +28,8 @@ struct capture {
     struct store_url url;
     struct store *store;
     struct store_writer *writer;
-    struct dirty_consumer *dirty;
+    struct dirty_consumer *dirty; /* where memory is copied in rounds */
+    struct snap_moment *moment;   /* where it is protected */
     struct state_buf state;
     bool paused_by_us;
     uint64_t paused_at_ns;
@@ -158,19 +161,36 @@ static int resume_vm(struct capture *c, struct err *err)
     return rc;
 }
 
-static int copy_stopped(struct capture *c, struct err *err)
+static int save_state(struct capture *c, struct err *err)
 {
     int rc = vm_describe(c->vm, &c->state, err);
 
+    return rc < 0 ? rc : vm_save(c->vm, &c->state, err);
+}
+
+/* End of the time in which the guest stands still, whatever came of it. */
+static int let_go(struct capture *c, int rc, struct err *err)
+{
     if (rc >= 0)
-        rc = vm_save(c->vm, &c->state, err);
+        return resume_vm(c, err);
+    if (resume_vm(c, NULL) < 0)
+        (void)err_prefix(err, rc, "the VM stays paused");
+    return rc;
+}
+
+/* --- State at the end: memory in rounds ------------------------------------------ */
+
+static int copy_stopped(struct capture *c, struct err *err)
+{
+    int rc = save_state(c, err);
+
     /* After the save, which may write guest memory. */
     if (rc >= 0)
         rc = dirty_drain(vm_dirty(c->vm), err);
     return rc < 0 ? rc : copy_marked(c, true, err);
 }
 
-static int copy_all(struct capture *c, struct err *err)
+static int copy_in_rounds(struct capture *c, struct err *err)
 {
     int rc = dirty_attach(vm_dirty(c->vm), &c->dirty, err);
 
@@ -186,12 +206,78 @@ static int copy_all(struct capture *c, struct err *err)
     atomic_store(&c->p->phase, SNAP_PHASE_STOPPED);
     if (rc >= 0)
         rc = copy_stopped(c, err);
-    if (rc >= 0)
-        rc = resume_vm(c, err);
-    else if (resume_vm(c, NULL) < 0)
-        (void)err_prefix(err, rc, "the VM stays paused");
+    rc = let_go(c, rc, err);
     dirty_detach(c->dirty);
     return rc;
+}
+
+/* --- State at the moment asked: memory protected ----------------------------------- */
+
+static int give_pages(void *arg, unsigned region, uint64_t first, uint64_t nr, const uint8_t *data,
+                      struct err *err)
+{
+    struct capture *c = arg;
+    int rc = snap_check(c->p, err);
+
+    if (rc >= 0)
+        rc = store_writer_pages(c->writer, region, first, nr, data, err);
+    atomic_fetch_add(&c->p->pages_done, nr);
+    return rc;
+}
+
+static int give_zero(void *arg, unsigned region, uint64_t first, uint64_t nr, struct err *err)
+{
+    struct capture *c = arg;
+    int rc = snap_check(c->p, err);
+
+    if (rc >= 0)
+        rc = store_writer_zero(c->writer, region, first, nr, err);
+    atomic_fetch_add(&c->p->pages_done, nr);
+    return rc;
+}
+
+static int copy_of_moment(struct capture *c, struct err *err)
+{
+    const struct snap_moment_sink sink = {.pages = give_pages, .zero = give_zero, .arg = c};
+    int rc;
+
+    atomic_store(&c->p->phase, SNAP_PHASE_STOPPED);
+    rc = pause_vm(c, err);
+    if (rc >= 0)
+        rc = save_state(c, err);
+    /* After the save, which may write guest memory. */
+    if (rc >= 0)
+        rc = snap_moment_take(c->moment, err);
+    rc = let_go(c, rc, err);
+    atomic_store(&c->p->phase, SNAP_PHASE_COPY);
+    return rc < 0 ? rc : snap_moment_read(c->moment, &sink, err);
+}
+
+/* A VM that stands still anyway is copied as it is. */
+static bool wants_moment(struct capture *c, enum snap_mode mode, struct err *err)
+{
+    struct err why = {0};
+
+    if (mode == SNAP_MODE_ROUNDS || (mode == SNAP_MODE_AUTO && vm_state(c->vm) != VM_RUNNING))
+        return false;
+    if (snap_moment_new(c->gm, &c->moment, &why) >= 0)
+        return true;
+    if (mode == SNAP_MODE_AUTO)
+        log_info("snapshot: memory is copied in rounds: %s", why.msg);
+    else
+        *err = why;
+    return false;
+}
+
+static int copy_all(struct capture *c, enum snap_mode mode, struct err *err)
+{
+    struct err why = {0};
+
+    if (wants_moment(c, mode, &why))
+        return copy_of_moment(c, err);
+    if (why.code)
+        return err_set(err, why.code, "mode: moment: %s", why.msg);
+    return copy_in_rounds(c, err);
 }
 
 /* --- Publishing ---------------------------------------------------------------- */
@@ -216,7 +302,7 @@ static int publish(struct capture *c, char *ret_id, struct err *err)
     return store_writer_publish(steal_ptr(c->writer), &what, ret_id, err);
 }
 
-int snap_capture(struct vm *vm, const char *url, struct snap_progress *p,
+int snap_capture(struct vm *vm, const char *url, enum snap_mode mode, struct snap_progress *p,
                  struct snap_result *ret_result, struct err *err)
 {
     struct capture c = {.vm = vm, .gm = vm_gmem(vm), .p = p};
@@ -226,7 +312,8 @@ int snap_capture(struct vm *vm, const char *url, struct snap_progress *p,
     snap_progress_begin(p, SNAP_PHASE_OPEN, gmem_size(c.gm) >> PAGE_SHIFT_4K);
     rc = open_store(&c, url, err);
     if (rc >= 0)
-        rc = copy_all(&c, err);
+        rc = copy_all(&c, mode, err);
+    snap_moment_free(c.moment); /* before the compression of what is left: writers go on */
     if (rc >= 0) {
         store_writer_counts(c.writer, &counts);
         rc = publish(&c, ret_result->id, err);

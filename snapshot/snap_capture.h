@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Taking a snapshot of a VM into a store.
+ * Taking a snapshot of a VM into a store, while it runs.
  *
- * The guest runs while its memory is copied in rounds, as in a migration; it
- * stands still for its state and the pages that it wrote last, which are copied
- * aside at once and compressed when it runs again.  What the store holds is the
- * machine at that moment.
+ * Two ways (docs/decisions/0040):
+ *
+ * moment: the guest stands still for its state, and while its memory is protected
+ * against writing; then it runs, and its pages are read as they were.  Each is
+ * stored once, however often it is written.
+ *
+ * rounds: memory is copied while it changes, as in a migration; the guest stands
+ * still for its state and the pages that it wrote last.  Works everywhere.
  */
 #ifndef SNAPSHOT_SNAP_CAPTURE_H
 #define SNAPSHOT_SNAP_CAPTURE_H
@@ -13,6 +17,12 @@
 #include "core/vm.h"
 #include "snapshot/snap_progress.h"
 #include "store/store_digest.h"
+
+enum snap_mode {
+    SNAP_MODE_AUTO, /* moment, or where that cannot be, rounds */
+    SNAP_MODE_MOMENT,
+    SNAP_MODE_ROUNDS,
+};
 
 struct snap_result {
     char id[STORE_DIGEST_HEX + 1];
@@ -26,17 +36,19 @@ struct snap_result {
  * @vm:  running, and runs again when its state is safe; or paused, and stays so.
  * @url: "store:/path#name", made if it is not there, or "file:///dir"
  *       (store/store_url.h).
+ * @mode: how to get at the memory.
  * @p:   zeroed.
  *
  * The parent is found by itself: the newest snapshot of the same VM (its UUID)
  * in the store.
  *
- * Return: 0 and *@ret_result; -EINVAL for a bad URL; -EEXIST if the name is
- * taken; -ECANCELED; failures of store and devices.  On failure the VM is as it
- * was and so is the store.
+ * Return: 0 and *@ret_result; -EINVAL for a bad URL; -EEXIST if the name is taken;
+ * -ECANCELED; -ENOTSUP, -EPERM or -EBUSY where @mode is SNAP_MODE_MOMENT and that
+ * cannot be; failures of store and devices.  On failure the VM is as it was and so
+ * is the store.
  * Threads: a worker that the VM was lent to.
  */
-CHECKED int snap_capture(struct vm *vm, const char *url, struct snap_progress *p,
-                         struct snap_result *ret_result, struct err *err);
+CHECKED int snap_capture(struct vm *vm, const char *url, enum snap_mode mode,
+                         struct snap_progress *p, struct snap_result *ret_result, struct err *err);
 
 #endif

@@ -158,7 +158,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"prlimit64",         C | W,     "descriptors"},
     {"sysinfo",           C | W,     "amount of memory"},
     {"uname",             C | W,     "libraries"},
-    {"userfaultfd",       W,         "restore on demand"},
+    {"userfaultfd",       W,         "restore on demand; snapshots of a moment"},
 };
 
 const struct sandbox_ioctl sandbox_ioctls[] = {

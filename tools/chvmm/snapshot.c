@@ -69,7 +69,7 @@ static int run_snapshot(void *arg, struct err *err)
 {
     struct snapshot_job *j = arg;
 
-    return snap_capture(j->vmm->vm, j->url, &j->progress, &j->result, err);
+    return snap_capture(j->vmm->vm, j->url, SNAP_MODE_AUTO, &j->progress, &j->result, err);
 }
 
 static void snapshot_done(struct vmm *vmm, void *arg, int rc, const struct err *err)

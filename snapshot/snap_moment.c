@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshot/snap_moment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+
+#include "core/gmem.h"
+#include "core/log.h"
+#include "core/page_present.h"
+#include "core/page_scan.h"
+
+enum {
+    MOMENT_RUN_PAGES = 512,    /* read at once: 2 MiB, so that huge pages stay whole */
+    MOMENT_ASIDE_PAGES = 2048, /* most pages kept aside: 8 MiB */
+    MOMENT_FAULTS = 16,        /* read from the kernel at once */
+};
+
+struct area {
+    const struct gmem_region *r; /* borrowed */
+    uint64_t pages;
+    uint64_t *absent; /* not there at the moment: zero */
+    uint64_t *todo;   /* protected, and nobody has taken it yet */
+};
+
+/* A page that was written before its turn. */
+struct aside {
+    unsigned region;
+    uint64_t page;
+};
+
+struct snap_moment {
+    struct gmem *gm;
+    int uffd, present_fd, quit_fd;
+    pthread_t thread;
+    bool started;
+    uint64_t pages;
+    struct area areas[GMEM_REGIONS_MAX];
+    unsigned nr;
+
+    pthread_mutex_t lock; /* below, and todo of every area */
+    pthread_cond_t room;  /* a place aside is free, or nobody comes for them any more */
+    unsigned head, tail;  /* of the ring: taken and put, counted without end */
+    bool given_up;
+    int rc; /* of the thread that waits for faults */
+    struct aside aside[MOMENT_ASIDE_PAGES];
+
+    uint8_t *aside_data; /* MOMENT_ASIDE_PAGES pages */
+    uint8_t *run_data;   /* MOMENT_RUN_PAGES pages */
+};
+
+/* --- Bits ------------------------------------------------------------------- */
+
+static bool bit_get(const uint64_t *bits, uint64_t i)
+{
+    return bits[i / 64] >> i % 64 & 1;
+}
+
+static void bits_set(uint64_t *bits, uint64_t first, uint64_t nr, bool value)
+{
+    for (uint64_t p = first; p < first + nr;) {
+        uint64_t bit = p % 64, left = first + nr - p, n = left < 64 - bit ? left : 64 - bit;
+        uint64_t mask = (n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1) << bit;
+
+        bits[p / 64] = value ? bits[p / 64] | mask : bits[p / 64] & ~mask;
+        p += n;
+    }
+}
+
+/* End of the run of equal bits that starts at @from, at most @max. */
+static uint64_t bits_run_end(const uint64_t *bits, uint64_t from, uint64_t max)
+{
+    bool value = bit_get(bits, from);
+    uint64_t p = from;
+
+    while (p < max) {
+        uint64_t w = (value ? ~bits[p / 64] : bits[p / 64]) >> p % 64;
+
+        if (w) {
+            p += (uint64_t)__builtin_ctzll(w);
+            break;
+        }
+        p = (p / 64 + 1) * 64;
+    }
+    return p < max ? p : max;
+}
+
+/* --- The kernel's side -------------------------------------------------------- */
+
+/*
+ * Faults in the kernel are to be served too: KVM and io_uring write guest memory.  The system call
+ * needs CAP_SYS_PTRACE for that, the device file only its permission.
+ */
+static int open_uffd(void)
+{
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    auto_close int dev = -1;
+
+    if (fd >= 0)
+        return fd;
+    if (errno == ENOSYS)
+        return -ENOTSUP;
+    dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    if (dev < 0)
+        return -EPERM;
+    fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+static bool is_fit(const struct gmem_region *r)
+{
+    struct statfs fs;
+
+    if (r->fd < 0)
+        return true;
+    if (!r->shared)
+        return false; /* what is not there is in the file, and need not be zero */
+    return fstatfs(r->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+static int register_areas(struct snap_moment *m, struct err *err)
+{
+    struct uffdio_api api = {
+        .api = UFFD_API,
+        .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+    };
+
+    for (unsigned i = 0; i < m->nr; i++)
+        if (m->areas[i].r->fd >= 0)
+            api.features |= UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    if (ioctl(m->uffd, UFFDIO_API, &api) < 0)
+        return err_set(err, errno == EINVAL ? -ENOTSUP : -errno,
+                       "userfaultfd: this kernel cannot protect this memory against writing");
+    for (unsigned i = 0; i < m->nr; i++) {
+        const struct gmem_region *r = m->areas[i].r;
+        struct uffdio_register reg = {
+            .range = {.start = (uintptr_t)r->hva, .len = r->len},
+            .mode = UFFDIO_REGISTER_MODE_WP,
+        };
+
+        if (ioctl(m->uffd, UFFDIO_REGISTER, &reg) < 0)
+            return err_set(err, errno == EINVAL ? -ENOTSUP : -errno,
+                           "userfaultfd: memory zone %s: %s", r->id, strerror(errno));
+    }
+    return 0;
+}
+
+static int protect(struct snap_moment *m, const struct area *a, uint64_t first, uint64_t nr,
+                   bool on)
+{
+    struct uffdio_writeprotect wp = {
+        .range = {.start = (uintptr_t)a->r->hva + (first << PAGE_SHIFT_4K),
+                  .len = nr << PAGE_SHIFT_4K},
+        .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+    };
+    int rc;
+
+    do {
+        rc = ioctl(m->uffd, UFFDIO_WRITEPROTECT, &wp) < 0 ? -errno : 0;
+    } while (rc == -EAGAIN || rc == -EINTR);
+    return rc;
+}
+
+/* --- Faults ---------------------------------------------------------------------- */
+
+/* Keep a page aside if it is still to be read. */
+static void put_aside(struct snap_moment *m, struct area *a, uint64_t page)
+{
+    (void)pthread_mutex_lock(&m->lock);
+    while (bit_get(a->todo, page) && m->tail - m->head == MOMENT_ASIDE_PAGES && !m->given_up)
+        (void)pthread_cond_wait(&m->room, &m->lock);
+    if (bit_get(a->todo, page) && !m->given_up) {
+        unsigned at = m->tail++ % MOMENT_ASIDE_PAGES;
+
+        memcpy(m->aside_data + at * PAGE_SIZE_4K, a->r->hva + (page << PAGE_SHIFT_4K),
+               PAGE_SIZE_4K);
+        m->aside[at] = (struct aside){(unsigned)(a - m->areas), page};
+        bits_set(a->todo, page, 1, false);
+    }
+    (void)pthread_mutex_unlock(&m->lock);
+}
+
+static int serve(struct snap_moment *m, uint64_t address)
+{
+    for (unsigned i = 0; i < m->nr; i++) {
+        struct area *a = &m->areas[i];
+        uint64_t off = address - (uintptr_t)a->r->hva;
+
+        if (address < (uintptr_t)a->r->hva || off >= a->r->len)
+            continue;
+        put_aside(m, a, off >> PAGE_SHIFT_4K);
+        return protect(m, a, off >> PAGE_SHIFT_4K, 1, false);
+    }
+    return 0;
+}
+
+static int serve_all(struct snap_moment *m)
+{
+    struct uffd_msg msgs[MOMENT_FAULTS];
+    ssize_t n = read(m->uffd, msgs, sizeof(msgs));
+    int rc = n < 0 && errno != EAGAIN && errno != EINTR ? -errno : 0;
+
+    for (ssize_t i = 0; i < n / (ssize_t)sizeof(msgs[0]) && rc == 0; i++)
+        if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
+            rc = serve(m, msgs[i].arg.pagefault.address);
+    return rc;
+}
+
+static void *fault_main(void *arg)
+{
+    struct snap_moment *m = arg;
+    struct pollfd p[] = {
+        {.fd = m->uffd,    .events = POLLIN},
+        {.fd = m->quit_fd, .events = POLLIN},
+    };
+    int rc = 0;
+
+    log_thread_name("snap-fault");
+    while (rc == 0 && !p[1].revents) {
+        if (poll(p, ARRAY_LEN(p), -1) < 0)
+            rc = errno == EINTR ? 0 : -errno;
+        else if (p[0].revents)
+            rc = serve_all(m);
+    }
+    (void)pthread_mutex_lock(&m->lock);
+    m->rc = rc;
+    (void)pthread_mutex_unlock(&m->lock);
+    /* Nobody serves faults any more: nothing may be protected. */
+    for (unsigned i = 0; rc < 0 && i < m->nr; i++)
+        (void)protect(m, &m->areas[i], 0, m->areas[i].pages, false);
+    return NULL;
+}
+
+/* --- Life cycle -------------------------------------------------------------------- */
+
+static uint8_t *alloc_pages(size_t nr)
+{
+    void *p = mmap(NULL, nr * PAGE_SIZE_4K, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static int alloc_areas(struct snap_moment *m, struct err *err)
+{
+    m->nr = gmem_nr_regions(m->gm);
+    for (unsigned i = 0; i < m->nr; i++) {
+        struct area *a = &m->areas[i];
+        size_t words;
+
+        a->r = gmem_region(m->gm, i);
+        a->pages = a->r->len >> PAGE_SHIFT_4K;
+        words = (size_t)(a->pages + 63) / 64;
+        if (!is_fit(a->r))
+            return err_set(err, -ENOTSUP,
+                           "memory zone %s: huge pages, or a file that is not shared", a->r->id);
+        a->absent = calloc(words, sizeof(uint64_t));
+        a->todo = calloc(words, sizeof(uint64_t));
+        if (!a->absent || !a->todo)
+            return err_set(err, -ENOMEM, "out of memory");
+    }
+    m->aside_data = alloc_pages(MOMENT_ASIDE_PAGES);
+    m->run_data = alloc_pages(MOMENT_RUN_PAGES);
+    return m->aside_data && m->run_data ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+static int open_all(struct snap_moment *m, struct err *err)
+{
+    m->present_fd = page_present_open();
+    if (m->present_fd < 0)
+        return err_set(err, m->present_fd, "/proc/self/pagemap: %s", strerror(-m->present_fd));
+    m->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (m->quit_fd < 0)
+        return err_set(err, -errno, "eventfd: %s", strerror(errno));
+    m->uffd = open_uffd();
+    if (m->uffd < 0)
+        return err_set(err, m->uffd, "userfaultfd: %s", strerror(-m->uffd));
+    return register_areas(m, err);
+}
+
+int snap_moment_new(struct gmem *gm, struct snap_moment **ret_m, struct err *err)
+{
+    struct snap_moment *m = calloc(1, sizeof(*m));
+    int rc;
+
+    if (!m)
+        return err_set(err, -ENOMEM, "out of memory");
+    m->gm = gm;
+    m->uffd = m->present_fd = m->quit_fd = -1;
+    (void)pthread_mutex_init(&m->lock, NULL);
+    (void)pthread_cond_init(&m->room, NULL);
+    rc = alloc_areas(m, err);
+    if (rc >= 0)
+        rc = open_all(m, err);
+    if (rc >= 0) {
+        rc = -pthread_create(&m->thread, NULL, fault_main, m);
+        m->started = rc == 0;
+        if (rc < 0)
+            (void)err_set(err, rc, "thread: %s", strerror(-rc));
+    }
+    if (rc < 0) {
+        snap_moment_free(m);
+        return rc;
+    }
+    *ret_m = m;
+    return 0;
+}
+
+static void release_areas(struct snap_moment *m)
+{
+    for (unsigned i = 0; i < m->nr; i++) {
+        const struct gmem_region *r = m->areas[i].r;
+        struct uffdio_range range = {.start = (uintptr_t)r->hva, .len = r->len};
+
+        /* Lets go of all writers, and of the protection.  Fails where nothing was registered. */
+        (void)ioctl(m->uffd, UFFDIO_UNREGISTER, &range);
+    }
+}
+
+void snap_moment_free(struct snap_moment *m)
+{
+    static const uint64_t one = 1;
+
+    if (!m)
+        return;
+    (void)pthread_mutex_lock(&m->lock);
+    m->given_up = true;
+    (void)pthread_cond_broadcast(&m->room);
+    (void)pthread_mutex_unlock(&m->lock);
+    if (m->uffd >= 0)
+        release_areas(m);
+    if (m->started) {
+        (void)!write(m->quit_fd, &one, sizeof(one));
+        (void)pthread_join(m->thread, NULL);
+    }
+    for (unsigned i = 0; i < m->nr; i++) {
+        free(m->areas[i].absent);
+        free(m->areas[i].todo);
+    }
+    if (m->aside_data)
+        (void)munmap(m->aside_data, MOMENT_ASIDE_PAGES * PAGE_SIZE_4K);
+    if (m->run_data)
+        (void)munmap(m->run_data, MOMENT_RUN_PAGES * PAGE_SIZE_4K);
+    for (unsigned i = 0; i < 3; i++) {
+        int fd = (int[]){m->uffd, m->present_fd, m->quit_fd}[i];
+
+        if (fd >= 0)
+            (void)close(fd);
+    }
+    (void)pthread_mutex_destroy(&m->lock);
+    (void)pthread_cond_destroy(&m->room);
+    free(m);
+}
+
+/* --- The moment ---------------------------------------------------------------------- */
+
+/* The next run of pages of an area that have memory: 1, 0, or a failure. */
+static int next_present(const struct snap_moment *m, const struct area *a, uint64_t from,
+                        uint64_t *ret_first, uint64_t *ret_nr)
+{
+    uint64_t hole, len = (a->pages - from) << PAGE_SHIFT_4K;
+    off_t end;
+
+    if (a->r->fd < 0)
+        return page_present_next(m->present_fd, a->r->hva, from, a->pages, ret_first, ret_nr);
+    if (from == a->pages ||
+        page_scan_populated(a->r->fd, a->r->fd_offset + (from << PAGE_SHIFT_4K), len, &hole) == 0)
+        return 0;
+    *ret_first = from + (hole >> PAGE_SHIFT_4K);
+    end = lseek(a->r->fd, (off_t)(a->r->fd_offset + (*ret_first << PAGE_SHIFT_4K)), SEEK_HOLE);
+    *ret_nr = a->pages - *ret_first;
+    if (end >= 0 && (uint64_t)end - a->r->fd_offset < a->r->len)
+        *ret_nr = (((uint64_t)end - a->r->fd_offset) >> PAGE_SHIFT_4K) - *ret_first;
+    return 1;
+}
+
+static int take_area(struct snap_moment *m, struct area *a)
+{
+    uint64_t from = 0, first, nr;
+    int rc;
+
+    bits_set(a->absent, 0, a->pages, true);
+    while ((rc = next_present(m, a, from, &first, &nr)) == 1) {
+        rc = protect(m, a, first, nr, true);
+        if (rc < 0)
+            return rc;
+        bits_set(a->absent, first, nr, false);
+        bits_set(a->todo, first, nr, true);
+        m->pages += nr;
+        from = first + nr;
+    }
+    return rc;
+}
+
+int snap_moment_take(struct snap_moment *m, struct err *err)
+{
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&m->lock);
+    for (unsigned i = 0; i < m->nr && rc == 0; i++) {
+        rc = take_area(m, &m->areas[i]);
+        if (rc < 0)
+            (void)err_set(err, rc, "memory zone %s: protecting it: %s", m->areas[i].r->id,
+                          strerror(-rc));
+    }
+    (void)pthread_mutex_unlock(&m->lock);
+    for (unsigned i = 0; rc < 0 && i < m->nr; i++)
+        (void)protect(m, &m->areas[i], 0, m->areas[i].pages, false);
+    return rc;
+}
+
+uint64_t snap_moment_pages(const struct snap_moment *m)
+{
+    return m->pages;
+}
+
+/* --- Reading -------------------------------------------------------------------------- */
+
+/* Hand over what was kept aside. */
+static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink, struct err *err)
+{
+    int rc = 0;
+
+    while (rc == 0) {
+        struct aside a;
+        unsigned at;
+
+        (void)pthread_mutex_lock(&m->lock);
+        if (m->head == m->tail)
+            rc = m->rc < 0 ? err_set(err, m->rc, "userfaultfd: %s", strerror(-m->rc)) : 1;
+        at = m->head % MOMENT_ASIDE_PAGES;
+        a = m->aside[at];
+        (void)pthread_mutex_unlock(&m->lock);
+        if (rc != 0)
+            break;
+        rc = sink->pages(sink->arg, a.region, a.page, 1, m->aside_data + at * PAGE_SIZE_4K, err);
+        (void)pthread_mutex_lock(&m->lock);
+        m->head++;
+        (void)pthread_cond_signal(&m->room);
+        (void)pthread_mutex_unlock(&m->lock);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+/* Take the next run off an area: pages, of which those with contents are copied. */
+static uint64_t copy_run(struct snap_moment *m, struct area *a, uint64_t *from, bool *ret_zero)
+{
+    uint64_t first = *from, end = a->pages, nr = 0;
+    const uint8_t *hva;
+
+    (void)pthread_mutex_lock(&m->lock);
+    if (!bit_get(a->todo, first))
+        first = bits_run_end(a->todo, first, a->pages);
+    if (first < end) {
+        end = (first / MOMENT_RUN_PAGES + 1) * MOMENT_RUN_PAGES;
+        end = bits_run_end(a->todo, first, end < a->pages ? end : a->pages);
+        hva = a->r->hva + (first << PAGE_SHIFT_4K);
+        nr = page_scan_run(hva, end - first, ret_zero);
+        if (!*ret_zero)
+            memcpy(m->run_data, hva, nr << PAGE_SHIFT_4K);
+        bits_set(a->todo, first, nr, false);
+    }
+    (void)pthread_mutex_unlock(&m->lock);
+    *from = first;
+    return nr;
+}
+
+static int read_area(struct snap_moment *m, unsigned region, const struct snap_moment_sink *sink,
+                     struct err *err)
+{
+    struct area *a = &m->areas[region];
+    uint64_t from = 0, released = 0, nr;
+    bool zero = false;
+    int rc = 0;
+
+    while (rc == 0 && from < a->pages && (nr = copy_run(m, a, &from, &zero)) > 0) {
+        rc = zero ? sink->zero(sink->arg, region, from, nr, err)
+                  : sink->pages(sink->arg, region, from, nr, m->run_data, err);
+        from += nr;
+        /* Released in whole huge pages where that is possible: parts of one would split it. */
+        if (rc == 0 && (from % MOMENT_RUN_PAGES == 0 || from == a->pages)) {
+            rc = protect(m, a, released, from - released, false);
+            if (rc < 0)
+                return err_set(err, rc, "memory zone %s: releasing it: %s", a->r->id,
+                               strerror(-rc));
+            released = from;
+        }
+        if (rc == 0)
+            rc = read_aside(m, sink, err);
+    }
+    if (rc == 0 && released < a->pages)
+        rc = protect(m, a, released, a->pages - released, false);
+    return rc;
+}
+
+static int read_absent(struct snap_moment *m, unsigned region, const struct snap_moment_sink *sink,
+                       struct err *err)
+{
+    const struct area *a = &m->areas[region];
+    int rc = 0;
+
+    for (uint64_t first = 0, end; first < a->pages && rc == 0; first = end) {
+        end = bits_run_end(a->absent, first, a->pages);
+        if (bit_get(a->absent, first))
+            rc = sink->zero(sink->arg, region, first, end - first, err);
+    }
+    return rc;
+}
+
+int snap_moment_read(struct snap_moment *m, const struct snap_moment_sink *sink, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < m->nr && rc == 0; i++)
+        rc = read_absent(m, i, sink, err);
+    for (unsigned i = 0; i < m->nr && rc == 0; i++)
+        rc = read_area(m, i, sink, err);
+    return rc == 0 ? read_aside(m, sink, err) : rc;
+}
