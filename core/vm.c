@@ -231,7 +231,7 @@ static int build_vcpus(struct vm *vm, struct err *err)
     return 0;
 }
 
-static int build(struct vm *vm, const struct cpu_model *model, struct err *err)
+static int build(struct vm *vm, const struct vm_origin *from, struct err *err)
 {
     int rc = vm_build_memory(vm->cfg, &vm->gm, err);
 
@@ -246,7 +246,7 @@ static int build(struct vm *vm, const struct cpu_model *model, struct err *err)
     if (rc >= 0)
         rc = build_vcpus(vm, err);
     if (rc >= 0)
-        rc = vm_set_up_cpus(vm, model, err);
+        rc = vm_set_up_cpus(vm, from, err);
     if (rc >= 0)
         rc = vm->board_ops->build(vm, vm->cfg, &vm->board, err);
     if (rc >= 0)
@@ -254,7 +254,7 @@ static int build(struct vm *vm, const struct cpu_model *model, struct err *err)
     return rc;
 }
 
-int vm_new(const struct vm_config *cfg, const struct cpu_model *model,
+int vm_new(const struct vm_config *cfg, const struct vm_origin *from,
            const struct vm_board_ops *board, const struct vm_hooks *hooks, struct vm **ret_vm,
            struct err *err)
 {
@@ -267,7 +267,7 @@ int vm_new(const struct vm_config *cfg, const struct cpu_model *model,
     vm->board_ops = board;
     vm->hooks = *hooks;
     vm->state = VM_CREATED;
-    rc = build(vm, model, err);
+    rc = build(vm, from, err);
     if (rc < 0) {
         vm_free(vm);
         return rc;

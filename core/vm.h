@@ -73,10 +73,16 @@ struct vm_board_ops {
     struct json_object *(*device_tree)(void *board);
 };
 
+/* A guest that began elsewhere. */
+struct vm_origin {
+    const struct cpu_model *model; /* what it saw there */
+    bool accept_tsc;               /* run it although its TSC goes at another rate here */
+};
+
 /**
  * vm_new() - build a machine.
  * @cfg:   complete; borrowed for the life of the machine.
- * @model: the CPU model that guests see, from another host; NULL: this host's. Borrowed for the call.
+ * @from:  where the guest comes from; NULL: it begins here. Borrowed for the call.
  * @board: static.
  * @hooks: copied.
  *
@@ -86,7 +92,7 @@ struct vm_board_ops {
  * names the device or the option.
  * Threads: control.
  */
-CHECKED int vm_new(const struct vm_config *cfg, const struct cpu_model *model,
+CHECKED int vm_new(const struct vm_config *cfg, const struct vm_origin *from,
                    const struct vm_board_ops *board, const struct vm_hooks *hooks,
                    struct vm **ret_vm, struct err *err);
 

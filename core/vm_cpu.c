@@ -36,12 +36,14 @@ static int host_model(struct vm *vm, struct cpu_model *ret_model, struct err *er
 }
 
 /* A guest from elsewhere: refuse what this host cannot do, before anything is touched. */
-static int adopt_model(struct vm *vm, const struct cpu_model *model, struct err *err)
+static int adopt_model(struct vm *vm, const struct vm_origin *from, struct err *err)
 {
+    const struct cpu_model *model = from->model;
     const struct cpu_tsc_in tsc = {
         .src_khz = model->tsc_khz,
         .host_khz = vm->model->tsc_khz,
         .can_scale = kvm_has(vm->kvm, KVM_CAP_TSC_CONTROL) > 0,
+        .accept = from->accept_tsc,
     };
     enum cpu_tsc_action action = CPU_TSC_KEEP;
     int rc = cpu_model_check(model, vm->model, err);
@@ -55,7 +57,7 @@ static int adopt_model(struct vm *vm, const struct cpu_model *model, struct err 
     return rc;
 }
 
-int vm_set_up_cpus(struct vm *vm, const struct cpu_model *model, struct err *err)
+int vm_set_up_cpus(struct vm *vm, const struct vm_origin *from, struct err *err)
 {
     int rc;
 
@@ -63,8 +65,8 @@ int vm_set_up_cpus(struct vm *vm, const struct cpu_model *model, struct err *err
     if (!vm->model)
         return err_set(err, -ENOMEM, "CPU model: out of memory");
     rc = host_model(vm, vm->model, err);
-    if (rc >= 0 && model)
-        rc = adopt_model(vm, model, err);
+    if (rc >= 0 && from)
+        rc = adopt_model(vm, from, err);
     for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++) {
         struct kvm_cpuid2 *cpuid = NULL;
 

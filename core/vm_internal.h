@@ -105,12 +105,12 @@ CHECKED int vm_quiesce_devices(struct vm *vm, struct err *err);
 
 /**
  * vm_set_up_cpus() - decide the CPU model and give it to every vCPU (core/vm_cpu.c).
- * @model: from another host, or NULL.
+ * @from: another host, or NULL.
  *
  * Return: 0; -ENOTSUP names every feature that this host lacks.
  * Threads: control, while building.
  */
-CHECKED int vm_set_up_cpus(struct vm *vm, const struct cpu_model *model, struct err *err);
+CHECKED int vm_set_up_cpus(struct vm *vm, const struct vm_origin *from, struct err *err);
 
 /**
  * vm_note_power_on() - remember the vCPUs' power-on registers; harmless when done.

@@ -17,6 +17,9 @@
      .max = VM_CONFIG_STRING_MAX}
 #define BOOL(key, s, m) \
     {.json = key, .opt = key, .kind = CONFIG_BOOL, .off = offsetof(struct s, m)}
+#define OURS(key, s, m) /* Cloud Hypervisor has it not: sent only where it is set */ \
+    {.json = key, .opt = key, .kind = CONFIG_BOOL, .off = offsetof(struct s, m),     \
+     .flags = CONFIG_EMIT_SET}
 #define NUMBER(key, s, m, hi) \
     {.json = key, .opt = key, .kind = CONFIG_U32, .off = offsetof(struct s, m), .min = 1, .max = hi}
 #define NAME(key, s, m, names) \
@@ -50,7 +53,8 @@ static const struct config_field restore_fields[] = {
     TEXT("source_url",          restore_config, source_url),
     BOOL("prefault",            restore_config, prefault),
     BOOL("resume",              restore_config, resume),
-    BOOL("clone",               restore_config, clone),
+    OURS("clone",               restore_config, clone),
+    OURS("accept_tsc",          restore_config, accept_tsc),
     NAME("memory_restore_mode", restore_config, memory_restore_mode, restore_mode_names),
     REFUSED("net_fds",      NULL),
     REFUSED("vfio_fds",     NULL),
@@ -67,14 +71,15 @@ static const struct config_field send_fields[] = {
     NAME("timeout_strategy", send_migration_config, timeout_strategy, timeout_names),
     NUMBER("connections",    send_migration_config, connections, MIGRATION_CONNECTIONS_MAX),
     TEXT("tls_dir",          send_migration_config, tls_dir),
-    BOOL("insecure",         send_migration_config, insecure),
+    OURS("insecure",         send_migration_config, insecure),
     NAME("memory_mode",      send_migration_config, memory_mode, memory_mode_names),
 };
 
 static const struct config_field receive_fields[] = {
     TEXT("receiver_url", receive_migration_config, receiver_url),
     TEXT("tls_dir",      receive_migration_config, tls_dir),
-    BOOL("insecure",     receive_migration_config, insecure),
+    OURS("insecure",     receive_migration_config, insecure),
+    OURS("accept_tsc",   receive_migration_config, accept_tsc),
     NAME("memory_mode",  receive_migration_config, memory_mode, memory_mode_names),
     REFUSED("vfio_fds",     NULL),
     REFUSED("iommufd_fd",   NULL),

@@ -33,6 +33,7 @@ struct restore_config {
     bool prefault;
     bool resume; /* run at once instead of staying paused */
     bool clone;  /* as another VM: new UUID, MACs, disks; Cloud Hypervisor has not */
+    bool accept_tsc; /* although the TSC goes at another rate here; Cloud Hypervisor has not */
     enum memory_restore_mode memory_restore_mode;
 };
 
@@ -62,7 +63,8 @@ struct send_migration_config {
 struct receive_migration_config {
     char *receiver_url; /* unix:<path> or tcp:<host>:<port> */
     char *tls_dir;
-    bool insecure; /* tcp: from another host without TLS */
+    bool insecure;   /* tcp: from another host without TLS */
+    bool accept_tsc; /* as in struct restore_config */
     enum migration_memory_mode memory_mode;
 };
 

@@ -274,6 +274,6 @@ int cpu_tsc_check(const struct cpu_tsc_in *in, enum cpu_tsc_action *ret_action, 
     }
     return err_set(err, -ENOTSUP,
                    "tsc: the guest's runs at %" PRIu64 " kHz, this host's at %" PRIu64
-                   " kHz, and it cannot scale",
+                   " kHz, and it cannot scale (accept_tsc=on runs it all the same)",
                    src, host);
 }

@@ -93,7 +93,7 @@ class ApiTest(LaneTest):
             self.vmm.put("vm.delete")
 
     def test_info_round_trip(self):
-        self.vmm.put("vm.create", {**GOOD, "cpus": {"boot_vcpus": 1, "max_vcpus": 2}})
+        self.vmm.put("vm.create", {**GOOD, "cpus": {"boot_vcpus": 2, "max_vcpus": 2}})
         config = self.vmm.info()["config"]
         self.vmm.put("vm.delete")
         self.vmm.put("vm.create", config)

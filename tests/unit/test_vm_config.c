@@ -50,7 +50,7 @@ static void test_every_option_arrives(void **state)
 {
     /* clang-format off */
     static const struct option rows[] = {
-        {VM_OPT_CPUS, "boot=4,max=8,topology=2:2:1:2,max_phys_bits=40,nested=off,features=[amx]"},
+        {VM_OPT_CPUS, "boot=8,max=8,topology=2:2:1:2,max_phys_bits=40,nested=off,features=[amx]"},
         {VM_OPT_MEMORY, "size=0,thp=off"},
         {VM_OPT_MEMORY_ZONE, "id=m0,size=1G,shared=on,hugepages=on,hugepage_size=2M,prefault=on"},
         {VM_OPT_MEMORY_ZONE, "id=m1,size=512M,file=/dev/shm,reserve=on"},
@@ -212,6 +212,8 @@ static void test_json_is_refused_by_name(void **state)
         {"{" KERNEL ",\"cpus\":{\"boot_vcpus\":-1}}", -EINVAL, "cpus.boot_vcpus: -1 is not in"},
         {"{" KERNEL ",\"cpus\":{\"boot_vcpus\":4,\"max_vcpus\":2}}", -EINVAL,
          "cpus.max_vcpus: 2 is less"},
+        {"{" KERNEL ",\"cpus\":{\"boot_vcpus\":2,\"max_vcpus\":4}}", -ENOTSUP,
+         "cpus.max_vcpus: 4 for 2 boot_vcpus: adding processors to a running VM is not supported"},
         {"{" KERNEL ",\"cpus\":{\"topology\":{\"threads_per_core\":1,\"cores_per_die\":2,"
          "\"dies_per_package\":1,\"packages\":1}}}", -EINVAL, "cpus.topology: 2 threads for 1"},
         {"{" KERNEL ",\"cpus\":{\"features\":{\"amx\":1}}}", -EINVAL,

@@ -64,10 +64,11 @@ static const struct chctl_command commands[] = {
      "Snapshots"},
     {"restore", "PUT", "vm.restore", parse_action, ACTION_RESTORE,
      "source_url=<url>[,resume=on][,clone=on][,prefault=on]\n"
-     "       [,memory_restore_mode=copy|ondemand]",
+     "       [,memory_restore_mode=copy|ondemand][,accept_tsc=on]",
      "Bring a saved VM back",
      "The VM stays paused unless resume=on.  clone=on makes another VM of it, with a UUID, MACs\n"
-     "and disks of its own.\n", NULL},
+     "and disks of its own.  accept_tsc=on runs it although its TSC was of another rate and\n"
+     "cannot be scaled here: its clock may be wrong.\n", NULL},
     {"send-migration", "PUT", "vm.send-migration", parse_action, ACTION_SEND_MIGRATION,
      "destination_url=<url>[,tls_dir=<dir>][,downtime_ms=<ms>][,timeout_s=<s>]\n"
      "       [,timeout_strategy=cancel|ignore][,connections=<n>][,local=on][,preserve_source=on]\n"
@@ -81,10 +82,12 @@ static const struct chctl_command commands[] = {
      "See also: chctl help migration-progress\n",
      "Live migration"},
     {"receive-migration", "PUT", "vm.receive-migration", parse_action, ACTION_RECEIVE_MIGRATION,
-     "receiver_url=<url>[,tls_dir=<dir>][,insecure=on][,memory_mode=precopy|postcopy]",
+     "receiver_url=<url>[,tls_dir=<dir>][,insecure=on][,accept_tsc=on]\n"
+     "       [,memory_mode=precopy|postcopy]",
      "Wait for a VM that moves here",
      "Returns when the migration has ended.\n"
-     "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n", NULL},
+     "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n"
+     "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n", NULL},
     {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0, "[--follow]",
      "Print how far a migration is",
      "--follow asks until it is over, shows the progress on a terminal, then prints the last\n"

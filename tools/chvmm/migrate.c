@@ -27,6 +27,7 @@ struct migration {
     /* Receive: what the machine is built from; used on the control thread. */
     struct vm_config cfg;
     struct cpu_model *model;
+    bool accept_tsc;
     int build_rc;
     struct err *build_err;
 };
@@ -261,11 +262,12 @@ static void build(void *arg)
 {
     struct migration *m = arg;
     struct vmm *vmm = m->vmm;
+    const struct vm_origin from = {.model = m->model, .accept_tsc = m->accept_tsc};
 
     vmm->cfg = m->cfg;
     m->cfg = (struct vm_config){0};
     vmm->has_cfg = true;
-    m->build_rc = vmm_build(vmm, m->model, m->build_err);
+    m->build_rc = vmm_build(vmm, &from, m->build_err);
 }
 
 static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem **ret_gm,
@@ -385,6 +387,7 @@ int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cf
     if (rc < 0)
         return rc;
     m->dial.insecure = cfg->insecure;
+    m->accept_tsc = cfg->accept_tsc;
     m->done = done;
     m->done_arg = arg;
     rc = mig_listen(&m->dial, &m->listener, err);

@@ -18,6 +18,7 @@ struct snapshot_job {
     char *url;
     bool resume;
     bool clone;
+    bool accept_tsc;
     vmm_done_fn *done;
     void *done_arg;
     struct snap_progress progress;
@@ -130,11 +131,12 @@ static void build(void *arg)
 {
     struct snapshot_job *j = arg;
     struct vmm *vmm = j->vmm;
+    const struct vm_origin from = {.model = j->model, .accept_tsc = j->accept_tsc};
 
     vmm->cfg = j->cfg;
     j->cfg = (struct vm_config){0};
     vmm->has_cfg = true;
-    j->build_rc = vmm_build(vmm, j->model, j->build_err);
+    j->build_rc = vmm_build(vmm, &from, j->build_err);
 }
 
 /* Not the bytes of the disk as the snapshot's guest knows them: say so, by name. */
@@ -216,6 +218,7 @@ int vmm_start_restore(struct vmm *vmm, const struct restore_config *cfg, vmm_don
         return err_set(err, -ENOMEM, "restore: out of memory");
     j->resume = cfg->resume;
     j->clone = cfg->clone;
+    j->accept_tsc = cfg->accept_tsc;
     vmm_event(vmm, "restoring");
     rc = job_start(vmm, VMM_RESTORE, "restore", &ops, j, err);
     if (rc < 0)

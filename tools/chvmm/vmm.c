@@ -152,7 +152,7 @@ int vmm_create(struct vmm *vmm, struct vm_config *cfg, struct err *err)
     return 0;
 }
 
-int vmm_build(struct vmm *vmm, const struct cpu_model *model, struct err *err)
+int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err)
 {
     const struct vm_hooks hooks = {
         .request = on_request,
@@ -163,7 +163,7 @@ int vmm_build(struct vmm *vmm, const struct cpu_model *model, struct err *err)
     };
 
     atomic_store(&vmm->requests, 0);
-    return vm_new(&vmm->cfg, model, &board_ops, &hooks, &vmm->vm, err);
+    return vm_new(&vmm->cfg, from, &board_ops, &hooks, &vmm->vm, err);
 }
 
 static void drop_vm(struct vmm *vmm)

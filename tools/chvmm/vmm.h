@@ -101,12 +101,12 @@ CHECKED int vmm_nmi(struct vmm *vmm, struct err *err);
 
 /**
  * vmm_build() - build the machine of vmm->cfg without starting it.
- * @model: the CPU model, from another host or a snapshot; NULL: this host's.
+ * @from: another host or a snapshot; NULL: the guest begins here.
  *
  * Return: 0 and vmm->vm is there; as vm_new().
  * Threads: control, or the job that the VM is lent to.
  */
-CHECKED int vmm_build(struct vmm *vmm, const struct cpu_model *model, struct err *err);
+CHECKED int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err);
 
 /**
  * vmm_event() - report an event of source "vm".

@@ -99,7 +99,7 @@ _chvmm_value()
     esac
 }
 
-_chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode="
+_chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode= accept_tsc="
 
 _chvmm_options="--kernel --initramfs --cmdline --restore --cpus --memory --memory-zone --platform
     --disk --net --rng --serial --console --debug-console --api-socket --event-monitor --seccomp
@@ -138,9 +138,10 @@ _chctl_argument()
     restore) _chrysalis_keys "$cur" $_chrysalis_restore ;;
     send-migration)
         _chrysalis_keys "$cur" destination_url= tls_dir= downtime_ms= timeout_s= \
-            timeout_strategy= connections= local= preserve_source= memory_mode=
+            timeout_strategy= connections= insecure= local= preserve_source= memory_mode=
         ;;
-    receive-migration) _chrysalis_keys "$cur" receiver_url= tls_dir= memory_mode= ;;
+    receive-migration) _chrysalis_keys "$cur" receiver_url= tls_dir= insecure= accept_tsc= \
+        memory_mode= ;;
     migration-progress) _chrysalis_reply "$cur" "" --follow ;;
     add-disk) _chvmm_value --disk ;;
     add-net) _chvmm_value --net ;;
