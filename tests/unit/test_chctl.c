@@ -83,38 +83,39 @@ static void fn_refuse(void *arg, struct api_request *req)
     api_reply_error(req, 500, -EPERM, "The VM could not boot", &err);
 }
 
-/* A migration that is over at the third look. */
-static void fn_progress(void *arg, struct api_request *req)
+/* One that has not begun at the first two questions, and fails once it was completed. */
+static void fn_wait(void *arg, struct api_request *req)
 {
     static const char *const answers[] = {
-        ("{\"phase\":\"rounds\",\"round\":1,\"total_bytes\":1024,\"remaining_bytes\":512,"
-         "\"rate_bytes_per_s\":99,\"time_left_ns\":1000000000,\"expected_blackout_ns\":2000000}"),
-        "{\"phase\":\"commit\"}",
+        "{\"phase\":\"idle\"}",
+        "{\"phase\":\"idle\"}",
         "{\"phase\":\"done\",\"result\":\"completed\"}",
+        "{\"phase\":\"done\",\"result\":\"failed\"}",
     };
     struct fixture *fix = arg;
-    const char *text = answers[fix->nr_asked < 2 ? fix->nr_asked : 2];
+    const char *text = answers[fix->nr_asked < 3 ? fix->nr_asked : 3];
 
     note(fix, req);
     api_reply(req, 200, text, strlen(text));
 }
 
 static const struct api_route routes[] = {
-    {"vmm.ping",              API_GET, 0,                        fn_answer  },
-    {"vm.pause",              API_PUT, 0,                        fn_done    },
-    {"vm.boot",               API_PUT, 0,                        fn_refuse  },
-    {"vm.create",             API_PUT, API_BODY,                 fn_done    },
-    {"vm.snapshot",           API_PUT, API_BODY,                 fn_done    },
-    {"vm.restore",            API_PUT, API_BODY,                 fn_done    },
-    {"vm.send-migration",     API_PUT, API_BODY,                 fn_done    },
-    {"vm.receive-migration",  API_PUT, API_BODY,                 fn_done    },
-    {"vm.add-net",            API_PUT, API_BODY | API_TAKES_FDS, fn_done    },
-    {"vm.add-disk",           API_PUT, API_BODY,                 fn_answer  },
-    {"vm.resize",             API_PUT, API_BODY,                 fn_done    },
-    {"vm.resize-disk",        API_PUT, API_BODY,                 fn_done    },
-    {"vm.remove-device",      API_PUT, API_BODY,                 fn_done    },
-    {"vm.migration-progress", API_GET, 0,                        fn_progress},
-    {"vmm.shutdown",          API_PUT, 0,                        fn_done    },
+    {"vmm.ping",              API_GET, 0,                        fn_answer},
+    {"vm.pause",              API_PUT, 0,                        fn_done  },
+    {"vm.boot",               API_PUT, 0,                        fn_refuse},
+    {"vm.create",             API_PUT, API_BODY,                 fn_done  },
+    {"vm.snapshot",           API_PUT, API_BODY,                 fn_done  },
+    {"vm.restore",            API_PUT, API_BODY,                 fn_done  },
+    {"vm.send-migration",     API_PUT, API_BODY,                 fn_done  },
+    {"vm.receive-migration",  API_PUT, API_BODY,                 fn_done  },
+    {"vm.add-net",            API_PUT, API_BODY | API_TAKES_FDS, fn_done  },
+    {"vm.add-disk",           API_PUT, API_BODY,                 fn_answer},
+    {"vm.resize",             API_PUT, API_BODY,                 fn_done  },
+    {"vm.resize-disk",        API_PUT, API_BODY,                 fn_done  },
+    {"vm.remove-device",      API_PUT, API_BODY,                 fn_done  },
+    {"vm.migration-progress", API_GET, 0,                        fn_answer},
+    {"vm.migration-wait",     API_GET, 0,                        fn_wait  },
+    {"vmm.shutdown",          API_PUT, 0,                        fn_done  },
 };
 
 static int setup(void **state)
@@ -297,6 +298,9 @@ static void test_a_migration_is_followed_to_its_end(void **state)
     assert_int_equal(fix->nr_asked, 3);
     assert_string_equal(o.out, "{\"phase\":\"done\",\"result\":\"completed\"}\n");
     assert_string_equal(o.err, ""); /* no terminal: quiet */
+    run(line, "", &o);
+    assert_int_equal(o.code, 1);
+    assert_string_equal(o.out, "{\"phase\":\"done\",\"result\":\"failed\"}\n");
 }
 
 static void test_wrong_lines_are_refused_before_anything_is_asked(void **state)

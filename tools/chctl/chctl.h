@@ -3,7 +3,7 @@
  * chctl: the remote control of a VM.
  *
  * commands.c has the table of commands; each becomes one request, except
- * migration-progress --follow, which asks again and again (follow.c).
+ * migration-progress --follow, which waits for the end (follow.c).
  */
 #ifndef TOOLS_CHCTL_CHCTL_H
 #define TOOLS_CHCTL_CHCTL_H

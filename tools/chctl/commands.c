@@ -90,9 +90,9 @@ static const struct chctl_command commands[] = {
      "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n", NULL},
     {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0, "[--follow]",
      "Print how far a migration is",
-     "--follow asks until it is over, shows the progress on a terminal, then prints the last\n"
-     "answer; the exit code is 0 if the migration was completed.  A source ends once its VM runs\n"
-     "elsewhere: follow the destination to see the end.\n", NULL},
+     "--follow waits until it is over, shows the progress on a terminal, then prints the last\n"
+     "answer; the exit code is 0 if the migration was completed, 1 if not.  Both ends can be\n"
+     "followed: a source gives its last answer before it ends.\n", NULL},
     {"migration-cancel", "PUT", "vm.migration-cancel", parse_nothing, 0, "",
      "Give up a migration; the VM goes on where it is", "", NULL},
 

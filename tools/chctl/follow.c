@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A migration's progress, asked for until it is over.
+ * A migration's progress, shown until it is over.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json_object.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 
@@ -98,54 +99,69 @@ static void wait_a_little(void)
     (void)nanosleep(&ts, NULL);
 }
 
+static void clear_line(void)
+{
+    if (isatty(STDERR_FILENO))
+        (void)fputs("\r\033[K", stderr);
+}
+
 static int follow_end(const struct http_response *res, const struct progress *p)
 {
     int code;
 
-    if (isatty(STDERR_FILENO))
-        (void)fputs("\r\033[K", stderr);
+    clear_line();
     code = chctl_report(res);
     return strcmp(p->result, "completed") != 0 ? CHCTL_FAILED : code;
 }
 
-/* The VMM is gone.  A source ends once its VM runs elsewhere, but it may also have been killed. */
-static int follow_lost(const struct progress *p, const struct err *err)
+/*
+ * Ask for the end, which the VMM answers when it has come (and before it ends itself, as a source
+ * does once its VM runs elsewhere).  Until then a terminal is shown how far it is.
+ */
+static int wait_for_end(const struct chctl_call *call, const char *socket_path,
+                        struct http_response *ret_res, struct err *err)
 {
-    struct err why = {0};
+    const struct http_request req = {.method = "GET", .path = "/api/v1/vm.migration-wait"};
+    auto_close int fd = -1;
+    struct pollfd pfd = {.events = POLLIN};
+    int rc = http_client_connect(socket_path, &fd, err);
 
-    if (isatty(STDERR_FILENO))
-        (void)fputs("\r\033[K", stderr);
-    if (!p->phase[0])
-        return chctl_complain(CHCTL_FAILED, err);
-    (void)err_set(
-        &why, -ECONNRESET,
-        "the VMM has ended, as a source does once its VM runs elsewhere; the migration was "
-        "last seen in phase %s: look at the destination",
-        p->phase);
-    return chctl_complain(CHCTL_FAILED, &why);
+    if (!rc)
+        rc = http_client_send(fd, &req, err);
+    if (rc)
+        return rc;
+    pfd.fd = fd;
+    while (poll(&pfd, 1, isatty(STDERR_FILENO) ? FOLLOW_EVERY_MS : -1) <= 0) {
+        struct http_response res = {0};
+        struct progress p;
+
+        if (!chctl_call_send(call, socket_path, &res, NULL) && res.status == 200 &&
+            !read_progress(&res, &p))
+            show(&p);
+        http_response_release(&res);
+    }
+    return http_client_receive(fd, ret_res, err);
 }
 
 int chctl_follow(const struct chctl_call *call, const char *socket_path)
 {
-    struct progress p = {0};
-    unsigned idle = 0;
-
-    for (;;) {
+    for (unsigned idle = 0;; idle++) {
         struct http_response res = {0};
+        struct progress p = {0};
         struct err err = {0};
         int code = -1;
 
-        if (chctl_call_send(call, socket_path, &res, &err))
-            return follow_lost(&p, &err);
+        if (wait_for_end(call, socket_path, &res, &err)) {
+            clear_line();
+            return chctl_complain(CHCTL_FAILED, &err);
+        }
         if (res.status != 200 || read_progress(&res, &p))
             code = res.status == 200 ? CHCTL_FAILED : chctl_report(&res);
-        else if (!strcmp(p.phase, "done") ||
-                 (!strcmp(p.phase, "idle") && idle++ == FOLLOW_IDLE_MAX))
+        else if (strcmp(p.phase, "idle") != 0 || idle == FOLLOW_IDLE_MAX)
             code = follow_end(&res, &p);
         http_response_release(&res);
         if (code >= 0)
             return code;
-        show(&p);
         wait_a_little();
     }
 }

@@ -237,18 +237,29 @@ static int read_response(struct reader *r, struct http_response *ret_res, struct
     return rc;
 }
 
+int http_client_send(int fd, const struct http_request *req, struct err *err)
+{
+    return send_request(fd, req, err);
+}
+
+int http_client_receive(int fd, struct http_response *ret_res, struct err *err)
+{
+    struct reader r = {.fd = fd};
+
+    return read_response(&r, ret_res, err);
+}
+
 int http_client_call(int fd, const struct http_request *req, struct http_response *ret_res,
                      struct err *err)
 {
     struct err send_err = {0}, read_err = {0};
-    struct reader r = {.fd = fd};
     int rc = send_request(fd, req, &send_err);
     int read_rc;
 
     if (rc && rc != -EPIPE && rc != -ECONNRESET)
         return err_set(err, rc, "%s", send_err.msg);
     /* A server that took not all of a body may still have said why. */
-    read_rc = read_response(&r, ret_res, &read_err);
+    read_rc = http_client_receive(fd, ret_res, &read_err);
     if (!read_rc)
         return 0;
     return rc ? err_set(err, rc, "%s", send_err.msg) : err_set(err, read_rc, "%s", read_err.msg);

@@ -52,6 +52,22 @@ CHECKED int http_client_call(int fd, const struct http_request *req, struct http
                              struct err *err);
 
 /**
+ * http_client_send() - the first half of http_client_call(), for who waits in a way of their own.
+ *
+ * Return: 0; as http_client_call().
+ * Threads: any.
+ */
+CHECKED int http_client_send(int fd, const struct http_request *req, struct err *err);
+
+/**
+ * http_client_receive() - the second half; waits.
+ *
+ * Return: as http_client_call().
+ * Threads: any.
+ */
+CHECKED int http_client_receive(int fd, struct http_response *ret_res, struct err *err);
+
+/**
  * http_response_release() - free what the response owns.
  *
  * Threads: any.

@@ -142,6 +142,25 @@ static void on_progress(void *arg, struct api_request *req)
     send_to_control(arg, req, do_progress);
 }
 
+static void reply_progress(struct vmm *vmm, void *arg)
+{
+    api_reply_json(arg, vmm_progress_json(vmm));
+}
+
+static void do_wait(struct vmm *vmm, struct api_request *req)
+{
+    struct err err = {0};
+    int rc = vmm_await_migration(vmm, reply_progress, req, &err);
+
+    if (rc < 0)
+        api_reply_error(req, 500, rc, "The end of the migration cannot be waited for", &err);
+}
+
+static void on_wait(void *arg, struct api_request *req)
+{
+    send_to_control(arg, req, do_wait);
+}
+
 /* --- With a body -------------------------------------------------------------------- */
 
 static void do_create(struct vmm *vmm, struct api_request *req)
@@ -285,6 +304,7 @@ static const struct api_route routes[] = {
     {"vm.send-migration",     API_PUT, API_BODY,      on_send_migration},
     {"vm.receive-migration",  API_PUT, API_BODY,      on_receive_migration},
     {"vm.migration-progress", API_GET, 0,             on_progress},
+    {"vm.migration-wait",     API_GET, 0,             on_wait},
     {"vm.migration-cancel",   API_PUT, 0,             on_cancel},
   /* clang-format on */
 };

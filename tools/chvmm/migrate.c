@@ -139,6 +139,8 @@ static void src_committed(void *arg)
     (void)arg; /* the machine is taken apart on the control thread */
 }
 
+static void tell_waiters(struct vmm *vmm);
+
 /* --- Sending ---------------------------------------------------------------------- */
 
 static int run_send(void *arg, struct err *err)
@@ -181,6 +183,7 @@ static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
 
     vmm_forget_migration(vmm);
     vmm->last_migration = m;
+    tell_waiters(vmm);
     log_blackout(mig_source_progress(m->src));
     if (rc == 0) {
         vmm_event(vmm, "migration-finished");
@@ -354,6 +357,7 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
 
     vmm_forget_migration(vmm);
     vmm->last_migration = m;
+    tell_waiters(vmm);
     if (rc < 0)
         log_error("migration: %s", err->msg);
     else
@@ -404,6 +408,31 @@ int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cf
     }
     vmm_event(vmm, "migration-receive-ready");
     return 0;
+}
+
+/* --- Waiting for the end ------------------------------------------------------------------ */
+
+int vmm_await_migration(struct vmm *vmm, void (*fn)(struct vmm *vmm, void *arg), void *arg,
+                        struct err *err)
+{
+    if (vmm->busy != VMM_SEND && vmm->busy != VMM_RECEIVE) {
+        fn(vmm, arg);
+        return 0;
+    }
+    if (vmm->nr_waiters == VMM_WAITERS_MAX)
+        return err_set(err, -E2BIG, "more than %d wait for the end of the migration already",
+                       VMM_WAITERS_MAX);
+    vmm->waiters[vmm->nr_waiters++] = (struct vmm_waiter){fn, arg};
+    return 0;
+}
+
+static void tell_waiters(struct vmm *vmm)
+{
+    while (vmm->nr_waiters) {
+        const struct vmm_waiter w = vmm->waiters[--vmm->nr_waiters];
+
+        w.fn(vmm, w.arg);
+    }
 }
 
 /* --- Progress --------------------------------------------------------------------------- */

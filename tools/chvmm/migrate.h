@@ -40,6 +40,16 @@ CHECKED int vmm_start_receive(struct vmm *vmm, const struct receive_migration_co
 struct json_object *vmm_progress_json(struct vmm *vmm);
 
 /**
+ * vmm_await_migration() - be told when the migration that is going on is over.
+ * @fn: called on the control thread, before the process ends; at once where nothing is going on.
+ *
+ * Return: 0; -E2BIG with VMM_WAITERS_MAX of them.
+ * Threads: control.
+ */
+CHECKED int vmm_await_migration(struct vmm *vmm, void (*fn)(struct vmm *vmm, void *arg), void *arg,
+                                struct err *err);
+
+/**
  * vmm_forget_migration() - free what is kept of the last migration.
  *
  * Threads: control, at the end.

@@ -19,6 +19,7 @@ struct event_monitor;
 struct job;
 struct json_object;
 struct migration;
+struct vmm;
 
 /* What the VM is lent for. */
 enum vmm_busy {
@@ -27,6 +28,16 @@ enum vmm_busy {
     VMM_RESTORE,
     VMM_SEND,
     VMM_RECEIVE,
+};
+
+enum {
+    VMM_WAITERS_MAX = 32, /* half of what the API has connections */
+};
+
+/* Who is told when a migration is over. */
+struct vmm_waiter {
+    void (*fn)(struct vmm *vmm, void *arg);
+    void *arg;
 };
 
 struct vmm {
@@ -40,8 +51,10 @@ struct vmm {
     bool was_shut_down; /* built once, then shut down */
 
     enum vmm_busy busy;
-    struct job *job;                  /* NULL unless busy */
-    struct migration *last_migration; /* NULL: none yet */
+    struct job *job;                            /* NULL unless busy */
+    struct migration *last_migration;           /* NULL: none yet */
+    struct vmm_waiter waiters[VMM_WAITERS_MAX]; /* for the end of the migration */
+    unsigned nr_waiters;
 
     struct loop_source *announce_timer; /* NULL: never needed yet */
     unsigned announces_left;
