@@ -31,8 +31,8 @@ enum memory_restore_mode {
 struct restore_config {
     char *source_url;
     bool prefault;
-    bool resume; /* run at once instead of staying paused */
-    bool clone;  /* as another VM: new UUID, MACs, disks; Cloud Hypervisor has not */
+    bool resume;     /* run at once instead of staying paused */
+    bool clone;      /* as another VM: new UUID, MACs, disks; Cloud Hypervisor has not */
     bool accept_tsc; /* although the TSC goes at another rate here; Cloud Hypervisor has not */
     enum memory_restore_mode memory_restore_mode;
 };
