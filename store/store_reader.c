@@ -80,6 +80,11 @@ const struct store_info *store_snapshot_info(const struct store_snapshot *snap)
     return &snap->found.info;
 }
 
+struct store *store_snapshot_store(const struct store_snapshot *snap)
+{
+    return snap->st;
+}
+
 /* ---- state ---- */
 
 int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_state, size_t *ret_len,

@@ -18,6 +18,14 @@
 CHECKED int store_snapshot_node(struct store_snapshot *snap, unsigned region, unsigned level,
                                 uint64_t i, struct store_node *ret_node, struct err *err);
 
+/**
+ * store_snapshot_store() - the store that a snapshot was opened in.
+ *
+ * Return: borrowed; never NULL.
+ * Threads: any.
+ */
+struct store *store_snapshot_store(const struct store_snapshot *snap);
+
 /* A node's place in the tree of a region. */
 struct store_place {
     uint64_t pages; /* of the region */

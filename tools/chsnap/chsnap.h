@@ -169,6 +169,13 @@ void chsnap_cell(struct chsnap_table *t, const char *fmt, ...) PRINTF(2, 3);
 void chsnap_table_print(const struct chsnap *c, struct chsnap_table *t);
 
 /**
+ * chsnap_table_drop() - free the cells of a table that is not printed.
+ *
+ * Threads: main.
+ */
+void chsnap_table_drop(struct chsnap_table *t);
+
+/**
  * chsnap_size() - a number of bytes for people: "1.5 GiB".
  * @buf: CHSNAP_TEXT_MAX bytes.
  *
@@ -240,11 +247,15 @@ extern const struct chsnap_command chsnap_restore;
 extern const struct chsnap_command chsnap_clone;
 extern const struct chsnap_command chsnap_list;
 extern const struct chsnap_command chsnap_show;
+extern const struct chsnap_command chsnap_diff;
+extern const struct chsnap_command chsnap_map;
 extern const struct chsnap_command chsnap_verify;
 extern const struct chsnap_command chsnap_rm;
+extern const struct chsnap_command chsnap_prune;
 extern const struct chsnap_command chsnap_tag;
 extern const struct chsnap_command chsnap_gc;
 extern const struct chsnap_command chsnap_stats;
+extern const struct chsnap_command chsnap_dump;
 
 /**
  * chsnap_info_json() - a snapshot as JSON, without its configuration.

@@ -142,8 +142,14 @@ void chsnap_table_print(const struct chsnap *c, struct chsnap_table *t)
         unsigned k = (unsigned)(i % t->nr_columns);
 
         table_put(t, k, cell_text(t, i), width[k]);
-        free(t->cells[i]);
     }
+    chsnap_table_drop(t);
+}
+
+void chsnap_table_drop(struct chsnap_table *t)
+{
+    for (size_t i = 0; i < t->nr_cells; i++)
+        free(t->cells[i]);
     free(t->cells);
     t->cells = NULL;
     t->nr_cells = t->cap_cells = 0;

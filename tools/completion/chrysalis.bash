@@ -175,7 +175,7 @@ _chctl()
     fi
 }
 
-_chsnap_commands="create restore clone list show verify rm tag gc stats"
+_chsnap_commands="create restore clone list show diff map dump tag rm prune verify gc stats"
 
 _chsnap_options()
 {
@@ -187,6 +187,10 @@ _chsnap_options()
     clone) echo "--number --dir $all" ;;
     list) echo "--vm --tag --quiet $all" ;;
     show) echo "--state --raw-state $all" ;;
+    diff) echo "--runs $all" ;;
+    map) echo "--svg $all" ;;
+    dump) echo "--elf --raw --output $all" ;;
+    prune) echo "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-tag --vm --dry-run $all" ;;
     verify) echo "--read-data $all" ;;
     rm) echo "--dry-run $all" ;;
     tag) echo "--add --remove --name --no-name $all" ;;

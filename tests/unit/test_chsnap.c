@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chsnap as people run it: on stores made here, by its output and exit status.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "tests/unit/store_fixture.h"
+
+enum {
+    PAGES = 1100,
+    OUTPUT_MAX = 1 << 20,
+    STATE_MAX = 65536,
+};
+
+static struct fixture fx;
+static struct image img_a, img_b;
+static char output[OUTPUT_MAX];
+
+/* Run a command line; its exit status, and what it says in @output. */
+PRINTF(1, 2)
+static int run(const char *fmt, ...)
+{
+    char command[4096];
+    va_list ap;
+    size_t len;
+    FILE *f;
+    int rc;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(command, sizeof(command), fmt, ap);
+    va_end(ap);
+    f = popen(command, "r"); /* NOLINT(cert-env33-c): a test's own words */
+    assert_non_null(f);
+    len = fread(output, 1, sizeof(output) - 1, f);
+    output[len] = 0;
+    rc = pclose(f);
+    assert_true(WIFEXITED(rc));
+    return WEXITSTATUS(rc);
+}
+
+static void assert_says(const char *text)
+{
+    if (!strstr(output, text))
+        print_error("\"%s\" is not in:\n%s\n", text, output);
+    assert_non_null(strstr(output, text));
+}
+
+/* A vCPU as the tests of core keep it, from the golden file; @len bytes. */
+static size_t golden_state(uint8_t *state)
+{
+    FILE *f = fopen(CHRYSALIS_SOURCE_DIR "/tests/golden/state/x86-vcpu-v1.cbor", "rb");
+    size_t len = f ? fread(state, 1, STATE_MAX, f) : 0;
+
+    if (f)
+        (void)fclose(f);
+    return len;
+}
+
+static int put(struct store *st, const struct image *img, const char *parent, const char *name,
+               const struct store_publish *what, struct err *err)
+{
+    char id[STORE_DIGEST_HEX + 1];
+    struct store_writer *w;
+    int rc = image_begin(st, img, parent, name, true, &w, err);
+
+    if (rc < 0)
+        return rc;
+    rc = store_writer_pages(w, 0, 0, img->pages, img->p, err);
+    if (rc < 0) {
+        store_writer_abort(w);
+        return rc;
+    }
+    return store_writer_publish(w, what, id, err);
+}
+
+static int setup(void **state)
+{
+    static uint8_t vcpu[STATE_MAX];
+    struct store_publish what = {.state = vcpu, .config = "{\"cpus\":{\"boot\":1}}"};
+    struct err err = {0};
+    struct store *st;
+    int rc;
+
+    (void)state;
+    what.state_len = golden_state(vcpu);
+    fixture_make(&fx);
+    img_a = image_make(PAGES, 1);
+    img_b = image_copy(&img_a);
+    for (uint64_t i = 0; i < 10; i++)
+        image_touch(&img_b, 600 + i, 1);
+    rc = store_open(fx.path, STORE_CREATE, &st, &err);
+    if (rc == 0)
+        rc = put(st, &img_a, NULL, "a", &what, &err);
+    what.config = "{\"cpus\":{\"boot\":2}}";
+    what.state_len = 0; /* no processor */
+    if (rc == 0)
+        rc = put(st, &img_b, "a", "b", &what, &err);
+    store_close(st);
+    if (rc < 0)
+        print_error("%s\n", err.msg);
+    return rc;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_remove(&fx);
+    image_free(&img_a);
+    image_free(&img_b);
+    return 0;
+}
+
+static void test_diff_tells_fields_and_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(run(CHSNAP " diff --runs %s a b 2>&1", fx.path), 0);
+    assert_says("cpus.boot: 1 -> 2");
+    assert_says("memory: ");
+    assert_says("10 pages");
+    assert_int_equal(run(CHSNAP " diff --json %s a b", fx.path), 0);
+    assert_says("\"path\": \"cpus.boot\"");
+    assert_says("\"path\": \"vcpu3\"");
+    assert_says("\"nodes_read\": 4"); /* two roots, two leaves, of three */
+    assert_int_equal(run(CHSNAP " diff %s a a", fx.path), 0);
+    assert_says("state: 0 fields differ");
+    assert_says("0 pages differ");
+    assert_int_equal(run(CHSNAP " diff %s a 2>&1", fx.path), 2);
+}
+
+static void test_state_is_shown_field_by_field(void **state)
+{
+    (void)state;
+    assert_int_equal(run(CHSNAP " show --state %s a", fx.path), 0);
+    assert_says("\"type\": \"x86-vcpu\"");
+    assert_says("\"rip\": ");
+}
+
+static void test_map_draws_in_blocks_and_svg(void **state)
+{
+    (void)state;
+    assert_int_equal(run(CHSNAP " map %s b", fx.path), 0);
+    assert_says("0x000000100000 ");
+    assert_says("a cell is 4.0 KiB");
+    assert_says("cccccccccc");
+    assert_says("c  changed since the parent: 40.0 KiB");
+    assert_int_equal(run(CHSNAP " map --color always %s b", fx.path), 0);
+    assert_says("\033[31m\u2588");
+    assert_int_equal(run(CHSNAP " map --svg %s b", fx.path), 0);
+    assert_says("<svg xmlns=");
+    assert_says("</svg>");
+    assert_says("#cc3311");
+    assert_int_equal(run(CHSNAP " map --json %s b", fx.path), 0);
+    assert_says("\"changed\": 10");
+}
+
+static void test_a_raw_dump_is_the_memory(void **state)
+{
+    struct stat st;
+    uint8_t *got = calloc(FIXTURE_GPA + PAGES * PAGE_SIZE_4K, 1);
+    char path[512];
+    FILE *f;
+
+    (void)state;
+    (void)snprintf(path, sizeof(path), "%s/raw", fx.dir);
+    assert_non_null(got);
+    assert_int_equal(run(CHSNAP " dump --raw -o %s %s b 2>&1", path, fx.path), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, FIXTURE_GPA + PAGES * PAGE_SIZE_4K);
+    assert_true(st.st_blocks * 512 < st.st_size); /* zeroes are holes */
+    f = fopen(path, "rb");
+    assert_non_null(f);
+    assert_int_equal(fread(got, 1, (size_t)st.st_size, f), st.st_size);
+    (void)fclose(f);
+    assert_memory_equal(got + FIXTURE_GPA, img_b.p, PAGES * PAGE_SIZE_4K);
+    /* A pipe gets the same bytes; a file that is there is left alone. */
+    assert_int_equal(run(CHSNAP " dump --raw %s b | cmp - %s 2>&1", fx.path, path), 0);
+    assert_int_equal(run(CHSNAP " dump --raw -o %s %s a 2>&1", path, fx.path), 1);
+    assert_says("File exists");
+    assert_int_equal(run(CHSNAP " dump --raw %s b | cmp - %s 2>&1", fx.path, path), 0);
+    free(got);
+}
+
+/* The number behind a word of @output. */
+static uint64_t number_behind(const char *word)
+{
+    const char *at = strstr(output, word);
+
+    assert_non_null(at);
+    return strtoull(at + strlen(word), NULL, 0);
+}
+
+static void test_a_core_file_has_registers_and_memory(void **state)
+{
+    uint64_t rip, r15, word, page;
+    char core[512];
+
+    (void)state;
+    (void)snprintf(core, sizeof(core), "%s/core", fx.dir);
+    assert_int_equal(run(CHSNAP " dump --elf -o %s %s a 2>&1", core, fx.path), 0);
+    assert_int_equal(run(CHSNAP " show --state %s a", fx.path), 0);
+    rip = number_behind("\"rip\": ");
+    r15 = number_behind("\"r15\": ");
+
+    assert_int_equal(run("LC_ALL=C readelf -lnW %s 2>&1", core), 0);
+    assert_says("CORE (Core file)");
+    assert_says("NT_PRSTATUS");
+    assert_says("0x0000000000100000 0x0000000000100000 0x44c000");
+    if (run("command -v gdb") != 0)
+        skip();
+    for (page = 0; page < PAGES && !img_a.p[page * PAGE_SIZE_4K]; page++)
+        ;
+    memcpy(&word, img_a.p + page * PAGE_SIZE_4K, sizeof(word));
+    assert_int_equal(run("gdb -nx -batch -core %s -ex 'printf \"rip=%%lu r15=%%lu\\n\",$rip,$r15' "
+                         "-ex 'printf \"word=%%lu\\n\",*(unsigned long long*)%llu' 2>&1",
+                         core, (unsigned long long)(FIXTURE_GPA + page * PAGE_SIZE_4K)),
+                     0);
+    assert_true(number_behind("rip=") == rip);
+    assert_true(number_behind("r15=") == r15);
+    assert_true(number_behind("word=") == word);
+}
+
+static void test_a_core_file_needs_a_processor(void **state)
+{
+    char core[512];
+
+    (void)state;
+    (void)snprintf(core, sizeof(core), "%s/none", fx.dir);
+    assert_int_equal(run(CHSNAP " dump --elf -o %s %s b 2>&1", core, fx.path), 1);
+    assert_says("has no processor");
+    assert_int_not_equal(access(core, F_OK), 0); /* and nothing is left */
+    assert_int_equal(run(CHSNAP " dump -o %s %s b 2>&1", core, fx.path), 2);
+}
+
+static void test_prune_removes_what_no_rule_keeps(void **state)
+{
+    struct fixture copy;
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    assert_int_equal(run(CHSNAP " prune %s 2>&1", copy.path), 2);
+    assert_int_equal(run(CHSNAP " prune --keep-last 0 %s 2>&1", copy.path), 2);
+    assert_int_equal(run(CHSNAP " prune --dry-run --keep-last 1 %s", copy.path), 0);
+    assert_says("would be removed");
+    assert_int_equal(run(CHSNAP " list -q %s | wc -l", copy.path), 0);
+    assert_says("2");
+    assert_int_equal(run(CHSNAP " tag --add gold %s a", copy.path), 0);
+    assert_int_equal(run(CHSNAP " prune --json --keep-last 1 --keep-tag gold %s", copy.path), 0);
+    assert_says("\"removed\": [\n  ]");
+    assert_int_equal(run(CHSNAP " prune --keep-last 1 %s", copy.path), 0);
+    assert_says("removed");
+    assert_int_equal(run(CHSNAP " show %s b", copy.path), 0);
+    assert_int_equal(run(CHSNAP " show %s a 2>&1", copy.path), 1);
+    assert_int_equal(run(CHSNAP " verify -r %s", copy.path), 0);
+    fixture_remove(&copy);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_diff_tells_fields_and_memory),
+        cmocka_unit_test(test_state_is_shown_field_by_field),
+        cmocka_unit_test(test_map_draws_in_blocks_and_svg),
+        cmocka_unit_test(test_a_raw_dump_is_the_memory),
+        cmocka_unit_test(test_a_core_file_has_registers_and_memory),
+        cmocka_unit_test(test_a_core_file_needs_a_processor),
+        cmocka_unit_test(test_prune_removes_what_no_rule_keeps),
+    };
+
+    return cmocka_run_group_tests_name("chsnap", tests, setup, teardown);
+}

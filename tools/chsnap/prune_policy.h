@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which snapshots a retention policy keeps.  Knows no store: times go in, decisions
+ * come out.
+ */
+#ifndef TOOLS_CHSNAP_PRUNE_POLICY_H
+#define TOOLS_CHSNAP_PRUNE_POLICY_H
+
+#include "core/base.h"
+
+enum prune_rule {
+    PRUNE_LAST,
+    PRUNE_HOURLY,
+    PRUNE_DAILY,
+    PRUNE_WEEKLY, /* ISO 8601 weeks, Monday first */
+    PRUNE_RULES,
+};
+
+enum {
+    PRUNE_KEPT_BY_TAG = 1U << PRUNE_RULES, /* decided by the caller */
+};
+
+struct prune_policy {
+    unsigned keep[PRUNE_RULES]; /* how many; 0: the rule keeps nothing */
+};
+
+/* One snapshot. */
+struct prune_item {
+    const char *group; /* snapshots of different groups do not know each other; borrowed */
+    uint64_t time_ns;  /* since 1970 */
+    uint64_t seq;      /* order of publication, for equal times */
+    unsigned kept;     /* 1 << enum prune_rule for each rule that keeps it, and what was set */
+};
+
+/**
+ * prune_decide() - apply a policy.
+ * @items: @nr of them; put into order, newest first, group by group.
+ *
+ * Each rule keeps the newest snapshot of each of the last so many periods (hours, days,
+ * weeks of the local time zone) that have one, in each group.
+ *
+ * Threads: main.
+ */
+void prune_decide(const struct prune_policy *policy, struct prune_item *items, size_t nr);
+
+#endif
