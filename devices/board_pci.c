@@ -251,6 +251,8 @@ static int open_tap(const struct net_config *n, struct device *dev, struct err *
     int rc;
 
     /* Descriptors that were handed over stay the configuration's, for the next boot. */
+    if (n->nr_fds && n->fds[0] < 0)
+        return err_set(err, -EINVAL, "net %s: its taps have to be handed over (net_fds)", n->id);
     if (n->nr_fds) {
         fds = calloc(n->nr_fds, sizeof(*fds));
         for (unsigned i = 0; fds && i < n->nr_fds; i++)

@@ -55,10 +55,10 @@ static int renew_nets(struct vm_config *cfg, struct snap_problems *why)
     for (unsigned i = 0; rc >= 0 && i < cfg->nr_nets; i++) {
         struct net_config *n = &cfg->nets[i];
 
-        if (n->nr_fds) {
+        if (n->nr_fds && n->fds[0] < 0) {
             problem(why,
                     "net %s: its tap was handed over as a descriptor; the clone needs one of "
-                    "its own",
+                    "its own (net_fds)",
                     n->id);
         }
         if (n->ip)

@@ -24,6 +24,10 @@
     {.json = key, .opt = key, .kind = CONFIG_U32, .off = offsetof(struct s, m), .min = 1, .max = hi}
 #define NAME(key, s, m, names) \
     {.json = key, .opt = key, .kind = CONFIG_NAME, .off = offsetof(struct s, m), .aux = names}
+#define NET_FDS(s)                                                                        \
+    {.json = "net_fds", .opt = "net_fds", .kind = CONFIG_OBJECTS,                         \
+     .off = offsetof(struct s, net_fds), .off_nr = offsetof(struct s, nr_net_fds),        \
+     .max = VM_CONFIG_NETS_MAX, .aux = &net_fds_table}
 #define REFUSED(key, h) {.json = key, .opt = key, .kind = CONFIG_REFUSED, .harmless = h}
 #define TABLE(s, rows)  {.size = sizeof(struct s), .fields = rows, .nr_fields = ARRAY_LEN(rows)}
 
@@ -49,6 +53,15 @@ static const struct config_field snapshot_fields[] = {
     TEXT("destination_url", snapshot_config, destination_url),
 };
 
+static const struct config_field net_fds_fields[] = {
+    {.json = "id", .opt = "id", .kind = CONFIG_STRING, .off = offsetof(struct net_fds_config, id),
+     .max = VM_CONFIG_ID_MAX},
+    NUMBER("num_fds", net_fds_config, num_fds, VM_CONFIG_NET_FDS_MAX),
+    {.json = "fds", .opt = "fds", .kind = CONFIG_FDS, .off = offsetof(struct net_fds_config, fds),
+     .off_nr = offsetof(struct net_fds_config, nr_fds), .max = VM_CONFIG_NET_FDS_MAX},
+};
+static const struct config_table net_fds_table = TABLE(net_fds_config, net_fds_fields);
+
 static const struct config_field restore_fields[] = {
     TEXT("source_url",          restore_config, source_url),
     BOOL("prefault",            restore_config, prefault),
@@ -56,7 +69,7 @@ static const struct config_field restore_fields[] = {
     OURS("clone",               restore_config, clone),
     OURS("accept_tsc",          restore_config, accept_tsc),
     NAME("memory_restore_mode", restore_config, memory_restore_mode, restore_mode_names),
-    REFUSED("net_fds",      NULL),
+    NET_FDS(restore_config),
     REFUSED("vfio_fds",     NULL),
     REFUSED("iommufd_fd",   NULL),
     REFUSED("zone_updates", NULL),
@@ -81,6 +94,7 @@ static const struct config_field receive_fields[] = {
     OURS("insecure",     receive_migration_config, insecure),
     OURS("accept_tsc",   receive_migration_config, accept_tsc),
     NAME("memory_mode",  receive_migration_config, memory_mode, memory_mode_names),
+    NET_FDS(receive_migration_config),
     REFUSED("vfio_fds",     NULL),
     REFUSED("iommufd_fd",   NULL),
     REFUSED("zone_updates", NULL),
@@ -102,8 +116,40 @@ static int action_check_url(const char *key, const char *url, struct err *err)
     return url && *url ? 0 : err_set(err, -EINVAL, "%s: is missing", key);
 }
 
-static int action_complete_restore(const struct restore_config *cfg, struct err *err)
+/* As many descriptors as are announced; from the command line they announce themselves. */
+static int action_complete_net_fds(struct net_fds_config *xs, unsigned nr, struct err *err)
 {
+    for (unsigned i = 0; i < nr; i++) {
+        struct net_fds_config *x = &xs[i];
+
+        if (!x->id || !*x->id)
+            return err_set(err, -EINVAL, "net_fds[%u].id: is missing", i);
+        for (unsigned j = 0; j < i; j++)
+            if (!strcmp(xs[j].id, x->id))
+                return err_set(err, -EINVAL, "net_fds[%u].id: %s is there twice", i, x->id);
+        if (!x->num_fds)
+            x->num_fds = x->nr_fds;
+        if (!x->num_fds)
+            return err_set(err, -EINVAL, "net_fds[%u].num_fds: is missing", i);
+        if (x->nr_fds && x->nr_fds != x->num_fds)
+            return err_set(err, -EINVAL, "net_fds[%u].num_fds: %u, but there are %u fds", i,
+                           x->num_fds, x->nr_fds);
+        while (x->nr_fds < x->num_fds) {
+            int rc = config_append_fd(&net_fds_fields[2], x, "net_fds", -1, err);
+
+            if (rc)
+                return rc;
+        }
+    }
+    return 0;
+}
+
+static int action_complete_restore(struct restore_config *cfg, struct err *err)
+{
+    int rc = action_complete_net_fds(cfg->net_fds, cfg->nr_net_fds, err);
+
+    if (rc)
+        return rc;
     if (cfg->prefault && cfg->memory_restore_mode == MEMORY_RESTORE_ON_DEMAND)
         return err_set(err, -EINVAL, "prefault: not possible with memory_restore_mode ondemand");
     return action_check_url("source_url", cfg->source_url, err);
@@ -120,6 +166,13 @@ static int action_complete_send(struct send_migration_config *cfg, struct err *e
     return action_check_url("destination_url", cfg->destination_url, err);
 }
 
+static int action_complete_receive(struct receive_migration_config *cfg, struct err *err)
+{
+    int rc = action_complete_net_fds(cfg->net_fds, cfg->nr_net_fds, err);
+
+    return rc ? rc : action_check_url("receiver_url", cfg->receiver_url, err);
+}
+
 static int action_complete(enum action_kind kind, void *cfg, struct err *err)
 {
     if (kind == ACTION_SNAPSHOT)
@@ -129,8 +182,68 @@ static int action_complete(enum action_kind kind, void *cfg, struct err *err)
         return action_complete_restore(cfg, err);
     if (kind == ACTION_SEND_MIGRATION)
         return action_complete_send(cfg, err);
-    return action_check_url("receiver_url", ((struct receive_migration_config *)cfg)->receiver_url,
-                            err);
+    return action_complete_receive(cfg, err);
+}
+
+/* ---- file descriptors ------------------------------------------------------ */
+
+static struct net_config *net_by_id(struct vm_config *cfg, const char *id)
+{
+    for (unsigned i = 0; i < cfg->nr_nets; i++)
+        if (!strcmp(cfg->nets[i].id, id))
+            return &cfg->nets[i];
+    return NULL;
+}
+
+static int net_fds_check(const struct net_fds_config *xs, unsigned nr, struct vm_config *cfg,
+                         struct err *err)
+{
+    for (unsigned i = 0; i < nr; i++) {
+        const struct net_config *net = net_by_id(cfg, xs[i].id);
+
+        if (!net)
+            return err_set(err, -EINVAL, "net_fds: %s: the VM has no such network", xs[i].id);
+        if (net->nr_fds != xs[i].nr_fds)
+            return err_set(err, -EINVAL, "net_fds: %s: %u descriptors, the network has %u",
+                           xs[i].id, xs[i].nr_fds, net->nr_fds);
+    }
+    for (unsigned i = 0; i < cfg->nr_nets; i++) {
+        bool named = false;
+
+        for (unsigned j = 0; j < nr && !named; j++)
+            named = !strcmp(xs[j].id, cfg->nets[i].id);
+        if (cfg->nets[i].nr_fds && !named)
+            return err_set(err, -EINVAL,
+                           "net_fds: network %s was made with file descriptors and needs %u here",
+                           cfg->nets[i].id, cfg->nets[i].nr_fds);
+    }
+    return 0;
+}
+
+int net_fds_give(struct net_fds_config *xs, unsigned nr, struct vm_config *cfg, struct err *err)
+{
+    int rc = net_fds_check(xs, nr, cfg, err);
+
+    for (unsigned i = 0; !rc && i < nr; i++) {
+        struct net_config *net = net_by_id(cfg, xs[i].id);
+
+        for (unsigned j = 0; net && j < net->nr_fds; j++) {
+            net->fds[j] = xs[i].fds[j];
+            xs[i].fds[j] = -1;
+        }
+    }
+    return rc;
+}
+
+void net_fds_free(struct net_fds_config *xs, unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++) {
+        for (unsigned j = 0; j < xs[i].nr_fds; j++)
+            if (xs[i].fds[j] >= 0)
+                (void)close(xs[i].fds[j]);
+        config_release_object(&net_fds_table, &xs[i]);
+    }
+    free(xs);
 }
 
 /* ---- the interface --------------------------------------------------------- */

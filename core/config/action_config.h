@@ -12,6 +12,7 @@
 #include "core/err.h"
 
 struct json_object;
+struct vm_config;
 
 enum action_limits {
     MIGRATION_CONNECTIONS_MAX = 128,
@@ -28,8 +29,18 @@ enum memory_restore_mode {
     MEMORY_RESTORE_ON_DEMAND,
 };
 
+/* Taps for a network that was made with file descriptors. */
+struct net_fds_config {
+    char *id;         /* of the network */
+    uint32_t num_fds; /* complete: the same as nr_fds */
+    int *fds;         /* -1: still to be handed over */
+    unsigned nr_fds;
+};
+
 struct restore_config {
     char *source_url;
+    struct net_fds_config *net_fds;
+    unsigned nr_net_fds;
     bool prefault;
     bool resume;     /* run at once instead of staying paused */
     bool clone;      /* as another VM: new UUID, MACs, disks; Cloud Hypervisor has not */
@@ -61,7 +72,9 @@ struct send_migration_config {
 };
 
 struct receive_migration_config {
-    char *receiver_url; /* unix:<path> or tcp:<host>:<port> */
+    char *receiver_url;             /* unix:<path> or tcp:<host>:<port> */
+    struct net_fds_config *net_fds; /* as in struct restore_config; Cloud Hypervisor has not */
+    unsigned nr_net_fds;
     char *tls_dir;
     bool insecure;   /* tcp: from another host without TLS */
     bool accept_tsc; /* as in struct restore_config */
@@ -107,8 +120,28 @@ CHECKED int action_config_to_json(enum action_kind kind, const void *cfg,
                                   struct json_object **ret_obj);
 
 /**
+ * net_fds_give() - put taps that were handed over into a configuration that came without.
+ * @xs:  @nr of them; their descriptors move into @cfg on success.
+ * @cfg: each of its networks that was made with descriptors has to be named.
+ *
+ * Return: 0; -EINVAL with @err naming the network (then nothing was moved).
+ * Threads: any.
+ */
+CHECKED int net_fds_give(struct net_fds_config *xs, unsigned nr, struct vm_config *cfg,
+                         struct err *err);
+
+/**
+ * net_fds_free() - close the descriptors that were not given to anybody, free the array.
+ * @xs: @nr of them, taken; NULL is allowed.
+ *
+ * Threads: any.
+ */
+void net_fds_free(struct net_fds_config *xs, unsigned nr);
+
+/**
  * action_config_release() - free what the struct owns and make it all zero.
  *
+ * File descriptors in it stay open.
  * Threads: any.
  */
 void action_config_release(enum action_kind kind, void *cfg);

@@ -150,6 +150,47 @@ static int config_option_tuple(const struct config_field *field, void *dst, cons
     return 0;
 }
 
+static int config_option_value(const struct config_field *field, void *dst, const char *what,
+                               char *value, struct err *err);
+
+/* One struct of a list of "name@[item,item]": a table whose first row is the name, last the list. */
+static int config_option_tuple_of_list(const struct config_field *field, void *dst,
+                                       const char *what, char *item, struct err *err)
+{
+    const struct config_table *table = field->aux;
+    char *name = NULL, *list = NULL;
+    void *obj = NULL;
+    int rc = option_next(&item, '@', &name, err);
+
+    if (rc > 0)
+        rc = option_next(&item, '@', &list, err);
+    if (rc < 0)
+        return rc;
+    if (!rc || item)
+        return err_set(err, -EINVAL, "%s: must be [<id>@[<n>,<n>...],...]", what);
+    rc = config_append_object(field, dst, what, &obj, err);
+    if (!rc)
+        rc = config_option_value(&table->fields[0], obj, what, name, err);
+    if (!rc)
+        rc = config_option_value(&table->fields[table->nr_fields - 1], obj, what, list, err);
+    return rc;
+}
+
+static int config_option_tuples(const struct config_field *field, void *dst, const char *what,
+                                char *value, struct err *err)
+{
+    char *rest = option_list(value);
+    char *item = NULL;
+    int rc;
+
+    while ((rc = option_next(&rest, ',', &item, err)) > 0) {
+        rc = config_option_tuple_of_list(field, dst, what, item, err);
+        if (rc)
+            return rc;
+    }
+    return rc;
+}
+
 /* ---- pairs ----------------------------------------------------------------- */
 
 static int config_option_value(const struct config_field *field, void *dst, const char *what,
@@ -179,6 +220,7 @@ static int config_option_value(const struct config_field *field, void *dst, cons
     case CONFIG_REFUSED:
         return config_option_refused(field, what, option_text(value), err);
     case CONFIG_OBJECTS:
+        return config_option_tuples(field, dst, what, value, err);
     case CONFIG_FLAG:
         break;
     }

@@ -241,6 +241,19 @@ void vm_config_release(struct vm_config *cfg)
     config_release_object(&vm_config_table, cfg);
 }
 
+void vm_config_close_fds(struct vm_config *cfg)
+{
+    for (unsigned i = 0; i < cfg->nr_nets; i++) {
+        struct net_config *net = &cfg->nets[i];
+
+        for (unsigned j = 0; j < net->nr_fds; j++) {
+            if (net->fds[j] >= 0)
+                (void)close(net->fds[j]);
+            net->fds[j] = -1;
+        }
+    }
+}
+
 /* ---- copy ------------------------------------------------------------------ */
 
 static int config_copy_object(const struct config_table *table, const void *src, void *dst);

@@ -202,6 +202,14 @@ struct vm_config {
 void vm_config_release(struct vm_config *cfg);
 
 /**
+ * vm_config_close_fds() - close the file descriptors of networks, for who owns them.
+ *
+ * They become -1.
+ * Threads: any.
+ */
+void vm_config_close_fds(struct vm_config *cfg);
+
+/**
  * vm_config_copy() - a deep copy.
  * @src: borrowed; the copy names the same file descriptors.
  *

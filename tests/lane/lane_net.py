@@ -7,6 +7,7 @@ cable to a third namespace, the switch, from which the tests look at the guest.
 
 import ctypes
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -20,6 +21,8 @@ from lane_base import need_root, need_tool
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 ETH_OURS = 0x88B5
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -54,6 +57,15 @@ def frame_socket(ns, interface):
         sock.bind((interface, ETH_P_ALL))
     sock.settimeout(5)
     return sock
+
+
+def open_tap(ns, interface):
+    """A descriptor of a tap of a namespace, as a manager of VMs would hand it over."""
+    with inside(ns):
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
+    return fd
 
 
 def checksum(data):

@@ -50,6 +50,21 @@ def request(path, method, url, body=None, timeout_s=60):
         connection.close()
 
 
+def request_with_fds(path, name, body, fds):
+    """A PUT whose file descriptors come with its first bytes.  Return: status, decoded body."""
+    data = json.dumps(body).encode()
+    head = (f"PUT /api/v1/{name} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n").encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(60)
+        sock.connect(str(path))
+        socket.send_fds(sock, [head + data], fds)
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        raw = response.read()
+        return response.status, json.loads(raw) if raw else None
+
+
 class Vmm:
     """
     Runs in a directory of its own, so that relative paths (serial.sock) of two processes with one
@@ -57,7 +72,8 @@ class Vmm:
     of them: $LANE_CHVMM_ARGS ("--seccomp log").
     """
 
-    def __init__(self, test, name, args=(), serial="socket", netns=None, line=None, wait_api=True):
+    def __init__(self, test, name, args=(), serial="socket", netns=None, line=None, wait_api=True,
+                 pass_fds=()):
         self.test = test
         self.name = name
         self.dir = test.dir / name
@@ -82,7 +98,8 @@ class Vmm:
         self.stderr = open(self.dir / "chvmm.log", "wb")
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, cwd=self.dir, stdin=subprocess.DEVNULL,
-                                        stdout=self.stderr, stderr=subprocess.STDOUT)
+                                        stdout=self.stderr, stderr=subprocess.STDOUT,
+                                        pass_fds=pass_fds)
         test.addCleanup(self.close)
         if wait_api:
             wait_until(self._answers, 15, f"the API of {name}")

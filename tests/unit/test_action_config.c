@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/config/action_config.h"
+#include "core/config/vm_config.h"
 
 static void test_a_migration_has_defaults(void **state)
 {
@@ -116,6 +117,62 @@ static void test_options_are_refused_by_name(void **state)
     assert_string_equal(err.msg, "--restore memory_restore_mode: must be one of copy, ondemand");
 }
 
+static void test_descriptors_go_to_the_networks_that_are_named(void **state)
+{
+    struct vm_config cfg = {0};
+    struct restore_config r;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(vm_config_from_option(&cfg, VM_OPT_KERNEL, "/k", &err), 0);
+    assert_int_equal(vm_config_from_option(&cfg, VM_OPT_CPUS, "boot=2", &err), 0);
+    assert_int_equal(vm_config_from_option(&cfg, VM_OPT_NET, "id=a,fd=[101,102]", &err), 0);
+    assert_int_equal(vm_config_from_option(&cfg, VM_OPT_NET, "id=b,tap=t", &err), 0);
+    assert_int_equal(vm_config_complete(&cfg, &err), 0);
+    assert_int_equal(action_config_from_option(ACTION_RESTORE, "--restore",
+                                               "source_url=u,net_fds=[a@[103,104]]", &r, &err),
+                     0);
+    assert_int_equal(r.nr_net_fds, 1);
+    assert_int_equal(r.net_fds[0].num_fds, 2);
+    assert_int_equal(net_fds_give(NULL, 0, &cfg, &err), -EINVAL);
+    assert_non_null(strstr(err.msg, "network a was made with file descriptors and needs 2"));
+    assert_int_equal(net_fds_give(r.net_fds, 1, &cfg, &err), 0);
+    assert_int_equal(cfg.nets[0].fds[0], 103);
+    assert_int_equal(cfg.nets[0].fds[1], 104);
+    assert_int_equal(r.net_fds[0].fds[0], -1); /* moved */
+    action_config_release(ACTION_RESTORE, &r);
+    vm_config_release(&cfg);
+}
+
+static void test_descriptors_that_fit_nothing_are_refused(void **state)
+{
+    static const struct {
+        const char *text, *msg;
+    } rows[] = {
+        {"source_url=u,net_fds=[a]",           "--restore net_fds: must be [<id>@"              },
+        {"source_url=u,net_fds=[a@[1]]",       "--restore net_fds: '1' is not a file descriptor"},
+        {"source_url=u,net_fds=[a@[5]@[6]]",   "--restore net_fds: must be [<id>@"              },
+        {"source_url=u,net_fds=[a@[]]",        "--restore: net_fds[0].num_fds: is missing"      },
+        {"source_url=u,net_fds=[@[5]]",        "--restore: net_fds[0].id: is missing"           },
+        {"source_url=u,net_fds=[a@[5],a@[6]]", "--restore: net_fds[1].id: a is there twice"     },
+    };
+    static const char body[] =
+        "{\"source_url\":\"u\",\"net_fds\":[{\"id\":\"a\",\"num_fds\":2,\"fds\":[9]}]}";
+    struct restore_config r;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct err err = {0};
+
+        if (action_config_from_option(ACTION_RESTORE, "--restore", rows[i].text, &r, &err) !=
+                -EINVAL ||
+            strncmp(err.msg, rows[i].msg, strlen(rows[i].msg)) != 0)
+            fail_msg("%s: '%s'", rows[i].text, err.msg);
+    }
+    assert_int_equal(action_config_from_text(ACTION_RESTORE, body, strlen(body), &r, NULL),
+                     -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -123,6 +180,8 @@ int main(void)
         cmocka_unit_test(test_option_and_json_say_the_same),
         cmocka_unit_test(test_bodies_are_refused_by_name),
         cmocka_unit_test(test_options_are_refused_by_name),
+        cmocka_unit_test(test_descriptors_go_to_the_networks_that_are_named),
+        cmocka_unit_test(test_descriptors_that_fit_nothing_are_refused),
     };
 
     return cmocka_run_group_tests_name("action_config", tests, NULL, NULL);

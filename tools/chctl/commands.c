@@ -64,11 +64,13 @@ static const struct chctl_command commands[] = {
      "Snapshots"},
     {"restore", "PUT", "vm.restore", parse_action, ACTION_RESTORE,
      "source_url=<url>[,resume=on][,clone=on][,prefault=on]\n"
-     "       [,memory_restore_mode=copy|ondemand][,accept_tsc=on]",
+     "       [,memory_restore_mode=copy|ondemand][,accept_tsc=on]\n"
+     "       [,net_fds=[<id>@[<fd>,...],...]]",
      "Bring a saved VM back",
      "The VM stays paused unless resume=on.  clone=on makes another VM of it, with a UUID, MACs\n"
      "and disks of its own.  accept_tsc=on runs it although its TSC was of another rate and\n"
-     "cannot be scaled here: its clock may be wrong.\n", NULL},
+     "cannot be scaled here: its clock may be wrong.  net_fds hands over tap descriptors for the\n"
+     "networks that were made with some.\n", NULL},
     {"send-migration", "PUT", "vm.send-migration", parse_action, ACTION_SEND_MIGRATION,
      "destination_url=<url>[,tls_dir=<dir>][,downtime_ms=<ms>][,timeout_s=<s>]\n"
      "       [,timeout_strategy=cancel|ignore][,connections=<n>][,local=on][,preserve_source=on]\n"
@@ -83,7 +85,7 @@ static const struct chctl_command commands[] = {
      "Live migration"},
     {"receive-migration", "PUT", "vm.receive-migration", parse_action, ACTION_RECEIVE_MIGRATION,
      "receiver_url=<url>[,tls_dir=<dir>][,insecure=on][,accept_tsc=on]\n"
-     "       [,memory_mode=precopy|postcopy]",
+     "       [,memory_mode=precopy|postcopy][,net_fds=[<id>@[<fd>,...],...]]",
      "Wait for a VM that moves here",
      "Returns when the migration has ended.\n"
      "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n"
@@ -259,6 +261,25 @@ static int parse_url(const struct chctl_command *command, int argc, char *const 
     return take_json(call, rc ? NULL : obj, err);
 }
 
+/* The descriptors of networks go with the request, in its order: JSON has only their number. */
+static int take_net_fds(struct chctl_call *call, const struct net_fds_config *xs, unsigned nr,
+                        struct err *err)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < nr; i++)
+        n += xs[i].nr_fds;
+    if (!n)
+        return 0;
+    call->fds = calloc(n, sizeof(*call->fds));
+    if (!call->fds)
+        return err_set(err, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < nr; i++)
+        for (unsigned j = 0; j < xs[i].nr_fds; j++)
+            call->fds[call->nr_fds++] = xs[i].fds[j];
+    return 0;
+}
+
 static int parse_action(const struct chctl_command *command, int argc, char *const argv[],
                         struct chctl_call *call, struct err *err)
 {
@@ -275,7 +296,12 @@ static int parse_action(const struct chctl_command *command, int argc, char *con
         rc = action_config_from_option(kind, command->name, argv[0], &cfg, err);
     if (rc)
         return rc;
-    rc = action_config_to_json(kind, &cfg, &obj);
+    if (kind == ACTION_RESTORE)
+        rc = take_net_fds(call, cfg.restore.net_fds, cfg.restore.nr_net_fds, err);
+    else if (kind == ACTION_RECEIVE_MIGRATION)
+        rc = take_net_fds(call, cfg.receive.net_fds, cfg.receive.nr_net_fds, err);
+    if (!rc)
+        rc = action_config_to_json(kind, &cfg, &obj);
     action_config_release(kind, &cfg);
     return take_json(call, rc ? NULL : obj, err);
 }

@@ -163,6 +163,58 @@ static void on_wait(void *arg, struct api_request *req)
 
 /* --- With a body -------------------------------------------------------------------- */
 
+/* Where descriptors that came with a request belong. */
+struct fd_slots {
+    int *slots[API_FDS_MAX];
+    unsigned nr;
+    unsigned wanted; /* may be more than there is room for */
+};
+
+static void add_slots(struct fd_slots *s, int *fds, unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++) {
+        s->wanted++;
+        if (s->nr < API_FDS_MAX)
+            s->slots[s->nr++] = &fds[i];
+    }
+}
+
+/* All of them and no other, in the order of the configuration. */
+static int take_fds(struct api_request *req, const struct fd_slots *s, struct err *err)
+{
+    int fds[API_FDS_MAX];
+    unsigned nr = api_request_take_fds(req, fds);
+
+    if (nr == s->wanted) {
+        for (unsigned i = 0; i < nr; i++)
+            *s->slots[i] = fds[i];
+        return 0;
+    }
+    for (unsigned i = 0; i < nr; i++)
+        (void)close(fds[i]);
+    return err_set(err, -EINVAL, "fds: %u file descriptors came with the request, %u are wanted",
+                   nr, s->wanted);
+}
+
+static int take_vm_fds(struct api_request *req, struct vm_config *cfg, struct err *err)
+{
+    struct fd_slots s = {.nr = 0};
+
+    for (unsigned i = 0; i < cfg->nr_nets; i++)
+        add_slots(&s, cfg->nets[i].fds, cfg->nets[i].nr_fds);
+    return take_fds(req, &s, err);
+}
+
+static int take_net_fds(struct api_request *req, struct net_fds_config *xs, unsigned nr,
+                        struct err *err)
+{
+    struct fd_slots s = {.nr = 0};
+
+    for (unsigned i = 0; i < nr; i++)
+        add_slots(&s, xs[i].fds, xs[i].nr_fds);
+    return take_fds(req, &s, err);
+}
+
 static void do_create(struct vmm *vmm, struct api_request *req)
 {
     static const char what[] = "The VM could not be created";
@@ -172,11 +224,15 @@ static void do_create(struct vmm *vmm, struct api_request *req)
     const char *body = api_request_body(req, &len);
     int rc = vm_config_from_text(body, len, &cfg, &err);
 
+    if (rc >= 0)
+        rc = take_vm_fds(req, &cfg, &err);
     if (rc < 0) {
+        vm_config_release(&cfg);
         api_reply_error(req, api_status(rc), rc, what, &err);
         return;
     }
     rc = vmm_create(vmm, &cfg, &err);
+    vm_config_close_fds(&cfg);
     vm_config_release(&cfg);
     if (rc < 0)
         api_reply_error(req, 500, rc, what, &err);
@@ -200,6 +256,41 @@ static void reply_when_done(void *arg, int rc, const struct err *err, const char
         api_reply_done(req);
 }
 
+union action_config {
+    struct snapshot_config snapshot;
+    struct restore_config restore;
+    struct send_migration_config send;
+    struct receive_migration_config receive;
+};
+
+/* Return: the networks' descriptors that the action takes, and *@ret_nr. */
+static struct net_fds_config *net_fds_of(enum action_kind kind, union action_config *cfg,
+                                         unsigned *ret_nr)
+{
+    *ret_nr = 0;
+    if (kind == ACTION_RESTORE) {
+        *ret_nr = cfg->restore.nr_net_fds;
+        return cfg->restore.net_fds;
+    }
+    if (kind == ACTION_RECEIVE_MIGRATION) {
+        *ret_nr = cfg->receive.nr_net_fds;
+        return cfg->receive.net_fds;
+    }
+    return NULL;
+}
+
+static int start_kind(struct vmm *vmm, struct api_request *req, enum action_kind kind,
+                      union action_config *cfg, struct err *err)
+{
+    if (kind == ACTION_SNAPSHOT)
+        return vmm_start_snapshot(vmm, &cfg->snapshot, reply_when_done, req, err);
+    if (kind == ACTION_RESTORE)
+        return vmm_start_restore(vmm, &cfg->restore, reply_when_done, req, err);
+    if (kind == ACTION_SEND_MIGRATION)
+        return vmm_start_send(vmm, &cfg->send, reply_when_done, req, err);
+    return vmm_start_receive(vmm, &cfg->receive, reply_when_done, req, err);
+}
+
 /*
  * Start a job that takes a configuration in the request's body.  The starter
  * replies through the callback, also if it starts nothing.
@@ -207,35 +298,30 @@ static void reply_when_done(void *arg, int rc, const struct err *err, const char
 static void start_job(struct vmm *vmm, struct api_request *req, enum action_kind kind,
                       enum vm_action action, const char *what)
 {
-    union {
-        struct snapshot_config snapshot;
-        struct restore_config restore;
-        struct send_migration_config send;
-        struct receive_migration_config receive;
-    } cfg = {0};
+    union action_config cfg = {0};
     struct err err = {0};
     size_t len;
     const char *body = api_request_body(req, &len);
     int rc = action_config_from_text(kind, body, len, &cfg, &err);
+    unsigned status, nr;
+    struct net_fds_config *net_fds = net_fds_of(kind, &cfg, &nr);
 
     if (rc >= 0)
+        rc = take_net_fds(req, net_fds, nr, &err);
+    if (rc >= 0)
         rc = vmm_check(vmm, action, &err);
-    if (rc < 0) {
-        action_config_release(kind, &cfg);
-        api_reply_error(req, api_status(rc), rc, what, &err);
-        return;
-    }
-    if (kind == ACTION_SNAPSHOT)
-        rc = vmm_start_snapshot(vmm, &cfg.snapshot, reply_when_done, req, &err);
-    else if (kind == ACTION_RESTORE)
-        rc = vmm_start_restore(vmm, &cfg.restore, reply_when_done, req, &err);
-    else if (kind == ACTION_SEND_MIGRATION)
-        rc = vmm_start_send(vmm, &cfg.send, reply_when_done, req, &err);
-    else
-        rc = vmm_start_receive(vmm, &cfg.receive, reply_when_done, req, &err);
+    status = rc < 0 ? api_status(rc) : 500;
+    if (rc >= 0)
+        rc = start_kind(vmm, req, kind, &cfg, &err);
+    /* What the job has not taken is closed here. */
+    net_fds = net_fds_of(kind, &cfg, &nr);
+    for (unsigned i = 0; i < nr; i++)
+        for (unsigned j = 0; j < net_fds[i].nr_fds; j++)
+            if (net_fds[i].fds[j] >= 0)
+                (void)close(net_fds[i].fds[j]);
     action_config_release(kind, &cfg);
     if (rc < 0)
-        api_reply_error(req, 500, rc, what, &err);
+        api_reply_error(req, status, rc, what, &err);
 }
 
 #define JOB(name_, kind_, action_, what_)                            \
@@ -288,7 +374,7 @@ static const struct api_route routes[] = {
   /* clang-format off */
     {"vmm.ping",              API_GET, 0,             on_ping},
     {"vmm.shutdown",          API_PUT, 0,             on_vmm_shutdown},
-    {"vm.create",             API_PUT, API_BODY,      on_create},
+    {"vm.create",             API_PUT, API_BODY | API_TAKES_FDS, on_create},
     {"vm.delete",             API_PUT, 0,             on_delete},
     {"vm.boot",               API_PUT, 0,             on_boot},
     {"vm.info",               API_GET, 0,             on_info},
@@ -300,9 +386,9 @@ static const struct api_route routes[] = {
     {"vm.power-button",       API_PUT, 0,             on_power_button},
     {"vm.nmi",                API_PUT, 0,             on_nmi},
     {"vm.snapshot",           API_PUT, API_BODY,      on_snapshot},
-    {"vm.restore",            API_PUT, API_BODY,      on_restore},
+    {"vm.restore",            API_PUT, API_BODY | API_TAKES_FDS, on_restore},
     {"vm.send-migration",     API_PUT, API_BODY,      on_send_migration},
-    {"vm.receive-migration",  API_PUT, API_BODY,      on_receive_migration},
+    {"vm.receive-migration",  API_PUT, API_BODY | API_TAKES_FDS, on_receive_migration},
     {"vm.migration-progress", API_GET, 0,             on_progress},
     {"vm.migration-wait",     API_GET, 0,             on_wait},
     {"vm.migration-cancel",   API_PUT, 0,             on_cancel},

@@ -28,6 +28,8 @@ struct migration {
     struct vm_config cfg;
     struct cpu_model *model;
     bool accept_tsc;
+    struct net_fds_config *net_fds;
+    unsigned nr_net_fds;
     int build_rc;
     struct err *build_err;
 };
@@ -40,6 +42,8 @@ static void migration_free(struct migration *m)
     mig_dest_free(m->dst);
     mig_listener_close(m->listener);
     mig_tls_free(m->tls);
+    net_fds_free(m->net_fds, m->nr_net_fds);
+    vm_config_close_fds(&m->cfg);
     vm_config_release(&m->cfg);
     free(m->model);
     free(m);
@@ -282,6 +286,8 @@ static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem *
     (void)why; /* a failure is a reason by its message */
     if (rc >= 0 && len)
         rc = err_set(err, -EBADMSG, "the description of the VM goes on after its end");
+    if (rc >= 0)
+        rc = net_fds_give(m->net_fds, m->nr_net_fds, &m->cfg, err);
     if (rc < 0)
         return rc;
     vmm_event(m->vmm, "migration-receive-started");
@@ -370,8 +376,8 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     m->done = NULL;
 }
 
-int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cfg,
-                      vmm_done_fn *done, void *arg, struct err *err)
+int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm_done_fn *done,
+                      void *arg, struct err *err)
 {
     static const struct mig_dest_ops dst_ops = {
         .build = dst_build,
@@ -392,6 +398,9 @@ int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cf
         return rc;
     m->dial.insecure = cfg->insecure;
     m->accept_tsc = cfg->accept_tsc;
+    m->net_fds = steal_ptr(cfg->net_fds);
+    m->nr_net_fds = cfg->nr_net_fds;
+    cfg->nr_net_fds = 0;
     m->done = done;
     m->done_arg = arg;
     rc = mig_listen(&m->dial, &m->listener, err);

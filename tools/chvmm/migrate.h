@@ -28,7 +28,7 @@ CHECKED int vmm_start_send(struct vmm *vmm, const struct send_migration_config *
  * Return: as vmm_start_send().
  * Threads: control.
  */
-CHECKED int vmm_start_receive(struct vmm *vmm, const struct receive_migration_config *cfg,
+CHECKED int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg,
                               vmm_done_fn *done, void *arg, struct err *err);
 
 /**

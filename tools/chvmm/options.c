@@ -46,8 +46,10 @@ static const struct option_row option_rows[] = {
      "  source_url=store:<dir>#<name> | file://<dir>\n"
      "  [,resume=on|off] [,clone=on|off] [,prefault=on|off]\n"
      "  [,memory_restore_mode=copy|ondemand] [,accept_tsc=on|off]\n"
+     "  [,net_fds=[<id>@[<fd>,<fd>...],...]]\n"
      "The VM stays paused unless resume=on; clone=on makes another VM of it;\n"
-     "accept_tsc=on runs it although its clock (TSC) was of another rate and cannot be scaled", NULL},
+     "accept_tsc=on runs it although its clock (TSC) was of another rate and cannot be scaled;\n"
+     "net_fds names open taps for networks that were made with fd=", NULL},
     {"cpus", 0, DO_VM, VM_OPT_CPUS, "<cpus>",
      "Virtual processors (default 1):\n"
      "  boot=<n> [,max=<n>] [,max_phys_bits=<bits>] [,nested=on|off] [,features=[amx]]\n"

@@ -19,6 +19,8 @@ struct snapshot_job {
     bool resume;
     bool clone;
     bool accept_tsc;
+    struct net_fds_config *net_fds;
+    unsigned nr_net_fds;
     vmm_done_fn *done;
     void *done_arg;
     struct snap_progress progress;
@@ -50,6 +52,8 @@ static struct snapshot_job *new_job(struct vmm *vmm, const char *url, vmm_done_f
 
 static void free_job(struct snapshot_job *j)
 {
+    net_fds_free(j->net_fds, j->nr_net_fds);
+    vm_config_close_fds(&j->cfg);
     vm_config_release(&j->cfg);
     free(j->model);
     free(j->url);
@@ -157,6 +161,8 @@ static int run_restore(void *arg, struct err *err)
     if (rc >= 0)
         rc = snap_describe(snap, &j->cfg, &j->model, err);
     if (rc >= 0)
+        rc = net_fds_give(j->net_fds, j->nr_net_fds, &j->cfg, err);
+    if (rc >= 0)
         rc = snap_disks_check(snap_disks(snap), warn_of_disk, NULL, err);
     if (rc >= 0 && j->clone)
         rc = make_clone(j, err);
@@ -204,8 +210,8 @@ static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     free_job(j);
 }
 
-int vmm_start_restore(struct vmm *vmm, const struct restore_config *cfg, vmm_done_fn *done,
-                      void *arg, struct err *err)
+int vmm_start_restore(struct vmm *vmm, struct restore_config *cfg, vmm_done_fn *done, void *arg,
+                      struct err *err)
 {
     static const struct job_ops ops = {run_restore, cancel, restore_done};
     struct snapshot_job *j;
@@ -219,6 +225,9 @@ int vmm_start_restore(struct vmm *vmm, const struct restore_config *cfg, vmm_don
     j->resume = cfg->resume;
     j->clone = cfg->clone;
     j->accept_tsc = cfg->accept_tsc;
+    j->net_fds = steal_ptr(cfg->net_fds);
+    j->nr_net_fds = cfg->nr_net_fds;
+    cfg->nr_net_fds = 0;
     vmm_event(vmm, "restoring");
     rc = job_start(vmm, VMM_RESTORE, "restore", &ops, j, err);
     if (rc < 0)

@@ -30,7 +30,7 @@ CHECKED int vmm_start_snapshot(struct vmm *vmm, const struct snapshot_config *cf
  * Return: as vmm_start_snapshot().
  * Threads: control.
  */
-CHECKED int vmm_start_restore(struct vmm *vmm, const struct restore_config *cfg, vmm_done_fn *done,
+CHECKED int vmm_start_restore(struct vmm *vmm, struct restore_config *cfg, vmm_done_fn *done,
                               void *arg, struct err *err);
 
 #endif

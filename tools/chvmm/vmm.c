@@ -305,6 +305,7 @@ void vmm_release(struct vmm *vmm)
     loop_remove(vmm->announce_timer);
     vmm->announce_timer = NULL;
     drop_vm(vmm);
+    vm_config_close_fds(&vmm->cfg);
     vm_config_release(&vmm->cfg);
     vmm->has_cfg = false;
     vmm->was_shut_down = false;

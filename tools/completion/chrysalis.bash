@@ -99,7 +99,7 @@ _chvmm_value()
     esac
 }
 
-_chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode= accept_tsc="
+_chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode= accept_tsc= net_fds="
 
 _chvmm_options="--kernel --initramfs --cmdline --restore --cpus --memory --memory-zone --platform
     --disk --net --rng --serial --console --debug-console --api-socket --event-monitor --seccomp
@@ -141,7 +141,7 @@ _chctl_argument()
             timeout_strategy= connections= insecure= local= preserve_source= memory_mode=
         ;;
     receive-migration) _chrysalis_keys "$cur" receiver_url= tls_dir= insecure= accept_tsc= \
-        memory_mode= ;;
+        net_fds= memory_mode= ;;
     migration-progress) _chrysalis_reply "$cur" "" --follow ;;
     add-disk) _chvmm_value --disk ;;
     add-net) _chvmm_value --net ;;
