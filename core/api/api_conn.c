@@ -160,11 +160,19 @@ static bool pump_up(struct api_conn *conn)
 {
     if (conn->up.len)
         return write_pump(&conn->up, conn->inner_fd);
-    if (conn->up_ended || !read_client(conn))
-        return false;
-    if (conn->up_ended)
-        (void)shutdown(conn->inner_fd, SHUT_WR);
-    return true;
+    return !conn->up_ended && read_client(conn);
+}
+
+/*
+ * The client will send no more: libmicrohttpd gets to know after it has read
+ * what came before.  Of bytes and an end that arrive together its edge-triggered
+ * epoll shows it the bytes alone, and it would wait for more of them.
+ */
+static void pass_end(struct api_conn *conn)
+{
+    conn->end_passed = true;
+    api_http_run(conn->srv);
+    (void)shutdown(conn->inner_fd, SHUT_WR);
 }
 
 static bool pump_down(struct api_conn *conn)
@@ -218,6 +226,8 @@ bool api_conn_pump(struct api_conn *conn)
             return false;
         }
     }
+    if (conn->up_ended && !conn->up.len && !conn->end_passed)
+        pass_end(conn);
     want_events(conn);
     return true;
 }

@@ -43,6 +43,7 @@ struct api_conn {
     struct api_pump up;   /* client to libmicrohttpd */
     struct api_pump down; /* libmicrohttpd to client */
     bool up_ended;        /* the client will send no more */
+    bool end_passed;      /* and libmicrohttpd has been told */
     bool down_ended;      /* libmicrohttpd will answer no more */
     bool busy;            /* libmicrohttpd is inside a request */
     uint64_t request_ns;  /* first byte of the request that is arriving; 0: none */

@@ -629,6 +629,35 @@ static void test_a_request_that_never_ends_is_dropped(void **state)
     (void)close(idle);
 }
 
+/* Long before the time that a request may take. */
+static void test_the_end_of_a_client_is_seen_at_once(void **state)
+{
+    static const char *const texts[] = {
+        "G",
+        "GET /api/v1/vmm.ping HTTP/1.1\r\nHost: x\r\n\r\n",
+        "PUT /api/v1/vm.create HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{}",
+    };
+    struct fixture *fix = *state;
+    struct api_server_config config = config_of(fix);
+    struct err err = {0};
+
+    api_server_stop(steal_ptr(fix->srv));
+    config.request_timeout_ms = 10 * WAIT_MS;
+    assert_int_equal(api_server_start(&config, &fix->srv, &err), 0);
+    for (unsigned i = 0; i < 10 * ARRAY_LEN(texts); i++) {
+        const char *text = texts[i % ARRAY_LEN(texts)];
+        int fd = client_open(fix);
+        char buf[256];
+
+        client_send(fd, text, strlen(text));
+        assert_int_equal(shutdown(fd, SHUT_WR), 0);
+        do
+            assert_true(client_is_readable(fd, WAIT_MS));
+        while (recv(fd, buf, sizeof(buf), 0) > 0);
+        (void)close(fd);
+    }
+}
+
 static void test_a_client_that_reads_nothing_is_no_burden(void **state)
 {
     static const char text[] = "GET /api/v1/vmm.ping HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -777,6 +806,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_hostile_clients_harm_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_request_that_never_ends_is_dropped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_end_of_a_client_is_seen_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_client_that_reads_nothing_is_no_burden, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_stop_answers_what_waits, setup, teardown),
