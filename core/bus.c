@@ -63,10 +63,11 @@ static int add_locked(struct bus *bus, const struct window *w, struct err *err)
         prev = NULL;
     if (next && next->base - w->base >= w->len)
         next = NULL;
-    if (prev || next)
+    if (prev || next) {
         return err_set(err, -EEXIST, "%s: window %#llx + %#llx overlaps one of %s", w->dev->id,
                        (unsigned long long)w->base, (unsigned long long)w->len,
                        prev ? prev->dev->id : next->dev->id);
+    }
     if (bus->nr == BUS_WINDOWS_MAX)
         return err_set(err, -E2BIG, "%s: more than %d windows", w->dev->id, BUS_WINDOWS_MAX);
     for (unsigned i = bus->nr; i > at; i--)

@@ -223,10 +223,12 @@ static void share_out_locked(struct dirty *d, unsigned region)
 {
     const struct bitmap *s = &d->scratch[region];
 
-    for (size_t w = 0; w < s->words; w++)
-        if (s->bits[w])
-            for (unsigned i = 0; i < d->nr_consumers; i++)
-                d->consumers[i]->maps[region].bits[w] |= s->bits[w];
+    for (size_t w = 0; w < s->words; w++) {
+        if (!s->bits[w])
+            continue;
+        for (unsigned i = 0; i < d->nr_consumers; i++)
+            d->consumers[i]->maps[region].bits[w] |= s->bits[w];
+    }
 }
 
 static int drain_locked(struct dirty *d, unsigned region)

@@ -27,14 +27,16 @@ static int open_dev(struct err *err)
 
     if (fd >= 0)
         return fd;
-    if (errno == ENOENT)
+    if (errno == ENOENT) {
         return err_set(err, -ENOENT,
                        "/dev/kvm is not there: the host has no KVM, or its module "
                        "(kvm_intel, kvm_amd) is not loaded");
-    if (errno == EACCES)
+    }
+    if (errno == EACCES) {
         return err_set(err, -EACCES,
                        "/dev/kvm: permission denied: run as root or join the "
                        "group kvm");
+    }
     return err_set(err, -errno, "/dev/kvm: %s", strerror(errno));
 }
 
@@ -202,10 +204,11 @@ int kvm_map_memory(struct kvm *kvm, struct gmem *gm, struct err *err)
     for (unsigned i = 0; i < gmem_nr_regions(gm); i++) {
         int rc = set_slot(kvm, i, 0);
 
-        if (rc < 0)
+        if (rc < 0) {
             return err_set(err, rc, "KVM_SET_USER_MEMORY_REGION: zone %s at %#llx: %s",
                            gmem_region(gm, i)->id, (unsigned long long)gmem_region(gm, i)->gpa,
                            strerror(-rc));
+        }
     }
     return 0;
 }

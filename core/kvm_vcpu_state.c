@@ -111,10 +111,13 @@ static int load_msrs(struct kvm_vcpu *v, const struct x86_vcpu_state *s, enum x8
 
     if (!b)
         return err_set(err, -ENOMEM, "vCPU %u: MSRs: out of memory", v->id);
-    for (unsigned i = 0; i < s->nr_msrs; i++)
-        if (x86_msr_class(s->msrs[i].index) == class)
+    for (unsigned i = 0; i < s->nr_msrs; i++) {
+        const struct x86_msr *m = &s->msrs[i];
+
+        if (x86_msr_class(m->index) == class)
             b->entries[b->head.nmsrs++] =
-                (struct kvm_msr_entry){.index = s->msrs[i].index, .data = s->msrs[i].value};
+                (struct kvm_msr_entry){.index = m->index, .data = m->value};
+    }
     /* Usually all at once; where KVM stops, that one alone is looked at. */
     while (rc >= 0 && done < b->head.nmsrs) {
         struct msr_batch *rest = (struct msr_batch *)(void *)b;

@@ -177,24 +177,30 @@ static void take_nmi_locked(struct vcpu *v)
     v->nmi = v->nmi && kvm_vcpu_nmi(v->kv) < 0;
 }
 
+/* KVM_RUN was interrupted: whether to go on. */
+static bool goes_on(struct vcpu *v)
+{
+    bool on;
+
+    (void)pthread_mutex_lock(&v->lock);
+    on = v->want == WANT_RUN;
+    if (on && v->nmi) {
+        kvm_vcpu_set_immediate_exit(v->kv, false);
+        take_nmi_locked(v);
+    }
+    (void)pthread_mutex_unlock(&v->lock);
+    return on;
+}
+
 static void run_guest(struct vcpu *v)
 {
     for (;;) {
         int rc = kvm_vcpu_run(v->kv);
 
         if (rc == -EINTR || rc == -EAGAIN) {
-            bool leave;
-
-            (void)pthread_mutex_lock(&v->lock);
-            leave = v->want != WANT_RUN;
-            if (!leave && v->nmi) {
-                kvm_vcpu_set_immediate_exit(v->kv, false);
-                take_nmi_locked(v);
-            }
-            (void)pthread_mutex_unlock(&v->lock);
-            if (leave)
-                return; /* immediate_exit is set: everything pending was completed */
-            continue;
+            if (goes_on(v))
+                continue;
+            return; /* immediate_exit is set: everything pending was completed */
         }
         if (rc < 0) {
             stop_for_error(v, "KVM_RUN: %s", strerror(-rc));

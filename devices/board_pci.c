@@ -77,11 +77,12 @@ static void note_slot(struct board *b, const struct device *dev, struct pci_plac
 
 bool board_bdf(struct board *b, const struct device *dev, char *buf, size_t cap)
 {
-    for (unsigned slot = 1; slot < X86_PCI_SLOTS; slot++)
+    for (unsigned slot = 1; slot < X86_PCI_SLOTS; slot++) {
         if (b->slots[slot] == dev) {
             (void)snprintf(buf, cap, "0000:00:%02x.0", slot);
             return true;
         }
+    }
     return false;
 }
 

@@ -286,7 +286,7 @@ static int peer_aborted(const struct mig_message *msg, struct err *err)
     size_t n = msg->len < MIG_REASON_MAX ? msg->len : MIG_REASON_MAX;
 
     for (size_t i = 0; i < n; i++)
-        text[i] = msg->body[i] >= ' ' && msg->body[i] <= '~' ? (char)msg->body[i] : '?';
+        text[i] = (char)(msg->body[i] >= ' ' && msg->body[i] <= '~' ? msg->body[i] : '?');
     text[n] = 0;
     return err_set(err, -ECONNABORTED, "the peer gave up: %s", n ? text : "no reason given");
 }

@@ -151,16 +151,18 @@ static int judge_hello(struct mig_dest *dst, const struct mig_hello *h)
 {
     int rc = 0;
 
-    if (h->version_max < MIG_VERSION_MIN || h->version_min > MIG_VERSION)
+    if (h->version_max < MIG_VERSION_MIN || h->version_min > MIG_VERSION) {
         rc =
             mig_refuse(&dst->refusal, "the source speaks protocol versions %u to %u, %d to %d here",
                        h->version_min, h->version_max, MIG_VERSION_MIN, MIG_VERSION);
+    }
     if (h->page_size != PAGE_SIZE_4K)
         rc = mig_refuse(&dst->refusal, "pages of %u bytes are not known here", h->page_size);
-    for (unsigned i = 0; i < h->nr_caps; i++)
+    for (unsigned i = 0; i < h->nr_caps; i++) {
         if (h->caps[i].required)
             rc = mig_refuse(&dst->refusal, "the source requires '%s', which is not known here",
                             h->caps[i].name);
+    }
     return rc;
 }
 

@@ -126,10 +126,11 @@ static void unpin(struct lane *l)
     for (unsigned i = 0; i < l->pages.nr_runs; i++) {
         const struct mig_run *run = &l->pages.runs[i];
 
-        if (run->kind == MIG_RUN_DATA)
+        if (run->kind == MIG_RUN_DATA) {
             gmem_unpin_write(r->p.gm,
                              r->p.layout.regions[run->region].gpa + (run->first << PAGE_SHIFT_4K),
                              (uint64_t)run->nr << PAGE_SHIFT_4K);
+        }
     }
 }
 
@@ -221,11 +222,12 @@ static int receive_round_end(struct lane *l, bool *ret_last, struct err *err)
         return rc;
     if (e.round != l->round)
         return err_set(err, -EPROTO, "ROUND_END.round: %u, %u was due", e.round, l->round);
-    if (e.data_pages != l->data_pages || e.zero_pages != l->zero_pages)
+    if (e.data_pages != l->data_pages || e.zero_pages != l->zero_pages) {
         return err_set(err, -EBADMSG,
                        "ROUND_END: %llu + %llu pages were announced, %llu + %llu came",
                        (unsigned long long)e.data_pages, (unsigned long long)e.zero_pages,
                        (unsigned long long)l->data_pages, (unsigned long long)l->zero_pages);
+    }
     if (!e.last) {
         rc = meet(l, err);
         l->round++;
@@ -313,7 +315,7 @@ int mig_receiver_new(const struct mig_receiver_params *params, struct mig_receiv
     for (unsigned i = 0; i < r->p.layout.nr; i++) {
         uint64_t pages = r->p.layout.regions[i].len >> PAGE_SHIFT_4K;
 
-        r->touched[i] = calloc((size_t)((pages + 63) / 64), sizeof(uint64_t));
+        r->touched[i] = calloc((size_t)((pages + 63) / 64), sizeof(*r->touched[i]));
         if (!r->touched[i]) {
             mig_receiver_free(r);
             return -ENOMEM;

@@ -159,10 +159,11 @@ static int check_hello(const struct mig_message *msg, struct err *err)
         h.version_max > MIG_VERSION)
         return err_set(err, -EPROTO, "HELLO: the destination chose version %u..%u of %d..%d",
                        h.version_min, h.version_max, MIG_VERSION_MIN, MIG_VERSION);
-    for (unsigned i = 0; i < h.nr_caps; i++)
+    for (unsigned i = 0; i < h.nr_caps; i++) {
         if (h.caps[i].required)
             return err_set(err, -ENOTSUP, "the destination requires '%s', which is not known here",
                            h.caps[i].name);
+    }
     return 0;
 }
 
@@ -382,10 +383,11 @@ static int run_rounds(struct mig_source *src, struct err *err)
         pages = src->m.remaining;
     } while (rc >= 0 && v.decision == MIG_DECIDE_ROUND);
     src->took.rounds = loop_now_ns() - src->rounds_ns;
-    if (rc >= 0 && v.decision == MIG_DECIDE_GIVE_UP)
+    if (rc >= 0 && v.decision == MIG_DECIDE_GIVE_UP) {
         return err_set(err, -ETIMEDOUT, "%s (%llu ms expected, downtime_ms = %llu)", v.why,
                        (unsigned long long)(v.estimate_ns / 1000000),
                        (unsigned long long)(src->p.limits.downtime_ns / 1000000));
+    }
     return rc;
 }
 

@@ -177,13 +177,14 @@ int mig_layout_compare(const struct mig_layout *there, const struct mig_layout *
         return mig_refuse(why, "memory: %u regions at the source, %u here", there->nr, here->nr);
     for (unsigned i = 0; i < there->nr; i++) {
         if (there->regions[i].gpa != here->regions[i].gpa ||
-            there->regions[i].len != here->regions[i].len)
+            there->regions[i].len != here->regions[i].len) {
             rc =
                 mig_refuse(why, "memory region %u: %#llx + %#llx at the source, %#llx + %#llx here",
                            i, (unsigned long long)there->regions[i].gpa,
                            (unsigned long long)there->regions[i].len,
                            (unsigned long long)here->regions[i].gpa,
                            (unsigned long long)here->regions[i].len);
+        }
         if (strcmp(there->regions[i].id, here->regions[i].id) != 0)
             rc = mig_refuse(why, "memory region %u: zone '%s' at the source, '%s' here", i,
                             there->regions[i].id, here->regions[i].id);
@@ -305,7 +306,7 @@ int mig_refusal_get(const void *body, size_t len, struct mig_refusal *ret, struc
         if (!text || n > MIG_REASON_MAX)
             return bad(err, "REFUSE: bad reason");
         for (size_t k = 0; k < n; k++)
-            ret->reasons[i][k] = text[k] >= ' ' && text[k] <= '~' ? text[k] : '?';
+            ret->reasons[i][k] = (char)(text[k] >= ' ' && text[k] <= '~' ? text[k] : '?');
         ret->nr++;
     }
     return rd_end(&r) < 0 ? bad(err, "REFUSE: bytes after the last reason") : 0;

@@ -26,10 +26,11 @@ static int add_rules(scmp_filter_ctx ctx, unsigned role)
         if (nr >= 0 && sandbox_rules[i].roles & role)
             rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
     }
-    for (size_t i = 0; i < sandbox_nr_ioctls && rc >= 0; i++)
+    for (size_t i = 0; i < sandbox_nr_ioctls && rc >= 0; i++) {
         if (sandbox_ioctls[i].roles & role)
             rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
                                   SCMP_A1_32(SCMP_CMP_EQ, sandbox_ioctls[i].request, 0));
+    }
     return rc;
 }
 
