@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "migration/mig_progress.h"
 
+#include <time.h>
+
 #include "core/loop.h"
 #include "migration/mig_progress_internal.h"
 
@@ -116,6 +118,15 @@ void mig_progress_finish(struct mig_progress *p, enum mig_result result, bool gu
     (void)pthread_mutex_unlock(&p->lock);
 }
 
+void mig_progress_cpu(struct mig_counters *c)
+{
+    struct timespec ts = {0};
+
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    (void)atomic_fetch_add_explicit(
+        &c->cpu_ns, (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec, memory_order_relaxed);
+}
+
 /* --- Reading ------------------------------------------------------------- */
 
 /* Time left of the round, and of the blackout after it. */
@@ -146,6 +157,7 @@ void mig_progress_read(struct mig_progress *p, struct mig_status *ret_status)
     (void)pthread_mutex_unlock(&p->lock);
     st.data_pages = atomic_load_explicit(&p->counters.data_pages, memory_order_relaxed);
     st.zero_pages = atomic_load_explicit(&p->counters.zero_pages, memory_order_relaxed);
+    st.cpu_ns = atomic_load_explicit(&p->counters.cpu_ns, memory_order_relaxed);
     st.wire_bytes = atomic_load_explicit(&p->counters.wire_bytes, memory_order_relaxed);
     *ret_status = st;
 }

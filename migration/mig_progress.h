@@ -73,6 +73,7 @@ struct mig_status {
     uint64_t data_pages;   /* sent or received with contents */
     uint64_t zero_pages;   /* sent or received as zero */
     uint64_t wire_bytes;   /* on all lanes */
+    uint64_t cpu_ns;       /* processor time of the lanes that have ended */
     uint64_t remaining;    /* bytes of the round that are still to be sent */
     uint64_t dirty_rate;   /* bytes a second that the guest dirties */
     uint64_t rate;         /* bytes a second on the lanes */

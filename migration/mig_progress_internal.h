@@ -17,6 +17,7 @@ struct mig_counters {
     _Atomic uint64_t data_pages;
     _Atomic uint64_t zero_pages;
     _Atomic uint64_t wire_bytes;
+    _Atomic uint64_t cpu_ns; /* processor time of lanes that have ended */
 };
 
 struct mig_progress {
@@ -31,6 +32,9 @@ struct mig_progress {
     unsigned nr_rounds;   /* ever logged */
     struct mig_round_log rounds[MIG_LOG_ROUNDS];
 };
+
+/* A thread of the migration ends: add the processor time that it used. */
+void mig_progress_cpu(struct mig_counters *c);
 
 /* Nothing has happened yet; and nobody will ask any more. */
 void mig_progress_init(struct mig_progress *p);

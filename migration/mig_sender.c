@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/page_present.h"
 #include "core/page_scan.h"
 
 enum {
@@ -41,6 +42,7 @@ struct lane {
 
 struct mig_sender {
     struct mig_sender_params p;
+    int present_fd; /* owned; < 0: which pages were never touched cannot be told */
     struct lane *lanes[MIG_LANES_MAX];
     unsigned nr_lanes;
 
@@ -205,23 +207,50 @@ static int frame_add(struct lane *l, const struct mig_run *run, uint8_t *hva, st
     return l->payload >= FRAME_PAYLOAD ? frame_flush(l, err) : 0;
 }
 
+/*
+ * Pages at the start of a run that are zero for certain; *ret_there: how many
+ * after them have to be looked at.  Asked after the run was taken: a page that
+ * is written from then on is dirty again.
+ */
+static uint64_t absent_pages(const struct lane *l, const struct dirty_run *run, uint64_t *ret_there)
+{
+    struct gmem *gm = l->s->p.gm;
+    uint64_t end = run->first + run->nr, first = end, nr = 0;
+    /* To look at a hole of shared memory would fill it. */
+    uint64_t hole = gmem_hole(gm, run->region, run->first, run->nr);
+    int rc = -ENOTSUP;
+
+    if (!hole && l->s->present_fd >= 0 && gmem_absent_is_zero(gm, run->region))
+        rc = page_present_next(l->s->present_fd, gmem_region(gm, run->region)->hva, run->first, end,
+                               &first, &nr);
+    if (rc < 0) {
+        *ret_there = run->nr - hole;
+        return hole;
+    }
+    *ret_there = nr;
+    return first - run->first;
+}
+
 static int send_run(struct lane *l, struct dirty_run run, struct err *err)
 {
-    const struct gmem_region *r = gmem_region(l->s->p.gm, run.region);
-    uint8_t *hva = r->hva + (run.first << PAGE_SHIFT_4K);
-    /* To look at a hole of shared memory would fill it. */
-    uint64_t hole = gmem_hole(l->s->p.gm, run.region, run.first, run.nr);
+    uint8_t *hva = gmem_region(l->s->p.gm, run.region)->hva + (run.first << PAGE_SHIFT_4K);
+    uint64_t there = 0;
 
     while (run.nr) {
+        uint64_t n = there ? 0 : absent_pages(l, &run, &there);
         bool zero = true;
-        uint64_t n = hole ? hole : page_scan_run(hva, run.nr, &zero);
-        struct mig_run part = {run.first, run.region, (uint32_t)n,
-                               zero ? MIG_RUN_ZERO : MIG_RUN_DATA};
-        int rc = frame_add(l, &part, hva, err);
+        struct mig_run part;
+        int rc;
 
+        if (!n) {
+            n = page_scan_run(hva, there, &zero);
+            there -= n;
+        }
+        part = (struct mig_run){run.first, run.region, (uint32_t)n,
+                                zero ? MIG_RUN_ZERO : MIG_RUN_DATA};
+        rc = frame_add(l, &part, hva, err);
         if (rc < 0)
             return rc;
-        hole = 0;
         run.first += n;
         run.nr -= n;
         hva += n << PAGE_SHIFT_4K;
@@ -324,6 +353,7 @@ static void *lane_main(void *arg)
     rc = send_hello(l, &err);
     for (unsigned seen = 0; rc >= 0 && !round.last && next_round(l->s, seen, &round); seen++)
         rc = send_round(l, &round, &err);
+    mig_progress_cpu(l->s->p.counters);
     if (rc < 0)
         lane_failed(l->s, rc, &err);
     return NULL;
@@ -338,6 +368,7 @@ int mig_sender_new(const struct mig_sender_params *params, struct mig_sender **r
     if (!s)
         return -ENOMEM;
     s->p = *params;
+    s->present_fd = page_present_open();
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_cond_init(&s->cond, NULL);
     (void)pthread_mutex_init(&s->take_lock, NULL);
@@ -405,5 +436,7 @@ void mig_sender_free(struct mig_sender *s)
     (void)pthread_mutex_destroy(&s->lock);
     (void)pthread_cond_destroy(&s->cond);
     (void)pthread_mutex_destroy(&s->take_lock);
+    if (s->present_fd >= 0)
+        (void)close(s->present_fd);
     free(s);
 }

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "tests/fakes/fake_link.h"
 #include "tests/fakes/fake_pair.h"
@@ -87,11 +88,42 @@ static void test_a_busy_guest_arrives_whole_on_any_number_of_lanes(void **state)
     }
 }
 
+static uint64_t faults(void)
+{
+    struct rusage ru;
+
+    assert_int_equal(getrusage(RUSAGE_SELF, &ru), 0);
+    return (uint64_t)ru.ru_minflt;
+}
+
+/* Reading a page that was never touched would be a fault for each; so would writing one. */
+static void test_memory_that_was_never_touched_stays_so_at_both_ends(void **state)
+{
+    const struct fake_guest_config sparse = {.len = {MIB(128)}, .data_percent = 1, .seed = 5};
+    struct fake_pair p;
+    struct fake_link *link;
+    uint64_t before;
+
+    (void)state;
+    fake_pair_init(&p, &sparse);
+    link = join_by_link(&p, &(struct fake_link_config){0});
+    before = faults();
+    fake_pair_start(&p);
+    fake_pair_join(&p);
+    before = faults() - before;
+    assert_moved(&p);
+    assert_true(before < (MIB(128) >> PAGE_SHIFT_4K) / 8);
+    fake_pair_check(&p);
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_idle_guest_arrives_whole),
         cmocka_unit_test(test_a_busy_guest_arrives_whole_on_any_number_of_lanes),
+        cmocka_unit_test(test_memory_that_was_never_touched_stays_so_at_both_ends),
     };
 
     return cmocka_run_group_tests_name("mig_engine", tests, NULL, NULL);

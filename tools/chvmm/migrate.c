@@ -172,13 +172,14 @@ static void log_blackout(struct mig_progress *p)
 
     mig_progress_read(p, &s);
     log_info("migration %s after %llu ms, blackout %llu us (pause %llu, harvest %llu, save %llu, "
-             "send %llu, load %llu, commit %llu), %u rounds, %llu pages, %llu zero",
+             "send %llu, load %llu, commit %llu), %u rounds, %llu pages, %llu zero, %llu ms of "
+             "processor time",
              mig_result_name(s.result), (unsigned long long)s.took.total / 1000000,
              (unsigned long long)s.took.blackout / 1000, (unsigned long long)s.took.pause / 1000,
              (unsigned long long)s.took.harvest / 1000, (unsigned long long)s.took.save / 1000,
              (unsigned long long)s.took.send / 1000, (unsigned long long)s.took.load / 1000,
              (unsigned long long)s.took.commit / 1000, s.round, (unsigned long long)s.data_pages,
-             (unsigned long long)s.zero_pages);
+             (unsigned long long)s.zero_pages, (unsigned long long)s.cpu_ns / 1000000);
 }
 
 static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
@@ -503,6 +504,7 @@ struct json_object *vmm_progress_json(struct vmm *vmm)
     put_u64(o, "data_pages", s.data_pages);
     put_u64(o, "zero_pages", s.zero_pages);
     put_u64(o, "wire_bytes", s.wire_bytes);
+    put_u64(o, "lanes_cpu_ns", s.cpu_ns);
     put_u64(o, "rate_bytes_per_s", s.rate);
     put_u64(o, "dirty_bytes_per_s", s.dirty_rate);
     put_u64(o, "expected_blackout_ns", s.blackout_ns);
