@@ -71,7 +71,7 @@ bool store_name_is_good(const char *name)
     return n > 0 && n <= STORE_NAME_MAX && !name[n] && name[0] != '-';
 }
 
-/* Split "a,b,c"; false if it is not what labels_join() makes. */
+/* Split "a,b,c"; false if it is not what store_tags_join() makes. */
 static bool labels_split(const char *tags, struct store_info *info)
 {
     info->nr_tags = 0;
@@ -94,7 +94,7 @@ static bool labels_split(const char *tags, struct store_info *info)
     return true;
 }
 
-static void labels_join(const struct store_info *info, char *out, size_t cap)
+void store_tags_join(const struct store_info *info, char *out, size_t cap)
 {
     size_t len = 0;
 
@@ -408,7 +408,7 @@ static int relabel_locked(struct store *st, const char *ref, const struct store_
     if (rc < 0)
         return rc;
     rc = relabel_tags(&found.info, change, err);
-    labels_join(&found.info, tags, sizeof(tags));
+    store_tags_join(&found.info, tags, sizeof(tags));
     row.seq = found.info.seq;
     row.name = change->name ? change->name : found.info.name;
     row.name = row.name[0] ? row.name : NULL;

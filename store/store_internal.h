@@ -54,6 +54,14 @@ CHECKED int store_row_decode(struct store_index *ix, const struct store_snap_row
                              struct store_found *ret, struct err *err);
 
 /**
+ * store_tags_join() - tags as the index keeps them, separated by commas.
+ * @out: STORE_TAGS_MAX * (STORE_NAME_MAX + 1) + 1 bytes.
+ *
+ * Threads: any.
+ */
+void store_tags_join(const struct store_info *info, char *out, size_t cap);
+
+/**
  * store_write_check() - refuse to change a store opened for reading.
  *
  * Return: 0; -EROFS.

@@ -438,15 +438,20 @@ static void pipeline_join(struct store_writer *w)
         (void)pthread_join(w->threads[--w->nr_threads], NULL);
 }
 
-int writer_pipeline_stop(struct store_writer *w, struct err *err)
+void writer_pipeline_drain(struct store_writer *w)
 {
-    int rc;
-
     (void)pthread_mutex_lock(&w->queue_lock);
     while (w->head || w->nr_free < w->nr_chunks)
         if (!queue_help_locked(w))
             (void)pthread_cond_wait(&w->relief, &w->queue_lock);
     (void)pthread_mutex_unlock(&w->queue_lock);
+}
+
+int writer_pipeline_stop(struct store_writer *w, struct err *err)
+{
+    int rc;
+
+    writer_pipeline_drain(w);
     pipeline_join(w);
     rc = writer_check(w, err);
     for (unsigned i = 0; i < w->nr_benches && rc == 0; i++)

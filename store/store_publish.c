@@ -228,24 +228,65 @@ static int publish_fill_record(struct store_writer *w, const struct store_publis
     return 0;
 }
 
-static int publish_record(struct store_writer *w, const struct store_record *rec,
-                          struct store_digest *ret_id, struct err *err)
+/* Memory and state are what a record from elsewhere names. */
+static int publish_check_record(const struct store_publish *what, const struct store_record *got,
+                                struct err *err)
 {
-    struct store_snap_row row = {.name = w->name[0] ? w->name : NULL, .tags = w->tags};
-    auto_free uint8_t *bytes = NULL;
-    struct err why = {0};
-    int rc = store_record_encode(rec, &bytes, &row.record_len, err);
+    struct store_record *want = NULL;
+    int rc = store_record_decode(what->record, what->record_len, &want, err);
 
     if (rc < 0)
         return rc;
-    row.record = bytes;
-    if (store_hash(store_codec_hasher(w->benches[0]->codec), bytes, row.record_len, &row.id) < 0)
+    for (unsigned i = 0; i < want->nr_regions && i < got->nr_regions; i++) {
+        const struct store_region *a = &want->regions[i], *b = &got->regions[i];
+
+        if (a->gpa != b->gpa || a->pages != b->pages || !store_digest_equal(&a->root, &b->root))
+            rc = err_set(err, -EBADMSG, "region %u: is not what the record names", i);
+    }
+    if (want->nr_regions != got->nr_regions)
+        rc = err_set(err, -EBADMSG, "%u regions, the record has %u", got->nr_regions,
+                     want->nr_regions);
+    if (want->state_len != got->state_len || !store_digest_equal(&want->state, &got->state) ||
+        want->nr_chunks != got->nr_chunks ||
+        memcmp(want->chunks, got->chunks, want->nr_chunks * sizeof(want->chunks[0])) != 0)
+        rc = err_set(err, -EBADMSG, "device state: is not what the record names");
+    store_record_free(want);
+    return rc;
+}
+
+static int publish_row(struct store_writer *w, const uint8_t *bytes, size_t len,
+                       struct store_digest *ret_id, struct err *err)
+{
+    struct store_snap_row row = {
+        .name = w->name[0] ? w->name : NULL, .tags = w->tags, .record = bytes, .record_len = len};
+    struct err why = {0};
+    int rc;
+
+    if (store_hash(store_codec_hasher(w->benches[0]->codec), bytes, len, &row.id) < 0)
         return err_set(err, -EIO, "SHA-256 failed");
     *ret_id = row.id;
     rc = store_index_add_snapshot(w->ix, &row, &why);
     if (rc == -EEXIST)
-        return err_set(err, rc, "another snapshot has the name \"%s\"", w->name);
+        return err_set(err, rc, "another snapshot has the name \"%s\", or it is there already",
+                       w->name);
     return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
+}
+
+static int publish_record(struct store_writer *w, const struct store_publish *what,
+                          struct store_record *rec, struct store_digest *ret_id, struct err *err)
+{
+    auto_free uint8_t *bytes = NULL;
+    size_t len = 0;
+    int rc;
+
+    if (what->record) {
+        rc = publish_check_record(what, rec, err);
+        return rc < 0 ? rc : publish_row(w, what->record, what->record_len, ret_id, err);
+    }
+    rc = publish_fill_record(w, what, rec, err);
+    if (rc == 0)
+        rc = store_record_encode(rec, &bytes, &len, err);
+    return rc < 0 ? rc : publish_row(w, bytes, len, ret_id, err);
 }
 
 /* ---- index ---- */
@@ -402,9 +443,7 @@ static int publish_content(struct store_writer *w, const struct store_publish *w
     if (rc == 0)
         rc = publish_state(w, what, rec, err);
     if (rc == 0)
-        rc = publish_fill_record(w, what, rec, err);
-    if (rc == 0)
-        rc = publish_record(w, rec, ret_id, err);
+        rc = publish_record(w, what, rec, ret_id, err);
     if (rc == 0)
         rc = publish_sync(w, err);
     return rc;

@@ -97,6 +97,35 @@ CHECKED int store_writer_keep(struct store_writer *w, unsigned region, uint64_t 
 bool store_writer_keeps(const struct store_writer *w, unsigned region);
 
 /**
+ * store_writer_known() - say by name what pages contain.
+ * @d:           @nr digests; a zero one means a page of zeroes.
+ * @ret_missing: @nr of them; true for a page whose contents the store does not have:
+ *               it still has to be given.
+ *
+ * Return: as store_writer_pages().
+ * Threads: any, several at once.
+ */
+CHECKED int store_writer_known(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
+                               const struct store_digest *d, bool *ret_missing, struct err *err);
+
+/* Two pages with the same contents. */
+struct store_twin {
+    unsigned region, from_region;
+    uint64_t page, from_page;
+};
+
+/**
+ * store_writer_same() - pages have the contents of pages that were given before.
+ * @t: @nr of them.
+ *
+ * Waits until everything given so far has been processed.
+ * Return: as store_writer_pages(); -EINVAL too for a source that was not given.
+ * Threads: one, while no other gives pages.
+ */
+CHECKED int store_writer_same(struct store_writer *w, const struct store_twin *t, size_t nr,
+                              struct err *err);
+
+/**
  * store_writer_cancel() - make every call fail from now on.
  *
  * The owner still has to abort it.
@@ -117,6 +146,13 @@ struct store_publish {
     size_t state_len;
     const char *config; /* JSON, zero-terminated; NULL if none */
     const char *disks;  /* JSON, zero-terminated; NULL if none */
+    /*
+     * A record that the snapshot has already, in another store: it keeps it, and so its
+     * id.  Memory and state must be what it names; config and disks are in it.  NULL: a
+     * new one is made.
+     */
+    const uint8_t *record;
+    size_t record_len;
 };
 
 /**
@@ -125,7 +161,8 @@ struct store_publish {
  * @ret_id: STORE_DIGEST_HEX + 1 bytes.
  *
  * Return: 0; -EINVAL if a page was never given; -EEXIST if the name was taken
- * meanwhile; -E2BIG; -ENOSPC, -EIO and the like.  After a failure the store is as
+ * meanwhile, or a snapshot with that record is there; -EBADMSG if memory or state are
+ * not what @what->record names; -E2BIG; -ENOSPC, -EIO and the like.  After a failure the store is as
  * it was; unreferenced packs may be left for store_gc().
  * Threads: any.
  */

@@ -177,6 +177,13 @@ CHECKED int writer_pipeline_start(struct store_writer *w, unsigned threads, stru
 CHECKED int writer_pipeline_stop(struct store_writer *w, struct err *err);
 
 /**
+ * writer_pipeline_drain() - wait until everything that was queued is processed.
+ *
+ * Threads: one, while no other gives pages.
+ */
+void writer_pipeline_drain(struct store_writer *w);
+
+/**
  * writer_pipeline_free() - end the threads, drop what is queued, free.
  *
  * Threads: the last user.

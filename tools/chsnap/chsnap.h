@@ -256,6 +256,9 @@ extern const struct chsnap_command chsnap_tag;
 extern const struct chsnap_command chsnap_gc;
 extern const struct chsnap_command chsnap_stats;
 extern const struct chsnap_command chsnap_dump;
+extern const struct chsnap_command chsnap_export;
+extern const struct chsnap_command chsnap_import;
+extern const struct chsnap_command chsnap_copy;
 
 /**
  * chsnap_info_json() - a snapshot as JSON, without its configuration.

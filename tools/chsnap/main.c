@@ -5,9 +5,9 @@
 #include "tools/chsnap/chsnap.h"
 
 static const struct chsnap_command *const commands[] = {
-    &chsnap_create, &chsnap_restore, &chsnap_clone, &chsnap_list,  &chsnap_show,
-    &chsnap_diff,   &chsnap_map,     &chsnap_dump,  &chsnap_tag,   &chsnap_rm,
-    &chsnap_prune,  &chsnap_verify,  &chsnap_gc,    &chsnap_stats,
+    &chsnap_create, &chsnap_restore, &chsnap_clone, &chsnap_list, &chsnap_show,  &chsnap_diff,
+    &chsnap_map,    &chsnap_dump,    &chsnap_tag,   &chsnap_rm,   &chsnap_prune, &chsnap_verify,
+    &chsnap_export, &chsnap_import,  &chsnap_copy,  &chsnap_gc,   &chsnap_stats,
 };
 
 static void print_overview(void)

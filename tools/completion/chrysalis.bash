@@ -175,7 +175,7 @@ _chctl()
     fi
 }
 
-_chsnap_commands="create restore clone list show diff map dump tag rm prune verify gc stats"
+_chsnap_commands="create restore clone list show diff map dump tag rm prune verify export import copy gc stats"
 
 _chsnap_options()
 {
@@ -190,6 +190,9 @@ _chsnap_options()
     diff) echo "--runs $all" ;;
     map) echo "--svg $all" ;;
     dump) echo "--elf --raw --output $all" ;;
+    export) echo "--output $all" ;;
+    import) echo "--input --name --no-name $all" ;;
+    copy) echo "--name --no-name $all" ;;
     prune) echo "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-tag --vm --dry-run $all" ;;
     verify) echo "--read-data $all" ;;
     rm) echo "--dry-run $all" ;;

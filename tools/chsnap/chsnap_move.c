@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chsnap export, import, copy: snapshots from store to store.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/store_stream.h"
+#include "tools/chsnap/chsnap.h"
+
+enum {
+    OPT_NAME = 0x100,
+    OPT_NO_NAME,
+};
+
+struct move {
+    struct chsnap *c;
+    struct store_stream_cfg cfg;
+    struct chsnap_progress progress;
+    int fd;
+    const char *path; /* of @fd; NULL: standard input or output */
+    struct json_object *list;
+};
+
+static void move_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct move *m = arg;
+
+    chsnap_progress_step(&m->progress, done, total);
+}
+
+static void move_init(struct move *m, struct chsnap *c)
+{
+    *m = (struct move){.c = c, .fd = -1};
+    m->cfg.progress = move_progress;
+    m->cfg.arg = m;
+    m->list = json_object_new_array();
+}
+
+/* Say what became of one snapshot, on @f unless it is for programs. */
+static void move_report(struct move *m, FILE *f, const char *verb,
+                        const struct store_stream_result *res, bool done)
+{
+    struct json_object *o;
+    char a[CHSNAP_TEXT_MAX];
+
+    chsnap_progress_clear(&m->progress);
+    if (!m->c->json) {
+        (void)fprintf(f, "%.*s ", STORE_ID_SHORT, res->id);
+        if (done)
+            (void)fprintf(f, "%s: %llu pages sent, %llu known, %s\n", verb,
+                          (unsigned long long)res->pages_sent, (unsigned long long)res->pages_known,
+                          chsnap_size(res->bytes, a));
+        else
+            (void)fputs("is there already\n", f);
+        return;
+    }
+    o = json_object_new_object();
+    (void)json_object_object_add(o, "id", json_object_new_string(res->id));
+    (void)json_object_object_add(o, "done", json_object_new_boolean(done));
+    (void)json_object_object_add(o, "pages_sent", json_object_new_uint64(res->pages_sent));
+    (void)json_object_object_add(o, "pages_known", json_object_new_uint64(res->pages_known));
+    (void)json_object_object_add(o, "bytes", json_object_new_uint64(res->bytes));
+    (void)json_object_array_add(m->list, o);
+}
+
+static int move_end(struct move *m, int rc)
+{
+    chsnap_progress_clear(&m->progress);
+    if (m->path && m->fd >= 0 && close(m->fd) < 0 && rc == CHSNAP_OK)
+        rc = chsnap_error(m->c, "%s: %m", m->path);
+    if (rc == CHSNAP_OK && m->c->json)
+        return chsnap_put_json(m->c, m->list);
+    (void)json_object_put(m->list);
+    return rc;
+}
+
+/* ---- export ---- */
+
+static int sink(void *arg, const void *data, size_t len, struct err *err)
+{
+    const struct move *m = arg;
+    const uint8_t *p = data;
+
+    while (len) {
+        ssize_t n = write(m->fd, p, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_set(err, n < 0 ? -errno : -EIO, "output: %m");
+        p += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int export_one(struct move *m, const char *ref)
+{
+    struct store_stream_result res = {0};
+    struct store_snapshot *snap;
+    struct err err = {0};
+    int rc = store_snapshot_open(m->c->st, ref, &snap, &err);
+
+    if (rc == 0) {
+        chsnap_progress_start(m->c, &m->progress, "exporting");
+        rc = store_export(snap, sink, m, &m->cfg, &res, &err);
+        store_snapshot_close(snap);
+    }
+    if (rc < 0) {
+        chsnap_progress_clear(&m->progress);
+        return chsnap_error(m->c, "%s", err.msg);
+    }
+    if (!m->c->json)
+        move_report(m, stderr, "exported", &res, true);
+    return CHSNAP_OK;
+}
+
+static int export_all(struct move *m, char **args)
+{
+    int rc = CHSNAP_OK;
+
+    m->fd = m->path ? open(m->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : STDOUT_FILENO;
+    if (m->fd < 0)
+        return chsnap_error(m->c, "%s: %m", m->path);
+    if (m->c->url.snapshot[0])
+        rc = export_one(m, m->c->url.snapshot);
+    for (; *args && rc == CHSNAP_OK; args++)
+        rc = export_one(m, *args);
+    if (m->path && rc == CHSNAP_OK && fsync(m->fd) < 0)
+        rc = chsnap_error(m->c, "%s: %m", m->path);
+    if (m->path && rc != CHSNAP_OK)
+        (void)unlink(m->path); /* half of it is worth nothing */
+    return rc;
+}
+
+static int export_run(struct chsnap *c, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"output", required_argument, NULL, 'o'},
+        {0   },
+    };
+    struct move m;
+    char **args;
+    int opt, rc;
+
+    move_init(&m, c);
+    while ((opt = chsnap_getopt(c, argc, argv, "o:", longs)) != -1) {
+        if (opt != 'o') {
+            (void)json_object_put(m.list);
+            return chsnap_option_end(opt);
+        }
+        m.path = optarg;
+    }
+    args = argv + optind;
+    rc = chsnap_open(c, STORE_RDONLY, &args);
+    if (rc == CHSNAP_OK && !*args && !c->url.snapshot[0])
+        rc = chsnap_usage_error(c, "no snapshot: give names, ids or tags");
+    if (rc == CHSNAP_OK && !m.path && isatty(STDOUT_FILENO))
+        rc = chsnap_usage_error(c, "export writes bytes: give --output, or redirect");
+    c->json = false; /* standard output is the stream's */
+    if (rc == CHSNAP_OK)
+        rc = export_all(&m, args);
+    return move_end(&m, rc);
+}
+
+const struct chsnap_command chsnap_export = {
+    .name = "export",
+    .summary = "write snapshots as a stream, for import",
+    .usage = "[-o FILE] [STORE] SNAPSHOT...",
+    .help = "Each snapshot is sent whole, each of its different pages once. It keeps its id.\n"
+            "\n"
+            "  -o, --output FILE    to this new file; else to standard output\n"
+            "\n"
+            "Example:\n"
+            "  chsnap export /var/lib/snapshots warm | ssh host chsnap import /srv/snapshots\n",
+    .run = export_run,
+};
+
+/* ---- import ---- */
+
+static ssize_t source(void *arg, void *data, size_t len, struct err *err)
+{
+    const struct move *m = arg;
+    ssize_t n;
+
+    do
+        n = read(m->fd, data, len);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? err_set(err, -errno, "input: %m") : n;
+}
+
+static int import_all(struct move *m)
+{
+    int rc;
+
+    m->fd = m->path ? open(m->path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+    if (m->fd < 0)
+        return chsnap_error(m->c, "%s: %m", m->path);
+    for (bool any = false;; any = true) {
+        struct store_stream_result res = {0};
+        struct err err = {0};
+
+        chsnap_progress_start(m->c, &m->progress, "importing");
+        rc = store_import(m->c->st, source, m, &m->cfg, &res, &err);
+        chsnap_progress_clear(&m->progress);
+        if (rc == 0)
+            return any ? CHSNAP_OK : chsnap_error(m->c, "there is no stream");
+        if (rc == -EEXIST && store_resolve(m->c->st, res.id, res.id, NULL) == 0)
+            move_report(m, stdout, "imported", &res, false);
+        else if (rc < 0)
+            return chsnap_error(m->c, "%s", err.msg);
+        else
+            move_report(m, stdout, "imported", &res, true);
+    }
+}
+
+/* Options that import and copy have in common; -1 for none of them. */
+static int name_option(struct move *m, int opt)
+{
+    if (opt == OPT_NAME)
+        m->cfg.name = optarg;
+    else if (opt == OPT_NO_NAME)
+        m->cfg.name = "";
+    else
+        return -1;
+    return 0;
+}
+
+static int import_run(struct chsnap *c, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"input",            required_argument, NULL, 'i'},
+        {"name",              required_argument, NULL, OPT_NAME},
+        {"no-name",                  no_argument, NULL, OPT_NO_NAME},
+        {0},
+    };
+    struct move m;
+    char **args;
+    int opt, rc;
+
+    move_init(&m, c);
+    while ((opt = chsnap_getopt(c, argc, argv, "i:", longs)) != -1) {
+        if (opt == 'i') {
+            m.path = optarg;
+        } else if (name_option(&m, opt) < 0) {
+            (void)json_object_put(m.list);
+            return chsnap_option_end(opt);
+        }
+    }
+    args = argv + optind;
+    rc = chsnap_open(c, STORE_CREATE, &args);
+    if (rc == CHSNAP_OK && *args)
+        rc = chsnap_usage_error(c, "\"%s\": import takes only a store", *args);
+    if (rc == CHSNAP_OK)
+        rc = import_all(&m);
+    return move_end(&m, rc);
+}
+
+const struct chsnap_command chsnap_import = {
+    .name = "import",
+    .summary = "take snapshots out of a stream of export",
+    .usage = "[-i FILE] [OPTION...] [STORE]",
+    .help = "Everything is verified before a snapshot is there; one that is there already is\n"
+            "left alone. The store is made if it is not there.\n"
+            "\n"
+            "  -i, --input FILE     from this file; else from standard input\n"
+            "      --name NAME      give it this name instead of its own\n"
+            "      --no-name        give it no name\n",
+    .run = import_run,
+};
+
+/* ---- copy ---- */
+
+static int copy_one(struct move *m, struct store *to, const char *ref)
+{
+    struct store_stream_result res = {0};
+    struct store_snapshot *snap;
+    struct err err = {0};
+    int rc = store_snapshot_open(m->c->st, ref, &snap, &err);
+
+    if (rc == 0) {
+        chsnap_progress_start(m->c, &m->progress, "copying");
+        rc = store_copy(snap, to, &m->cfg, &res, &err);
+        store_snapshot_close(snap);
+    }
+    chsnap_progress_clear(&m->progress);
+    if (rc == -EEXIST && store_resolve(to, res.id, res.id, NULL) == 0)
+        move_report(m, stdout, "copied", &res, false);
+    else if (rc < 0)
+        return chsnap_error(m->c, "%s", err.msg);
+    else
+        move_report(m, stdout, "copied", &res, true);
+    return CHSNAP_OK;
+}
+
+struct id_list {
+    size_t nr, cap;
+    char (*ids)[STORE_DIGEST_HEX + 1];
+};
+
+static int id_take(void *arg, const struct store_info *info)
+{
+    struct id_list *l = arg;
+
+    if (l->nr == l->cap) {
+        size_t cap = 2 * l->cap + 16;
+        void *more = reallocarray(l->ids, cap, sizeof(l->ids[0]));
+
+        if (!more)
+            return -ENOMEM;
+        l->ids = more;
+        l->cap = cap;
+    }
+    memcpy(l->ids[l->nr++], info->id, sizeof(info->id));
+    return 0;
+}
+
+static int copy_all(struct move *m, struct store *to, char **refs)
+{
+    struct id_list l = {0};
+    struct err err = {0};
+    int rc = CHSNAP_OK;
+
+    if (m->c->url.snapshot[0])
+        return copy_one(m, to, m->c->url.snapshot);
+    for (char **ref = refs; *ref && rc == CHSNAP_OK; ref++)
+        rc = copy_one(m, to, *ref);
+    if (*refs)
+        return rc;
+    if (store_list(m->c->st, id_take, &l, &err) < 0)
+        rc = chsnap_error(m->c, "%s", err.msg[0] ? err.msg : "out of memory");
+    for (size_t i = 0; i < l.nr && rc == CHSNAP_OK; i++)
+        rc = copy_one(m, to, l.ids[i]);
+    free(l.ids);
+    return rc;
+}
+
+static int copy_run(struct chsnap *c, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"name", required_argument, NULL, OPT_NAME},
+        {"no-name",  no_argument, NULL, OPT_NO_NAME},
+        {0     },
+    };
+    struct store_url url;
+    struct store *to = NULL;
+    struct err err = {0};
+    struct move m;
+    char **args;
+    int opt, rc;
+
+    move_init(&m, c);
+    while ((opt = chsnap_getopt(c, argc, argv, "", longs)) != -1) {
+        if (name_option(&m, opt) < 0) {
+            (void)json_object_put(m.list);
+            return chsnap_option_end(opt);
+        }
+    }
+    args = argv + optind;
+    rc = chsnap_open(c, STORE_RDONLY, &args);
+    if (rc == CHSNAP_OK && !*args)
+        rc = chsnap_usage_error(c, "copy to which store?");
+    if (rc == CHSNAP_OK && store_url_parse(*args, &url, &err) < 0)
+        rc = chsnap_usage_error(c, "%s", err.msg);
+    if (rc == CHSNAP_OK && store_open(url.path, STORE_CREATE, &to, &err) < 0)
+        rc = chsnap_error(c, "%s", err.msg);
+    if (rc == CHSNAP_OK)
+        rc = copy_all(&m, to, args + 1);
+    store_close(to);
+    return move_end(&m, rc);
+}
+
+const struct chsnap_command chsnap_copy = {
+    .name = "copy",
+    .summary = "copy snapshots to another store, sending what it lacks",
+    .usage = "[OPTION...] [STORE] STORE [SNAPSHOT...]",
+    .help = "From the first store to the second, which is made if it is not there; all\n"
+            "snapshots unless some are named. They keep their ids; one that is there already is\n"
+            "left alone. Reads and sends only pages whose contents the other store does not have.\n"
+            "\n"
+            "      --name NAME      give it this name instead of its own\n"
+            "      --no-name        give it no name\n",
+    .run = copy_run,
+};
