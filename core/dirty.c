@@ -312,6 +312,30 @@ static int protect_locked(struct dirty *d, const struct dirty_run *run)
     return rc;
 }
 
+static int protect_region_locked(struct dirty *d, unsigned region)
+{
+    const struct bitmap *u = &d->unprotected[region];
+    int rc = 0;
+
+    for (uint64_t p = 0; (p = bitmap_next(u, p, true)) < u->pages && rc >= 0; p++)
+        rc = protect_locked(d, &(struct dirty_run){region, p, 1});
+    return rc;
+}
+
+int dirty_protect(struct dirty *d, struct err *err)
+{
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&d->lock);
+    for (unsigned i = 0; i < d->nr_regions && d->nr_consumers && rc >= 0; i++) {
+        rc = protect_region_locked(d, i);
+        if (rc < 0)
+            (void)err_set(err, rc, "dirty log of memory region %u: %s", i, strerror(-rc));
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
 static bool find_run_locked(struct dirty_consumer *c, uint64_t nr_max, struct dirty_run *ret_run)
 {
     /* One turn more than there are regions: the first one may hold pages before the cursor. */

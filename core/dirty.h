@@ -98,6 +98,18 @@ void dirty_set_all(struct dirty_consumer *c);
  */
 void dirty_mark(struct dirty_consumer *c, unsigned region, uint64_t first, uint64_t nr);
 
+/**
+ * dirty_protect() - have the hypervisor log every page again that it has reported.
+ *
+ * A page that was written before this call and after the last drain stays logged.
+ * After dirty_drain(), dirty_protect() with no vCPU running, the consumers' bitmaps
+ * are all that was written until now, and every later write will be seen.
+ *
+ * Return: 0; the hypervisor's errno.
+ * Threads: any.
+ */
+CHECKED int dirty_protect(struct dirty *d, struct err *err);
+
 /* A run of pages of one region. */
 struct dirty_run {
     unsigned region;

@@ -25,6 +25,7 @@ struct capture {
     struct vm *vm;
     struct gmem *gm;
     struct snap_progress *p;
+    struct snap_track *track; /* borrowed; NULL: what was written before is not known */
     struct store_url url;
     struct store *store;
     struct store_writer *writer;
@@ -42,6 +43,22 @@ static const char *vm_identity(const struct vm *vm)
     return vm_config(vm)->platform.system_uuid;
 }
 
+/* Where it is known what was written since the parent, all else is as it was there. */
+static int keep_the_rest(struct capture *c, const char *parent, struct err *err)
+{
+    int rc = 0;
+
+    if (!c->track)
+        return 0;
+    for (unsigned i = 0; i < gmem_nr_regions(c->gm); i++)
+        if (!parent || strcmp(parent, c->track->since) != 0 || !store_writer_keeps(c->writer, i))
+            dirty_mark(c->track->dirty, i, 0, gmem_region(c->gm, i)->len >> PAGE_SHIFT_4K);
+        else if (rc >= 0)
+            rc = store_writer_keep(c->writer, i, 0, gmem_region(c->gm, i)->len >> PAGE_SHIFT_4K,
+                                   err);
+    return rc;
+}
+
 static int begin_writer(struct capture *c, struct err *err)
 {
     struct store_writer_region regions[GMEM_REGIONS_MAX];
@@ -52,15 +69,20 @@ static int begin_writer(struct capture *c, struct err *err)
         .nr_regions = gmem_nr_regions(c->gm),
         .regions = regions,
     };
+    int rc;
 
     for (unsigned i = 0; i < cfg.nr_regions; i++) {
         const struct gmem_region *r = gmem_region(c->gm, i);
 
         regions[i] = (struct store_writer_region){r->gpa, r->len >> PAGE_SHIFT_4K};
     }
-    if (cfg.vm && store_newest(c->store, cfg.vm, parent, NULL) >= 0)
+    if (c->track && c->track->since[0] &&
+        store_resolve(c->store, c->track->since, parent, NULL) >= 0)
         cfg.parent = parent;
-    return store_writer_begin(c->store, &cfg, &c->writer, err);
+    else if (cfg.vm && store_newest(c->store, cfg.vm, parent, NULL) >= 0)
+        cfg.parent = parent;
+    rc = store_writer_begin(c->store, &cfg, &c->writer, err);
+    return rc < 0 ? rc : keep_the_rest(c, cfg.parent, err);
 }
 
 /* file:///dir is a store of one snapshot; Cloud Hypervisor refuses a directory that has one. */
@@ -117,7 +139,6 @@ static int copy_live(struct capture *c, struct err *err)
     uint64_t before = UINT64_MAX;
     int rc = 0;
 
-    dirty_set_all(c->dirty);
     for (unsigned round = 0; rc >= 0 && round < CAPTURE_ROUNDS_MAX; round++) {
         uint64_t left;
 
@@ -192,22 +213,22 @@ static int copy_stopped(struct capture *c, struct err *err)
 
 static int copy_in_rounds(struct capture *c, struct err *err)
 {
-    int rc = dirty_attach(vm_dirty(c->vm), &c->dirty, err);
+    struct snap_track *mine = NULL;
+    int rc = c->track ? 0 : snap_track_new(vm_dirty(c->vm), &mine, err);
 
     if (rc < 0)
         return rc;
+    c->dirty = c->track ? c->track->dirty : mine->dirty;
     atomic_store(&c->p->phase, SNAP_PHASE_COPY);
     if (vm_state(c->vm) == VM_RUNNING)
         rc = copy_live(c, err);
-    else
-        dirty_set_all(c->dirty);
     if (rc >= 0)
         rc = pause_vm(c, err);
     atomic_store(&c->p->phase, SNAP_PHASE_STOPPED);
     if (rc >= 0)
         rc = copy_stopped(c, err);
     rc = let_go(c, rc, err);
-    dirty_detach(c->dirty);
+    snap_track_free(mine);
     return rc;
 }
 
@@ -236,18 +257,29 @@ static int give_zero(void *arg, unsigned region, uint64_t first, uint64_t nr, st
     return rc;
 }
 
+/* Every write until now is in the track's bitmap, and every later one will be. */
+static int catch_up(struct capture *c, struct err *err)
+{
+    int rc = c->track ? dirty_drain(vm_dirty(c->vm), err) : 0;
+
+    return c->track && rc >= 0 ? dirty_protect(vm_dirty(c->vm), err) : rc;
+}
+
 static int copy_of_moment(struct capture *c, struct err *err)
 {
     const struct snap_moment_sink sink = {.pages = give_pages, .zero = give_zero, .arg = c};
-    int rc;
+    int rc = catch_up(c, err); /* so that there is little to do for it in the pause */
 
     atomic_store(&c->p->phase, SNAP_PHASE_STOPPED);
-    rc = pause_vm(c, err);
+    if (rc >= 0)
+        rc = pause_vm(c, err);
     if (rc >= 0)
         rc = save_state(c, err);
     /* After the save, which may write guest memory. */
     if (rc >= 0)
-        rc = snap_moment_take(c->moment, err);
+        rc = catch_up(c, err);
+    if (rc >= 0)
+        rc = snap_moment_take(c->moment, c->track ? c->track->dirty : NULL, err);
     rc = let_go(c, rc, err);
     atomic_store(&c->p->phase, SNAP_PHASE_COPY);
     return rc < 0 ? rc : snap_moment_read(c->moment, &sink, err);
@@ -302,30 +334,48 @@ static int publish(struct capture *c, char *ret_id, struct err *err)
     return store_writer_publish(steal_ptr(c->writer), &what, ret_id, err);
 }
 
-int snap_capture(struct vm *vm, const char *url, enum snap_mode mode, struct snap_progress *p,
+/* All that may fail. */
+static int capture(struct capture *c, const struct snap_capture_cfg *cfg,
+                   struct snap_result *ret_result, struct err *err)
+{
+    struct store_counts counts = {0};
+    int rc = open_store(c, cfg->url, err);
+
+    if (rc >= 0)
+        rc = copy_all(c, cfg->mode, err);
+    if (rc < 0)
+        return rc;
+    snap_moment_free(steal_ptr(c->moment)); /* nobody needs to wait for what is left to do */
+    store_writer_counts(c->writer, &counts);
+    ret_result->bytes_stored = counts.bytes_stored;
+    return publish(c, ret_result->id, err);
+}
+
+int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_progress *p,
                  struct snap_result *ret_result, struct err *err)
 {
-    struct capture c = {.vm = vm, .gm = vm_gmem(vm), .p = p};
-    struct store_counts counts = {0};
-    int rc;
+    struct capture c = {.vm = vm, .gm = vm_gmem(vm), .p = p, .track = *cfg->track};
+    int rc = 0;
 
     snap_progress_begin(p, SNAP_PHASE_OPEN, gmem_size(c.gm) >> PAGE_SHIFT_4K);
-    rc = open_store(&c, url, err);
+    if (cfg->keep_track && !c.track)
+        rc = snap_track_new(vm_dirty(vm), cfg->track, err);
+    c.track = *cfg->track;
     if (rc >= 0)
-        rc = copy_all(&c, mode, err);
-    snap_moment_free(c.moment); /* before the compression of what is left: writers go on */
-    if (rc >= 0) {
-        store_writer_counts(c.writer, &counts);
-        rc = publish(&c, ret_result->id, err);
-    }
+        rc = capture(&c, cfg, ret_result, err);
+    snap_moment_free(c.moment);
     store_writer_abort(c.writer);
     store_close(c.store);
     state_buf_release(&c.state);
     snap_progress_end(p);
+    /* What was taken off the track is in no snapshot, or nobody wants the next one. */
+    if (rc < 0 || !cfg->keep_track)
+        snap_track_free(steal_ptr(*cfg->track));
     if (rc < 0)
         return rc;
+    if (*cfg->track)
+        memcpy((*cfg->track)->since, ret_result->id, sizeof(ret_result->id));
     ret_result->pause_ns = atomic_load(&p->pause_ns);
     ret_result->total_ns = atomic_load(&p->total_ns);
-    ret_result->bytes_stored = counts.bytes_stored;
     return 0;
 }

@@ -16,12 +16,24 @@
 
 #include "core/vm.h"
 #include "snapshot/snap_progress.h"
+#include "snapshot/snap_track.h"
 #include "store/store_digest.h"
 
 enum snap_mode {
     SNAP_MODE_AUTO, /* moment, or where that cannot be, rounds */
     SNAP_MODE_MOMENT,
     SNAP_MODE_ROUNDS,
+};
+
+struct snap_capture_cfg {
+    const char *url; /* "store:/path#name", made if it is not there, or "file:///dir" */
+    enum snap_mode mode;
+    /*
+     * Log what is written from this snapshot on, so that the next one looks at nothing else; false
+     * ends that.
+     */
+    bool keep_track;
+    struct snap_track **track; /* of this VM: what the last snapshot left, and where to leave it */
 };
 
 struct snap_result {
@@ -34,21 +46,20 @@ struct snap_result {
 /**
  * snap_capture() - take a snapshot.
  * @vm:  running, and runs again when its state is safe; or paused, and stays so.
- * @url: "store:/path#name", made if it is not there, or "file:///dir"
- *       (store/store_url.h).
- * @mode: how to get at the memory.
+ * @cfg: borrowed; the track that it leads to is NULL or owned by the caller.
  * @p:   zeroed.
  *
  * The parent is found by itself: the newest snapshot of the same VM (its UUID)
- * in the store.
+ * in the store, or where memory was tracked the snapshot since which it was.  A track
+ * is dropped when the capture fails.
  *
  * Return: 0 and *@ret_result; -EINVAL for a bad URL; -EEXIST if the name is taken;
- * -ECANCELED; -ENOTSUP, -EPERM or -EBUSY where @mode is SNAP_MODE_MOMENT and that
+ * -ECANCELED; -ENOTSUP, -EPERM or -EBUSY where @cfg->mode is SNAP_MODE_MOMENT and that
  * cannot be; failures of store and devices.  On failure the VM is as it was and so
  * is the store.
  * Threads: a worker that the VM was lent to.
  */
-CHECKED int snap_capture(struct vm *vm, const char *url, enum snap_mode mode,
-                         struct snap_progress *p, struct snap_result *ret_result, struct err *err);
+CHECKED int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_progress *p,
+                         struct snap_result *ret_result, struct err *err);
 
 #endif

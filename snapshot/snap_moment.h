@@ -16,6 +16,7 @@
 
 #include "core/err.h"
 
+struct dirty_consumer;
 struct gmem;
 struct snap_moment;
 
@@ -41,17 +42,19 @@ struct snap_moment_sink {
 CHECKED int snap_moment_new(struct gmem *gm, struct snap_moment **ret_m, struct err *err);
 
 /**
- * snap_moment_take() - this is the moment: protect all memory.
+ * snap_moment_take() - this is the moment: protect the memory.
+ * @changed: borrowed; only pages that it holds are wanted, and are taken off it.  NULL: all.
  *
  * No vCPU runs and no device does I/O; its time is that of the guest standing still.
  *
  * Return: 0; or the kernel's errno: nothing is protected then.
  * Threads: the one of snap_moment_new().
  */
-CHECKED int snap_moment_take(struct snap_moment *m, struct err *err);
+CHECKED int snap_moment_take(struct snap_moment *m, struct dirty_consumer *changed,
+                             struct err *err);
 
 /**
- * snap_moment_pages() - how many pages had contents at the moment.
+ * snap_moment_pages() - how many pages are wanted and had memory at the moment.
  *
  * Threads: any.
  */
@@ -60,7 +63,7 @@ uint64_t snap_moment_pages(const struct snap_moment *m);
 /**
  * snap_moment_read() - hand over every page as it was at the moment, and release it.
  *
- * Every page of the memory is given to the sink exactly once.
+ * Every page that is wanted is given to the sink exactly once.
  *
  * Return: 0; what the sink returned; or the kernel's errno.
  * Threads: the one of snap_moment_new().

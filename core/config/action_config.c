@@ -31,6 +31,13 @@
 #define REFUSED(key, h) {.json = key, .opt = key, .kind = CONFIG_REFUSED, .harmless = h}
 #define TABLE(s, rows)  {.size = sizeof(struct s), .fields = rows, .nr_fields = ARRAY_LEN(rows)}
 
+static const struct config_name snapshot_mode_names[] = {
+    {"Auto",   "auto",   SNAPSHOT_AUTO},
+    {"Moment", "moment", SNAPSHOT_MOMENT},
+    {"Rounds", "rounds", SNAPSHOT_ROUNDS},
+    {0},
+};
+
 static const struct config_name restore_mode_names[] = {
     {"Copy",     "copy",     MEMORY_RESTORE_COPY},
     {"OnDemand", "ondemand", MEMORY_RESTORE_ON_DEMAND},
@@ -51,6 +58,8 @@ static const struct config_name memory_mode_names[] = {
 
 static const struct config_field snapshot_fields[] = {
     TEXT("destination_url", snapshot_config, destination_url),
+    NAME("mode",            snapshot_config, mode, snapshot_mode_names),
+    BOOL("track",           snapshot_config, track),
 };
 
 static const struct config_field net_fds_fields[] = {

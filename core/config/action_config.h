@@ -20,8 +20,16 @@ enum action_limits {
     MIGRATION_TIMEOUT_S_DEFAULT = 3600,
 };
 
+enum snapshot_mode {
+    SNAPSHOT_AUTO,
+    SNAPSHOT_MOMENT, /* memory is protected, the state is that of the moment asked for */
+    SNAPSHOT_ROUNDS, /* memory is copied while it changes, the state is that of the end */
+};
+
 struct snapshot_config {
     char *destination_url;
+    enum snapshot_mode mode; /* Cloud Hypervisor has neither of the two */
+    bool track;              /* log what is written until the next snapshot */
 };
 
 enum memory_restore_mode {

@@ -132,6 +132,37 @@ class SnapshotTest(LaneTest):
         print(f"\nlongest gap between heartbeats: {vmm.line.longest_gap_s(begin) * 1000:.0f} ms")
         self.check_guest(vmm)
 
+    def logged_chain(self, mode):
+        """Snapshots of which each looks at nothing but what was logged since the one before."""
+        disk = self.make_disk("disk.img", 32 * MIB)
+        vmm = self.start(disk=f"path={disk}")
+        self.busy_guest(vmm)
+        vmm.guest.do("blk 0 run 0 8192")
+        for i in range(4):
+            vmm.line.run(0.3)
+            vmm.put("vm.snapshot", {"destination_url": self.store(f"{mode}-{i}"), "mode": mode,
+                                    "track": True})
+        vmm.line.run(0.3)
+        info, genid = vmm.guest.do("info"), vmm.guest.do("genid").number("addr")
+        vmm.put("vm.pause")
+        before = self.pages(vmm)
+        vmm.put("vm.snapshot", {"destination_url": self.store(f"{mode}-last"), "mode": mode,
+                                "track": True})
+        vmm.kill()
+        restored = self.restore(self.store(f"{mode}-last"))
+        self.same_pages(before, self.pages(restored), info, genid)
+        restored.kill()
+        running = self.restore(self.store(f"{mode}-3"), f"{mode}-running", ",resume=on")
+        running.serial = "socket"
+        running.attach()
+        self.check_guest(running)
+
+    def test_what_was_logged_is_all_that_changed(self):
+        self.logged_chain("Rounds")
+
+    def test_what_was_logged_is_all_that_changed_at_a_moment(self):
+        self.logged_chain("Moment")
+
     def test_the_store_lists_and_verifies(self):
         vmm = self.start()
         names = ("first", "second")

@@ -201,6 +201,36 @@ static void test_consumers_are_independent(void **state)
     assert_false(f->on);
 }
 
+static void test_protecting_loses_no_write(void **state)
+{
+    struct fake_log *f = *state;
+    struct dirty_consumer *c = NULL;
+    struct dirty_run run;
+
+    assert_int_equal(dirty_protect(f->d, NULL), 0); /* nobody looks: nothing to do */
+    assert_int_equal(f->clears, 0);
+    assert_int_equal(dirty_attach(f->d, &c, NULL), 0);
+    assert_int_equal(dirty_drain(f->d, NULL), 0);
+    guest_writes(f, 300); /* after the drain: still logged as before */
+    assert_int_equal(dirty_protect(f->d, NULL), 0);
+    assert_int_equal(f->clears, 3); /* slices of 16384 pages */
+    (void)take_all(c, true);
+    guest_writes(f, 5);
+    assert_int_equal(dirty_drain(f->d, NULL), 0);
+    assert_int_equal(dirty_protect(f->d, NULL), 0);
+    assert_int_equal(f->clears, 4);
+    assert_int_equal(dirty_take(c, 10, true, &run, NULL), 1);
+    assert_int_equal(run.first, 5);
+    assert_int_equal(dirty_take(c, 10, true, &run, NULL), 0);
+    guest_writes(f, 5); /* written again, after it was taken without being protected by that */
+    assert_int_equal(dirty_drain(f->d, NULL), 0);
+    assert_int_equal(take_all(c, true), 1);
+    f->fail = -EIO;
+    assert_int_equal(dirty_protect(f->d, NULL), -EIO);
+    f->fail = 0;
+    dirty_detach(c);
+}
+
 static void test_a_failing_log_is_reported_and_loses_nothing(void **state)
 {
     struct fake_log *f = *state;
@@ -232,6 +262,7 @@ int main(void)
         T(test_a_write_between_drain_and_take_is_not_lost),
         T(test_device_writes_count),
         T(test_consumers_are_independent),
+        T(test_protecting_loses_no_write),
         T(test_a_failing_log_is_reported_and_loses_nothing),
     };
 

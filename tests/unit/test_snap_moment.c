@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/dirty.h"
 #include "core/gmem.h"
 #include "snapshot/snap_moment.h"
 
@@ -167,7 +168,7 @@ static void check_under_writers(bool shared)
 
     new_memory(shared);
     m = new_moment();
-    assert_int_equal(snap_moment_take(m, NULL), 0);
+    assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
     start_writers(writers);
     /* They are ahead of the reader by as much as fits aside, or have to wait. */
     while (atomic_load(&writes) < 1024)
@@ -193,6 +194,81 @@ static void test_shared_memory_is_as_it_was_though_all_is_overwritten(void **sta
     check_under_writers(true);
 }
 
+/* --- Only what changed ------------------------------------------------------ */
+
+static int log_set(void *arg, unsigned region, bool on)
+{
+    (void)arg;
+    (void)region;
+    (void)on;
+    return 0;
+}
+
+static int log_get(void *arg, unsigned region, uint64_t *bits)
+{
+    (void)arg;
+    (void)region;
+    (void)bits;
+    return 0;
+}
+
+static int log_clear(void *arg, unsigned region, uint64_t first, uint32_t nr, const uint64_t *bits)
+{
+    (void)arg;
+    (void)region;
+    (void)first;
+    (void)nr;
+    (void)bits;
+    return 0;
+}
+
+static void test_only_pages_that_are_wanted_are_given(void **state)
+{
+    static const struct dirty_log_ops ops = {.set = log_set, .get = log_get, .clear = log_clear};
+    static const struct {
+        unsigned region;
+        uint64_t first, nr;
+    } runs[] = {
+        {0, 0,              1   },
+        {0, 510,            4   },
+        {0, 2000,           1100},
+        {0, LOW_PAGES - 1,  1   },
+        {1, 7,              1   },
+        {1, HIGH_PAGES - 3, 3   },
+    };
+    struct dirty_consumer *changed = NULL;
+    pthread_t writers[WRITERS];
+    struct dirty *d = NULL;
+    struct snap_moment *m;
+    uint64_t wanted = 0;
+
+    (void)state;
+    new_memory(false);
+    m = new_moment();
+    assert_int_equal(dirty_new(gm, &ops, NULL, &d), 0);
+    assert_int_equal(dirty_attach(d, &changed, NULL), 0);
+    for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
+        dirty_mark(changed, runs[i].region, runs[i].first, runs[i].nr);
+        wanted += runs[i].nr;
+    }
+    assert_int_equal(snap_moment_take(m, changed, NULL), 0);
+    assert_int_equal(dirty_count(changed), 0);
+    start_writers(writers);
+    assert_int_equal(snap_moment_read(m, &sink, NULL), 0);
+    snap_moment_free(m);
+    stop_writers(writers);
+    assert_int_equal(seen.pages, wanted);
+    for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
+        for (uint64_t p = runs[i].first; p < runs[i].first + runs[i].nr; p++) {
+            assert_int_equal(seen.times[runs[i].region][p], 1);
+            assert_int_equal(seen.last_word[runs[i].region][p], value_of(runs[i].region, p));
+        }
+    }
+    dirty_detach(changed);
+    dirty_free(d);
+    drop_memory();
+}
+
 static void test_pages_with_contents_are_counted(void **state)
 {
     struct snap_moment *m;
@@ -201,7 +277,7 @@ static void test_pages_with_contents_are_counted(void **state)
     (void)state;
     new_memory(true);
     m = new_moment();
-    assert_int_equal(snap_moment_take(m, NULL), 0);
+    assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
     for (unsigned r = 0; r < 2; r++)
         for (uint64_t p = 0; p < gmem_region(gm, r)->len >> PAGE_SHIFT_4K; p++)
             expect += value_of(r, p) != 0;
@@ -221,7 +297,7 @@ static void test_a_reader_that_fails_lets_the_writers_go(void **state)
     new_memory(false);
     seen.fail_after = 600;
     m = new_moment();
-    assert_int_equal(snap_moment_take(m, NULL), 0);
+    assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
     start_writers(writers);
     assert_int_equal(snap_moment_read(m, &sink, &err), -EIO);
     assert_string_equal(err.msg, "the sink fails");
@@ -247,7 +323,7 @@ static void test_a_moment_that_nobody_reads_leaves_nothing_protected(void **stat
     (void)state;
     new_memory(false);
     m = new_moment();
-    assert_int_equal(snap_moment_take(m, NULL), 0);
+    assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
     snap_moment_free(m);
     for (uint64_t p = 0; p < LOW_PAGES; p++)
         words(0, p)[0] = 1; /* would wait for ever */
@@ -293,6 +369,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_page_is_as_it_was_though_all_are_overwritten),
         cmocka_unit_test(test_shared_memory_is_as_it_was_though_all_is_overwritten),
+        cmocka_unit_test(test_only_pages_that_are_wanted_are_given),
         cmocka_unit_test(test_pages_with_contents_are_counted),
         cmocka_unit_test(test_a_reader_that_fails_lets_the_writers_go),
         cmocka_unit_test(test_memory_can_be_protected_again_and_again),

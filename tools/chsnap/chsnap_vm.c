@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "core/config/action_config.h"
 #include "tools/chctl/http_client.h"
 #include "tools/chsnap/chsnap.h"
 
@@ -88,9 +89,11 @@ static void put_created(struct chsnap *c, const char *id, const char *name)
     (void)chsnap_put_json(c, o);
 }
 
-static int create_at(struct chsnap *c, const char *socket_path, const char *name)
+/* The name and the store go into @cfg->destination_url. */
+static int create_at(struct chsnap *c, const char *socket_path, struct snapshot_config *cfg,
+                     const char *name)
 {
-    struct json_object *o = json_object_new_object();
+    struct json_object *o = NULL;
     char url[STORE_URL_PATH_MAX + STORE_REF_MAX + 16], path[PATH_MAX], id[STORE_DIGEST_HEX + 1];
     struct err err = {0};
     int rc;
@@ -99,7 +102,9 @@ static int create_at(struct chsnap *c, const char *socket_path, const char *name
     if (!realpath(c->url.path, path))
         return chsnap_error(c, "%s: %m", c->url.path);
     (void)snprintf(url, sizeof(url), "store:%s%s%s", path, *name ? "#" : "", name);
-    (void)json_object_object_add(o, "destination_url", json_object_new_string(url));
+    cfg->destination_url = url;
+    if (action_config_to_json(ACTION_SNAPSHOT, cfg, &o) < 0)
+        return chsnap_error(c, "out of memory");
     rc = call(socket_path, "PUT", "/api/v1/vm.snapshot", json_object_to_json_string(o), NULL, &err);
     json_object_put(o);
     if (rc < 0)
@@ -111,20 +116,45 @@ static int create_at(struct chsnap *c, const char *socket_path, const char *name
     return CHSNAP_OK;
 }
 
+static bool parse_mode(const char *text, enum snapshot_mode *ret_mode)
+{
+    static const char *const names[] = {
+        [SNAPSHOT_AUTO] = "auto",
+        [SNAPSHOT_MOMENT] = "moment",
+        [SNAPSHOT_ROUNDS] = "rounds",
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+        if (strcmp(text, names[i]) != 0)
+            continue;
+        *ret_mode = (enum snapshot_mode)i;
+        return true;
+    }
+    return false;
+}
+
 static int run_create(struct chsnap *c, int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"api-socket", required_argument, NULL, 'a'},
-        {0       }
+        {"api-socket",       required_argument, NULL, 'a'},
+        {"mode",              required_argument, NULL, 'm'},
+        {"track",                  no_argument, NULL, 't'},
+        {0}
     };
+    struct snapshot_config cfg = {0};
     const char *socket_path = NULL, *name;
     char **args;
     int opt, rc;
 
-    while ((opt = chsnap_getopt(c, argc, argv, "a:", longs)) != -1) {
-        if (opt != 'a')
+    while ((opt = chsnap_getopt(c, argc, argv, "a:m:t", longs)) != -1) {
+        if (opt == 'a')
+            socket_path = optarg;
+        else if (opt == 't')
+            cfg.track = true;
+        else if (opt != 'm')
             return chsnap_option_end(opt);
-        socket_path = optarg;
+        else if (!parse_mode(optarg, &cfg.mode))
+            return chsnap_usage_error(c, "--mode is auto, moment or rounds");
     }
     args = argv + optind;
     if (!socket_path)
@@ -133,17 +163,23 @@ static int run_create(struct chsnap *c, int argc, char **argv)
     if (rc != CHSNAP_OK)
         return rc;
     name = c->url.snapshot[0] ? c->url.snapshot : args[0] ? args[0] : "";
-    return create_at(c, socket_path, name);
+    return create_at(c, socket_path, &cfg, name);
 }
 
 const struct chsnap_command chsnap_create = {
     .name = "create",
     .summary = "take a snapshot of a running VM",
-    .usage = "--api-socket SOCKET [STORE] [NAME]",
-    .help = "The VM runs on; it stands still only for its state and the memory that it wrote\n"
-            "last.  The store is made if it is not there.  Prints the snapshot's id.\n"
-            "\n"
-            "  -a, --api-socket SOCKET  of the VM's chvmm\n",
+    .usage = "--api-socket SOCKET [--mode MODE] [--track] [STORE] [NAME]",
+    .help =
+        "The VM runs on; it stands still only for its state.  The store is made if it is not\n"
+        "there.  Prints the snapshot's id.\n"
+        "\n"
+        "  -a, --api-socket SOCKET  of the VM's chvmm\n"
+        "  -m, --mode MODE  moment: the VM as it is now; its memory is protected while it is read\n"
+        "                   rounds: as it is at the end; memory is copied while it changes\n"
+        "                   auto: moment where that can be; the default\n"
+        "  -t, --track      log what the VM writes until the next snapshot, which then looks at\n"
+        "                   nothing else; without it that ends\n",
     .run = run_create,
 };
 

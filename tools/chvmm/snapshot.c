@@ -21,6 +21,8 @@ struct snapshot_job {
     bool accept_tsc;
     struct net_fds_config *net_fds;
     unsigned nr_net_fds;
+    enum snap_mode mode;
+    bool track;
     vmm_done_fn *done;
     void *done_arg;
     struct snap_progress progress;
@@ -73,8 +75,10 @@ static int cancel(void *arg)
 static int run_snapshot(void *arg, struct err *err)
 {
     struct snapshot_job *j = arg;
+    const struct snap_capture_cfg cfg = {
+        .url = j->url, .mode = j->mode, .keep_track = j->track, .track = &j->vmm->track};
 
-    return snap_capture(j->vmm->vm, j->url, SNAP_MODE_AUTO, &j->progress, &j->result, err);
+    return snap_capture(j->vmm->vm, &cfg, &j->progress, &j->result, err);
 }
 
 static void snapshot_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
@@ -99,11 +103,18 @@ int vmm_start_snapshot(struct vmm *vmm, const struct snapshot_config *cfg, vmm_d
                        void *arg, struct err *err)
 {
     static const struct job_ops ops = {run_snapshot, cancel, snapshot_done};
+    static const enum snap_mode modes[] = {
+        [SNAPSHOT_AUTO] = SNAP_MODE_AUTO,
+        [SNAPSHOT_MOMENT] = SNAP_MODE_MOMENT,
+        [SNAPSHOT_ROUNDS] = SNAP_MODE_ROUNDS,
+    };
     struct snapshot_job *j = new_job(vmm, cfg->destination_url, done, arg);
     int rc;
 
     if (!j)
         return err_set(err, -ENOMEM, "snapshot: out of memory");
+    j->mode = modes[cfg->mode];
+    j->track = cfg->track;
     vmm_event(vmm, "snapshotting");
     rc = job_start(vmm, VMM_SNAPSHOT, "snapshot", &ops, j, err);
     if (rc < 0)

@@ -7,6 +7,7 @@
 #include "core/event_monitor.h"
 #include "core/log.h"
 #include "devices/board.h"
+#include "snapshot/snap_track.h"
 #include "tools/chvmm/sandbox.h"
 
 enum {
@@ -168,6 +169,7 @@ int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err)
 
 static void drop_vm(struct vmm *vmm)
 {
+    snap_track_free(steal_ptr(vmm->track));
     vm_free(vmm->vm);
     vmm->vm = NULL;
 }

@@ -20,6 +20,7 @@ struct job;
 struct json_object;
 struct migration;
 struct vmm;
+struct snap_track;
 
 /* What the VM is lent for. */
 enum vmm_busy {
@@ -47,8 +48,9 @@ struct vmm {
 
     struct vm_config cfg;
     bool has_cfg;
-    struct vm *vm;      /* NULL: not built */
-    bool was_shut_down; /* built once, then shut down */
+    struct vm *vm;            /* NULL: not built */
+    struct snap_track *track; /* of the VM, for its next snapshot; NULL: none */
+    bool was_shut_down;       /* built once, then shut down */
 
     enum vmm_busy busy;
     struct job *job;                            /* NULL unless busy */

@@ -182,7 +182,7 @@ _chsnap_options()
     local all="--store --json --color --help"
 
     case $1 in
-    create) echo "--api-socket $all" ;;
+    create) echo "--api-socket --mode --track $all" ;;
     restore) echo "--api-socket --paused $all" ;;
     clone) echo "--number --dir $all" ;;
     list) echo "--vm --tag --quiet $all" ;;
