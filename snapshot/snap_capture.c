@@ -18,7 +18,16 @@
 enum {
     CAPTURE_RUN_PAGES = 512,    /* given to the store at once: a leaf */
     CAPTURE_ROUNDS_MAX = 5,     /* while the guest runs */
-    CAPTURE_SMALL_PAGES = 2048, /* few enough to be copied in the pause: 8 MiB */
+    CAPTURE_SMALL_PAGES = 2048, /* few enough to be copied aside in the pause: 8 MiB */
+    CAPTURE_ASIDE_RUNS = 2048,
+};
+
+/* Pages that were copied in the pause, to be given to the store when the guest runs again. */
+struct aside {
+    unsigned nr_runs;
+    uint64_t nr_pages;
+    struct dirty_run runs[CAPTURE_ASIDE_RUNS];
+    uint8_t data[CAPTURE_SMALL_PAGES * PAGE_SIZE_4K];
 };
 
 struct capture {
@@ -30,6 +39,7 @@ struct capture {
     struct store *store;
     struct store_writer *writer;
     struct dirty_consumer *dirty; /* where memory is copied in rounds */
+    struct aside *aside;          /* owned; likewise */
     struct snap_moment *moment;   /* where it is protected */
     struct state_buf state;
     bool paused_by_us;
@@ -113,22 +123,69 @@ static int open_store(struct capture *c, const char *url, struct err *err)
 
 /* --- Memory ------------------------------------------------------------------- */
 
-/* Give every page that is marked to the store; @stopped: no vCPU runs. */
-static int copy_marked(struct capture *c, bool stopped, struct err *err)
+static int give_run(struct capture *c, const struct dirty_run *run, const uint8_t *data,
+                    struct err *err)
+{
+    int rc = snap_check(c->p, err);
+
+    if (rc >= 0)
+        rc = store_writer_pages(c->writer, run->region, run->first, run->nr, data, err);
+    if (rc >= 0)
+        atomic_fetch_add(&c->p->pages_done, run->nr);
+    return rc;
+}
+
+static const uint8_t *run_hva(const struct capture *c, const struct dirty_run *run)
+{
+    return gmem_region(c->gm, run->region)->hva + (run->first << PAGE_SHIFT_4K);
+}
+
+/* Give every page that is marked to the store, while the guest runs. */
+static int copy_marked(struct capture *c, struct err *err)
 {
     struct dirty_run run;
     int rc;
 
-    while ((rc = dirty_take(c->dirty, CAPTURE_RUN_PAGES, stopped, &run, err)) > 0) {
-        const uint8_t *hva = gmem_region(c->gm, run.region)->hva;
-
-        rc = snap_check(c->p, err);
-        if (rc >= 0)
-            rc = store_writer_pages(c->writer, run.region, run.first, run.nr,
-                                    hva + (run.first << PAGE_SHIFT_4K), err);
+    while ((rc = dirty_take(c->dirty, CAPTURE_RUN_PAGES, false, &run, err)) > 0) {
+        rc = give_run(c, &run, run_hva(c, &run), err);
         if (rc < 0)
             return rc;
-        atomic_fetch_add(&c->p->pages_done, run.nr);
+    }
+    return rc;
+}
+
+/* Copy every page that is marked aside; give those to the store for which there is no room. */
+static int copy_aside(struct capture *c, struct err *err)
+{
+    struct aside *a = c->aside;
+    struct dirty_run run;
+    int rc;
+
+    while ((rc = dirty_take(c->dirty, CAPTURE_RUN_PAGES, true, &run, err)) > 0) {
+        if (a->nr_runs < CAPTURE_ASIDE_RUNS && run.nr <= CAPTURE_SMALL_PAGES - a->nr_pages) {
+            memcpy(a->data + (a->nr_pages << PAGE_SHIFT_4K), run_hva(c, &run),
+                   run.nr << PAGE_SHIFT_4K);
+            a->runs[a->nr_runs++] = run;
+            a->nr_pages += run.nr;
+            continue;
+        }
+        rc = give_run(c, &run, run_hva(c, &run), err);
+        if (rc < 0)
+            return rc;
+    }
+    return rc;
+}
+
+static int give_aside(struct capture *c, struct err *err)
+{
+    const uint8_t *data = c->aside->data;
+    int rc = 0;
+
+    for (unsigned i = 0; i < c->aside->nr_runs && rc >= 0; i++) {
+        const struct dirty_run *run = &c->aside->runs[i];
+
+        rc = give_run(c, run, data, err);
+        data += run->nr << PAGE_SHIFT_4K;
     }
     return rc;
 }
@@ -143,7 +200,7 @@ static int copy_live(struct capture *c, struct err *err)
         uint64_t left;
 
         atomic_fetch_add(&c->p->rounds, 1);
-        rc = copy_marked(c, false, err);
+        rc = copy_marked(c, err);
         if (rc >= 0)
             rc = dirty_drain(vm_dirty(c->vm), err);
         left = dirty_count(c->dirty);
@@ -208,7 +265,7 @@ static int copy_stopped(struct capture *c, struct err *err)
     /* After the save, which may write guest memory. */
     if (rc >= 0)
         rc = dirty_drain(vm_dirty(c->vm), err);
-    return rc < 0 ? rc : copy_marked(c, true, err);
+    return rc < 0 ? rc : copy_aside(c, err);
 }
 
 static int copy_in_rounds(struct capture *c, struct err *err)
@@ -218,6 +275,12 @@ static int copy_in_rounds(struct capture *c, struct err *err)
 
     if (rc < 0)
         return rc;
+    c->aside = malloc(sizeof(*c->aside));
+    if (!c->aside) {
+        snap_track_free(mine);
+        return err_set(err, -ENOMEM, "out of memory");
+    }
+    memset(c->aside, 0, sizeof(*c->aside)); /* there before the guest has to wait for it */
     c->dirty = c->track ? c->track->dirty : mine->dirty;
     atomic_store(&c->p->phase, SNAP_PHASE_COPY);
     if (vm_state(c->vm) == VM_RUNNING)
@@ -228,6 +291,8 @@ static int copy_in_rounds(struct capture *c, struct err *err)
     if (rc >= 0)
         rc = copy_stopped(c, err);
     rc = let_go(c, rc, err);
+    if (rc >= 0)
+        rc = give_aside(c, err);
     snap_track_free(mine);
     return rc;
 }
@@ -367,6 +432,7 @@ int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_
     store_writer_abort(c.writer);
     store_close(c.store);
     state_buf_release(&c.state);
+    free(c.aside);
     snap_progress_end(p);
     /* What was taken off the track is in no snapshot, or nobody wants the next one. */
     if (rc < 0 || !cfg->keep_track)
