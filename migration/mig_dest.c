@@ -47,7 +47,7 @@ struct mig_dest {
     size_t state_len, state_cap;
     struct mig_phases took;
     uint64_t stop_ns; /* when STOP came */
-    bool built, encrypted;
+    bool has_secret, built, encrypted;
 };
 
 /* --- Life cycle ---------------------------------------------------------- */
@@ -87,6 +87,11 @@ void mig_dest_free(struct mig_dest *dst)
     mig_progress_release(&dst->progress);
     (void)close(dst->stop_fd);
     free(dst);
+}
+
+const uint8_t *mig_dest_secret(const struct mig_dest *dst)
+{
+    return dst->has_secret ? dst->secret : NULL;
 }
 
 struct mig_progress *mig_dest_progress(struct mig_dest *dst)
@@ -279,6 +284,8 @@ static int send_ready(struct mig_dest *dst, struct err *err)
     if (getrandom(dst->secret, sizeof(dst->secret), 0) != (ssize_t)sizeof(dst->secret))
         return err_set(err, -EIO, "getrandom: %s", strerror(errno));
     memcpy(ready.secret, dst->secret, sizeof(ready.secret));
+    dst->has_secret = true;
+    mig_progress_secret(&dst->progress, dst->secret);
     return mig_ctl_send(dst->ctl, MIG_MSG_READY, &(struct iovec){&ready, sizeof(ready)}, 1, err);
 }
 

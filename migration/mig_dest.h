@@ -18,6 +18,7 @@
 
 #include "migration/mig_dial.h"
 #include "migration/mig_progress.h"
+#include "migration/mig_statement.h"
 #include "migration/mig_wire.h"
 
 /* All are called from the thread inside mig_dest_run(). */
@@ -91,6 +92,17 @@ CHECKED int mig_dest_run(struct mig_dest *dst, struct err *err);
  * Threads: any.
  */
 int mig_dest_cancel(struct mig_dest *dst);
+
+/**
+ * mig_dest_secret() - the secret of this migration, once mig_dest_run() has returned.
+ *
+ * With it mig_statement_make() says what became of the guest here: what
+ * mig_dest_run() returned is final.
+ *
+ * Return: MIG_SECRET_SIZE bytes, borrowed; NULL if it did not come to READY.
+ * Threads: any.
+ */
+const uint8_t *mig_dest_secret(const struct mig_dest *dst);
 
 /**
  * mig_dest_progress() - the progress.

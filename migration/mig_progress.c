@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "migration/mig_progress.h"
 
+#include <string.h>
 #include <time.h>
 
 #include "core/loop.h"
@@ -89,6 +90,16 @@ void mig_progress_lanes(struct mig_progress *p, unsigned lanes, bool encrypted, 
     p->st.lanes = lanes;
     p->st.encrypted = encrypted;
     p->st.total_bytes = memory;
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+void mig_progress_secret(struct mig_progress *p, const uint8_t *secret)
+{
+    char id[MIG_ID_SIZE];
+
+    mig_id(secret, id);
+    (void)pthread_mutex_lock(&p->lock);
+    memcpy(p->st.id, id, sizeof(id));
     (void)pthread_mutex_unlock(&p->lock);
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/err.h"
 #include "migration/mig_policy.h"
+#include "migration/mig_statement.h"
 
 enum {
     MIG_LOG_ROUNDS = 64, /* rounds remembered, the latest */
@@ -68,6 +69,7 @@ struct mig_status {
     bool guest_here; /* source: the guest runs, or can, here; destination: it was started here */
     bool encrypted;
     unsigned lanes;
+    char id[MIG_ID_SIZE]; /* of the migration, equal at both ends; empty before READY */
     uint32_t round;
     uint64_t total_bytes;  /* guest memory */
     uint64_t data_pages;   /* sent or received with contents */

@@ -55,6 +55,9 @@ void mig_progress_took(struct mig_progress *p, const struct mig_phases *took);
 /* What kind of connection it is. */
 void mig_progress_lanes(struct mig_progress *p, unsigned lanes, bool encrypted, uint64_t memory);
 
+/* READY is through: the migration has an id. */
+void mig_progress_secret(struct mig_progress *p, const uint8_t *secret);
+
 /* A connection was turned away. */
 void mig_progress_refused(struct mig_progress *p, const struct err *err);
 

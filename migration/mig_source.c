@@ -45,10 +45,11 @@ struct mig_source {
     struct dirty_consumer *consumer; /* owned */
     struct mig_phases took;
     struct mig_measure m;
-    uint64_t rounds_ns;  /* when the first round began */
-    uint64_t harvest_ns; /* when the dirty log was read last */
-    uint32_t round;      /* number of the next */
-    bool paused, released, commit_sent;
+    uint64_t rounds_ns;              /* when the first round began */
+    uint64_t harvest_ns;             /* when the dirty log was read last */
+    uint32_t round;                  /* number of the next */
+    uint8_t secret[MIG_SECRET_SIZE]; /* from READY */
+    bool has_secret, paused, released, commit_sent;
 };
 
 /* --- Life cycle ---------------------------------------------------------- */
@@ -240,6 +241,11 @@ static int prepare(struct mig_source *src, struct mig_ready_wire *ret_ready,
         rc = mig_ctl_expect(src->ctl, MIG_MSG_READY, &msg, why, err);
     if (rc >= 0)
         rc = mig_ready_get(msg.body, msg.len, ret_ready, err);
+    if (rc >= 0) {
+        memcpy(src->secret, ret_ready->secret, sizeof(src->secret));
+        src->has_secret = true;
+        mig_progress_secret(&src->progress, src->secret);
+    }
     src->took.prepare = loop_now_ns() - begin;
     return rc;
 }
@@ -625,13 +631,23 @@ static int undecided(struct mig_source *src, int rc, struct err *err)
     return -EINPROGRESS;
 }
 
+/*
+ * Whether the destination has said, in answer to COMMIT, that it never will.
+ * The table knows; the code of the failure does not: a socket that somebody
+ * aborts on this host fails with -ECONNABORTED too.
+ */
+static bool was_given_back(const struct mig_source *src)
+{
+    return mig_ctl_state(src->ctl) == MIG_SRC_FAILED;
+}
+
 static int fail(struct mig_source *src, int rc, struct err *err)
 {
     char reason[ERR_MSG_SIZE];
     struct err stuck = {0};
     int back;
 
-    if (src->commit_sent && rc != -ECONNABORTED)
+    if (src->commit_sent && !was_given_back(src))
         return undecided(src, rc, err);
     back = take_back(src, &stuck); /* first of all: the guest stands still */
     rc = explain(src, rc, err);
@@ -660,5 +676,35 @@ int mig_source_run(struct mig_source *src, struct mig_refusal *why, struct err *
     wind_up(src, NULL);
     mig_progress_finish(&src->progress, MIG_RESULT_COMPLETED, false, NULL);
     src->p.ops->committed(src->p.arg);
+    return 0;
+}
+
+/* --- Afterwards ---------------------------------------------------------- */
+
+const uint8_t *mig_source_secret(const struct mig_source *src)
+{
+    return src->has_secret ? src->secret : NULL;
+}
+
+int mig_source_resolve(struct mig_source *src, enum mig_outcome outcome, struct err *err)
+{
+    struct err why = {0};
+    struct mig_status st;
+    int rc;
+
+    mig_progress_read(&src->progress, &st);
+    if (st.result != MIG_RESULT_UNDECIDED)
+        return err_set(err, -EPERM, "there is nothing to resolve: the migration is %s",
+                       st.phase == MIG_PHASE_DONE ? mig_result_name(st.result) : "not over");
+    if (outcome == MIG_OUTCOME_TAKEN) {
+        mig_progress_finish(&src->progress, MIG_RESULT_COMPLETED, false, NULL);
+        src->p.ops->committed(src->p.arg);
+        return 0;
+    }
+    rc = take_back(src, err);
+    if (rc < 0)
+        return rc;
+    (void)err_set(&why, -ECONNABORTED, "resolved: the destination never started the guest");
+    mig_progress_finish(&src->progress, MIG_RESULT_FAILED, true, &why);
     return 0;
 }

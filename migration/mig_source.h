@@ -26,6 +26,7 @@
 #include "migration/mig_dial.h"
 #include "migration/mig_policy.h"
 #include "migration/mig_progress.h"
+#include "migration/mig_statement.h"
 #include "migration/mig_wire.h"
 
 /* All are called from the thread inside mig_source_run(). */
@@ -106,6 +107,27 @@ int mig_source_cancel(struct mig_source *src);
  * Threads: any.
  */
 void mig_source_switch_now(struct mig_source *src);
+
+/**
+ * mig_source_secret() - the secret of this migration, once mig_source_run() has returned.
+ *
+ * Return: MIG_SECRET_SIZE bytes, borrowed; NULL if it did not come to READY.
+ * Threads: any.
+ */
+const uint8_t *mig_source_secret(const struct mig_source *src);
+
+/**
+ * mig_source_resolve() - decide what is undecided, with what is known of the destination.
+ * @src: mig_source_run() has returned.
+ *
+ * MIG_OUTCOME_NEVER: the guest is taken back and goes on; MIG_OUTCOME_TAKEN:
+ * committed() is called, the result is completed.
+ *
+ * Return: 0; -EPERM unless the result is MIG_RESULT_UNDECIDED; what reclaim()
+ * or resume() returned: then it is as undecided as before.
+ * Threads: that on which the operations may be called.
+ */
+CHECKED int mig_source_resolve(struct mig_source *src, enum mig_outcome outcome, struct err *err);
 
 /**
  * mig_source_progress() - the progress.

@@ -109,11 +109,18 @@ static const struct config_field receive_fields[] = {
     REFUSED("zone_updates", NULL),
 };
 
+static const struct config_field resolve_fields[] = {
+    TEXT("statement", resolve_config, statement),
+    TEXT("lost",      resolve_config, lost),
+    TEXT("migration", resolve_config, migration),
+};
+
 static const struct config_table action_tables[] = {
     [ACTION_SNAPSHOT]          = TABLE(snapshot_config,          snapshot_fields),
     [ACTION_RESTORE]           = TABLE(restore_config,           restore_fields),
     [ACTION_SEND_MIGRATION]    = TABLE(send_migration_config,    send_fields),
     [ACTION_RECEIVE_MIGRATION] = TABLE(receive_migration_config, receive_fields),
+    [ACTION_RESOLVE_MIGRATION] = TABLE(resolve_config,           resolve_fields),
 };
 
 /* clang-format on */
@@ -182,6 +189,13 @@ static int action_complete_receive(struct receive_migration_config *cfg, struct 
     return rc ? rc : action_check_url("receiver_url", cfg->receiver_url, err);
 }
 
+static int action_complete_resolve(const struct resolve_config *cfg, struct err *err)
+{
+    if (!!cfg->statement + !!cfg->lost + !!cfg->migration > 1)
+        return err_set(err, -EINVAL, "statement, lost and migration: only one of them can be");
+    return 0;
+}
+
 static int action_complete(enum action_kind kind, void *cfg, struct err *err)
 {
     if (kind == ACTION_SNAPSHOT)
@@ -191,6 +205,8 @@ static int action_complete(enum action_kind kind, void *cfg, struct err *err)
         return action_complete_restore(cfg, err);
     if (kind == ACTION_SEND_MIGRATION)
         return action_complete_send(cfg, err);
+    if (kind == ACTION_RESOLVE_MIGRATION)
+        return action_complete_resolve(cfg, err);
     return action_complete_receive(cfg, err);
 }
 

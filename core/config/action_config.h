@@ -89,11 +89,19 @@ struct receive_migration_config {
     enum migration_memory_mode memory_mode;
 };
 
+/* At most one of them: see docs/api.md. */
+struct resolve_config {
+    char *statement; /* at the source: what the destination said */
+    char *lost;      /* at the source: the migration whose destination is gone */
+    char *migration; /* at the destination: which one; NULL: the last */
+};
+
 enum action_kind {
     ACTION_SNAPSHOT,          /* struct snapshot_config */
     ACTION_RESTORE,           /* struct restore_config */
     ACTION_SEND_MIGRATION,    /* struct send_migration_config */
     ACTION_RECEIVE_MIGRATION, /* struct receive_migration_config */
+    ACTION_RESOLVE_MIGRATION, /* struct resolve_config */
 };
 
 /**

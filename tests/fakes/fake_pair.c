@@ -50,8 +50,17 @@ static void *dest_main(void *arg)
     return NULL;
 }
 
+static void free_engines(struct fake_pair *p)
+{
+    mig_source_free(p->src);
+    mig_dest_free(p->dst);
+    p->src = NULL;
+    p->dst = NULL;
+}
+
 void fake_pair_start(struct fake_pair *p)
 {
+    free_engines(p);
     p->src_err = p->dst_err = (struct err){0};
     memset(&p->why, 0, sizeof(p->why));
     assert_int_equal(mig_source_new(&p->sp, &p->src, NULL), 0);
@@ -70,8 +79,6 @@ void fake_pair_join(struct fake_pair *p)
     assert_int_equal(pthread_join(p->dst_thread, NULL), 0);
     mig_progress_read(mig_source_progress(p->src), &p->src_st);
     mig_progress_read(mig_dest_progress(p->dst), &p->dst_st);
-    mig_source_free(p->src);
-    mig_dest_free(p->dst);
 }
 
 static void check_dest(struct fake_pair *p)
@@ -95,6 +102,32 @@ static void check_dest(struct fake_pair *p)
                      atomic_load(&p->to.calls[FAKE_OP_BUILD]) ? 1 : 0);
 }
 
+/* What a person does about it: the destination's statement is brought to the source. */
+static void resolve(struct fake_pair *p)
+{
+    enum mig_outcome said = p->dst_rc == 0 ? MIG_OUTCOME_TAKEN : MIG_OUTCOME_NEVER, heard;
+    char text[MIG_STATEMENT_SIZE];
+    struct mig_status st;
+
+    assert_false(atomic_load(&p->from.running));
+    assert_false(atomic_load(&p->from.holds_locks));
+    mig_statement_make(mig_dest_secret(p->dst), said, text);
+    assert_int_equal(mig_statement_check(text, mig_source_secret(p->src), &heard, NULL), 0);
+    assert_int_equal(heard, said);
+    assert_int_equal(mig_source_resolve(p->src, heard, NULL), 0);
+    mig_progress_read(mig_source_progress(p->src), &st);
+    assert_int_equal(st.result,
+                     said == MIG_OUTCOME_TAKEN ? MIG_RESULT_COMPLETED : MIG_RESULT_FAILED);
+    assert_int_equal(st.guest_here, said == MIG_OUTCOME_NEVER);
+    assert_int_equal(mig_source_resolve(p->src, heard, NULL), -EPERM);
+    /* Now exactly one runs, and has the locks. */
+    assert_true(atomic_load(&p->from.running) != atomic_load(&p->to.running));
+    assert_int_equal(atomic_load(&p->from.holds_locks), atomic_load(&p->from.running));
+    assert_int_equal(atomic_load(&p->to.holds_locks), atomic_load(&p->to.running));
+    assert_int_equal(atomic_load(&p->from.calls[FAKE_OP_COMMITTED]),
+                     said == MIG_OUTCOME_TAKEN ? 1 : 0);
+}
+
 void fake_pair_check(struct fake_pair *p)
 {
     bool here = atomic_load(&p->from.running), there = atomic_load(&p->to.running);
@@ -116,6 +149,7 @@ void fake_pair_check(struct fake_pair *p)
     if (p->src_st.result == MIG_RESULT_UNDECIDED) {
         assert_int_equal(p->src_rc, -EINPROGRESS);
         assert_false(here);
+        resolve(p);
         return;
     }
     assert_false(there);
@@ -132,6 +166,7 @@ void fake_pair_run(struct fake_pair *p)
 
 void fake_pair_release(struct fake_pair *p)
 {
+    free_engines(p);
     fake_guest_release(&p->from);
     fake_guest_release(&p->to);
 }

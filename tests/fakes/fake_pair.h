@@ -33,7 +33,7 @@ void fake_pair_init(struct fake_pair *p, const struct fake_guest_config *cfg);
 /* Start both engines; the caller has set how they connect. */
 void fake_pair_start(struct fake_pair *p);
 
-/* Wait for both to end. */
+/* Wait for both to end; the engines stay until the next start or release. */
 void fake_pair_join(struct fake_pair *p);
 
 /* fake_pair_start(), fake_pair_join(), fake_pair_check(). */
@@ -42,7 +42,8 @@ void fake_pair_run(struct fake_pair *p);
 /*
  * Fails the test unless: at most one guest runs; it runs at the destination
  * with equal memory, or at the source with its locks, or the source says
- * "undecided"; failures are explained; the dirty log is off.
+ * "undecided"; failures are explained; the dirty log is off.  What is undecided
+ * is then resolved by the destination's statement, and exactly one runs.
  */
 void fake_pair_check(struct fake_pair *p);
 

@@ -272,6 +272,12 @@ class Background:
     def is_done(self):
         return not self.thread.is_alive()
 
+    def wait(self, timeout_s=60):
+        """Whatever the outcome."""
+        self.thread.join(timeout_s)
+        if self.thread.is_alive():
+            raise AssertionError(f"still going after {timeout_s} s")
+
     def result(self, timeout_s=60):
         self.thread.join(timeout_s)
         if self.thread.is_alive():

@@ -85,6 +85,9 @@ static void test_bodies_are_refused_by_name(void **state)
         {ACTION_SEND_MIGRATION,    "{\"destination_url\":\"a\",\"timeout_strategy\":\"cancel\"}",
          -EINVAL,                                                                                           "timeout_strategy: must be one of Cancel, Ignore"},
         {ACTION_RECEIVE_MIGRATION, "[]",                                                          -EINVAL,  "configuration: must be an object"               },
+        {ACTION_RESOLVE_MIGRATION, "{\"statement\":\"a\",\"lost\":\"b\"}",                        -EINVAL,
+         "statement, lost and migration: only one"                                                                                                           },
+        {ACTION_RESOLVE_MIGRATION, "{\"force\":true}",                                            -EINVAL,  "force: unknown field"                           },
         {ACTION_RECEIVE_MIGRATION, "{}",                                                          -EINVAL,  "receiver_url: is missing"                       },
     };
 

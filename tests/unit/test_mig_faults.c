@@ -9,8 +9,11 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "core/loop.h"
@@ -43,6 +46,21 @@ static void connect_pair(struct fake_pair *p, struct fake_link *link)
     p->dp.open = fake_link_accept;
     p->dest_ended = fake_link_stop_listening;
     p->sp.open_arg = p->dp.open_arg = link;
+}
+
+/* --- A socket that somebody aborts on this host ("ss -K") ------------------ */
+
+ssize_t __real_recvmsg(int fd, struct msghdr *msg, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags);
+
+static atomic_bool is_aborted;
+
+ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    if (!atomic_load(&is_aborted))
+        return __real_recvmsg(fd, msg, flags);
+    errno = ECONNABORTED;
+    return -1;
 }
 
 /* One move with a fault; then, if the guest is still here, one without. */
@@ -337,6 +355,86 @@ static void test_a_guest_that_cannot_be_taken_back_is_said_to_be_stopped(void **
     }
 }
 
+static void abort_socket_at(void *arg, enum fake_op op)
+{
+    (void)arg;
+    if (op == FAKE_OP_ACQUIRE)
+        atomic_store(&is_aborted, true);
+}
+
+/* The failure has the code of an ABORT, which would give the guest back: two would run. */
+static void test_an_aborted_socket_after_commit_is_no_abort_of_the_destination(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    p.to.on_op = abort_socket_at;
+    connect_pair(&p, link);
+    fake_pair_start(&p);
+    fake_pair_join(&p);
+    atomic_store(&is_aborted, false);
+    fake_pair_check(&p);
+    assert_int_equal(p.src_st.result, MIG_RESULT_UNDECIDED);
+    assert_true(atomic_load(&p.to.running));
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
+/* --- Resolving ------------------------------------------------------------ */
+
+/* Locks that cannot be had, or a guest that cannot go on: as undecided as before, then resolved. */
+static void test_a_resolution_that_fails_changes_nothing(void **state)
+{
+    static const enum fake_op ops[] = {FAKE_OP_RECLAIM, FAKE_OP_RESUME};
+    uint64_t commit = total_bytes(0, FAKE_TO_DEST) - 1;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
+        struct fake_link *link = fake_link_new(
+            &(struct fake_link_config){.cut = true, .cut_dir = FAKE_TO_DEST, .cut_at = commit});
+        struct mig_status st;
+        struct err err = {0};
+        struct fake_pair p;
+
+        fake_pair_init(&p, &tiny);
+        connect_pair(&p, link);
+        fake_pair_start(&p);
+        fake_pair_join(&p);
+        assert_int_equal(p.src_st.result, MIG_RESULT_UNDECIDED);
+        atomic_store(&p.from.fail_op, ops[i]);
+        assert_true(mig_source_resolve(p.src, MIG_OUTCOME_NEVER, &err) < 0);
+        assert_true(err.code < 0 && err.msg[0]);
+        mig_progress_read(mig_source_progress(p.src), &st);
+        assert_int_equal(st.result, MIG_RESULT_UNDECIDED);
+        assert_false(atomic_load(&p.from.running));
+        atomic_store(&p.from.fail_op, FAKE_OP_NONE);
+        assert_int_equal(mig_source_resolve(p.src, MIG_OUTCOME_NEVER, &err), 0);
+        assert_true(atomic_load(&p.from.running) && atomic_load(&p.from.holds_locks));
+        assert_false(atomic_load(&p.to.running));
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
+}
+
+static void test_what_is_decided_cannot_be_resolved(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct err err = {0};
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_int_equal(mig_source_resolve(p.src, MIG_OUTCOME_NEVER, &err), -EPERM);
+    assert_non_null(strstr(err.msg, "the migration is completed"));
+    assert_false(atomic_load(&p.from.running));
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
 /* --- Cancelling ---------------------------------------------------------- */
 
 struct canceller {
@@ -415,6 +513,95 @@ static void test_cancelling_at_any_time(void **state)
     }
 }
 
+/* --- Anything at all ------------------------------------------------------ */
+
+enum {
+    SEEDS = 60,
+    ANY_LANES = 3,
+};
+
+static unsigned seed_now; /* of the run that is going on; 0: none */
+
+static unsigned draw(unsigned *x, unsigned below)
+{
+    *x = *x * 1664525 + 1013904223;
+    return (*x >> 8) % below;
+}
+
+struct chance {
+    struct canceller cancel;
+    struct fake_link_config link;
+    struct fake_guest_config guest;
+    unsigned lanes;
+    enum fake_op fail;
+};
+
+/* A link of any kind that may be cut, or fall silent, anywhere; an operation that fails; a cancel. */
+static void throw_dice(unsigned seed, struct chance *c)
+{
+    unsigned x = seed * 2654435761U, control;
+
+    *c = (struct chance){.guest = draw(&x, 3) ? tiny : busy};
+    c->lanes = 1 + draw(&x, ANY_LANES);
+    control = draw(&x, 2);
+    c->link =
+        (struct fake_link_config){.cut = draw(&x, 4) != 0,
+                                  .stall = draw(&x, 4) == 0,
+                                  .cut_conn = control ? 0 : 1 + draw(&x, c->lanes),
+                                  .cut_dir = control && draw(&x, 2) ? FAKE_TO_SOURCE : FAKE_TO_DEST,
+                                  .cut_at = draw(&x, control ? 300 : 300000),
+                                  .delay_seed = draw(&x, 2) ? 1 + draw(&x, 100000) : 0};
+    c->fail = draw(&x, 4) ? FAKE_OP_NONE : (enum fake_op)draw(&x, FAKE_OP_DISCARD);
+    if (c->fail == FAKE_OP_RECLAIM || c->fail == FAKE_OP_RESUME || c->fail == FAKE_OP_COMMITTED)
+        c->fail = FAKE_OP_NONE; /* the guest may stay stopped then: other tests */
+    c->cancel = (struct canceller){.at = draw(&x, 4) ? FAKE_OP_NONE
+                                                     : (enum fake_op)draw(&x, FAKE_OP_DISCARD),
+                                   .dest = draw(&x, 2) != 0};
+}
+
+static void run_seed(unsigned seed)
+{
+    struct fake_pair p;
+    struct chance c;
+
+    seed_now = seed;
+    throw_dice(seed, &c);
+    fake_pair_init(&p, &c.guest);
+    p.sp.lanes = c.lanes;
+    p.sp.idle_ms = p.dp.idle_ms = 400;
+    p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
+    p.dp.accept_ms = 1000;
+    atomic_store(c.fail < FAKE_OP_BUILD ? &p.from.fail_op : &p.to.fail_op, c.fail);
+    c.cancel.p = &p;
+    p.from.on_op = p.to.on_op = cancel_at;
+    p.from.on_op_arg = p.to.on_op_arg = &c.cancel;
+    move_then_again(&p, &c.link);
+    fake_pair_release(&p);
+    seed_now = 0;
+}
+
+static void test_whatever_happens_exactly_one_runs(void **state)
+{
+    const char *one = getenv("CHRYSALIS_SEED");
+
+    (void)state;
+    if (one) {
+        run_seed((unsigned)strtoul(one, NULL, 10));
+        return;
+    }
+    for (unsigned seed = 1; seed <= SEEDS; seed++)
+        run_seed(seed);
+}
+
+static int say_seed(void **state)
+{
+    (void)state;
+    if (seed_now)
+        print_message("CHRYSALIS_SEED=%u replays it\n", seed_now);
+    seed_now = 0;
+    return 0;
+}
+
 /* --- Limits -------------------------------------------------------------- */
 
 static void test_a_guest_that_never_converges_times_out(void **state)
@@ -488,6 +675,10 @@ int main(void)
         cmocka_unit_test(test_reasons_cross_the_wire),
         cmocka_unit_test(test_other_memory_at_the_destination_is_refused_in_words),
         cmocka_unit_test(test_a_guest_that_cannot_be_taken_back_is_said_to_be_stopped),
+        cmocka_unit_test(test_an_aborted_socket_after_commit_is_no_abort_of_the_destination),
+        cmocka_unit_test(test_a_resolution_that_fails_changes_nothing),
+        cmocka_unit_test(test_what_is_decided_cannot_be_resolved),
+        cmocka_unit_test_teardown(test_whatever_happens_exactly_one_runs, say_seed),
         cmocka_unit_test(test_either_end_can_cancel_in_every_operation),
         cmocka_unit_test(test_cancelling_at_any_time),
         cmocka_unit_test(test_a_guest_that_never_converges_times_out),

@@ -30,7 +30,7 @@ struct chctl_command {
 };
 
 static command_fn parse_nothing, parse_create, parse_url, parse_action, parse_device, parse_id,
-    parse_resize, parse_resize_part, parse_progress;
+    parse_resize, parse_resize_part, parse_progress, parse_resolve;
 
 /* clang-format off */
 static const struct chctl_command commands[] = {
@@ -97,6 +97,18 @@ static const struct chctl_command commands[] = {
      "followed: a source gives its last answer before it ends.\n", NULL},
     {"migration-cancel", "PUT", "vm.migration-cancel", parse_nothing, 0, "",
      "Give up a migration; the VM goes on where it is", "", NULL},
+    {"migration-resolve", "PUT", "vm.migration-resolve", parse_resolve, ACTION_RESOLVE_MIGRATION,
+     "[statement=<statement>|lost=<migration>|migration=<migration>]",
+     "Decide a migration whose source got no answer",
+     "A source that has handed its VM over and hears nothing stays paused: the VM may run at the\n"
+     "destination.  Two commands decide it:\n"
+     "  1. at the destination: migration-resolve\n"
+     "     prints a statement: \"taken:...\", it has started the VM, or \"never:...\", it never will.\n"
+     "  2. at the source: migration-resolve statement=<statement>\n"
+     "     ends the source, or lets its VM go on.  Only the statement of this very migration does.\n"
+     "Where the destination's process is gone and its log does not say \"taken\":\n"
+     "     at the source: migration-resolve lost=<migration>, as migration-progress names it,\n"
+     "     lets the VM go on, unless a disk (a file) was written meanwhile.\n", NULL},
 
     {"add-disk", "PUT", "vm.add-disk", parse_device, VM_OPT_DISK, "path=<file>[,...]",
      "Add a disk", "The value is that of chvmm --disk.\n",
@@ -287,6 +299,7 @@ static int parse_action(const struct chctl_command *command, int argc, char *con
         struct restore_config restore;
         struct send_migration_config send;
         struct receive_migration_config receive;
+        struct resolve_config resolve;
     } cfg;
     enum action_kind kind = (enum action_kind)command->arg;
     struct json_object *obj = NULL;
@@ -304,6 +317,12 @@ static int parse_action(const struct chctl_command *command, int argc, char *con
         rc = action_config_to_json(kind, &cfg, &obj);
     action_config_release(kind, &cfg);
     return take_json(call, rc ? NULL : obj, err);
+}
+
+static int parse_resolve(const struct chctl_command *command, int argc, char *const argv[],
+                         struct chctl_call *call, struct err *err)
+{
+    return argc ? parse_action(command, argc, argv, call, err) : 0;
 }
 
 /* The descriptors of a network themselves: JSON has only their number. */

@@ -359,6 +359,32 @@ static void on_cancel(void *arg, struct api_request *req)
     send_to_control(arg, req, do_cancel);
 }
 
+static void do_resolve(struct vmm *vmm, struct api_request *req)
+{
+    static const char what[] = "The migration could not be resolved";
+    struct resolve_config cfg = {0};
+    struct json_object *answer = NULL;
+    struct err err = {0};
+    size_t len;
+    const char *body = api_request_body(req, &len);
+    int rc = 0;
+
+    if (len)
+        rc = action_config_from_text(ACTION_RESOLVE_MIGRATION, body, len, &cfg, &err);
+    if (rc >= 0)
+        rc = vmm_resolve(vmm, &cfg, &answer, &err);
+    action_config_release(ACTION_RESOLVE_MIGRATION, &cfg);
+    if (rc < 0)
+        api_reply_error(req, api_status(rc), rc, what, &err);
+    else
+        api_reply_json(req, answer);
+}
+
+static void on_resolve(void *arg, struct api_request *req)
+{
+    send_to_control(arg, req, do_resolve);
+}
+
 static void do_vmm_shutdown(struct vmm *vmm, struct api_request *req)
 {
     api_reply(req, 200, NULL, 0);
@@ -392,6 +418,7 @@ static const struct api_route routes[] = {
     {"vm.migration-progress", API_GET, 0,             on_progress},
     {"vm.migration-wait",     API_GET, 0,             on_wait},
     {"vm.migration-cancel",   API_PUT, 0,             on_cancel},
+    {"vm.migration-resolve",  API_PUT, API_BODY_OPTIONAL, on_resolve},
   /* clang-format on */
 };
 

@@ -17,6 +17,7 @@
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/migrate.h"
 #include "tools/chvmm/options.h"
+#include "tools/chvmm/resolve.h"
 #include "tools/chvmm/sandbox.h"
 #include "tools/chvmm/snapshot.h"
 #include "tools/chvmm/vmm.h"
@@ -147,6 +148,7 @@ static void stop(struct process *p)
     vmm_api_stop(p->api);
     vmm_release(&p->vmm);
     vmm_forget_migration(&p->vmm);
+    resolve_forget(&p->vmm);
     if (p->vmm.events) {
         event_monitor_emit(p->vmm.events, "vmm", "shutdown", NULL, 0);
         event_monitor_close(p->vmm.events);

@@ -11,6 +11,7 @@
 #include "migration/mig_dest.h"
 #include "migration/mig_source.h"
 #include "tools/chvmm/job.h"
+#include "tools/chvmm/resolve.h"
 
 struct migration {
     struct vmm *vmm;
@@ -23,6 +24,7 @@ struct migration {
     void *done_arg;
 
     bool paused_by_us;
+    struct disk_stamps *stamps; /* when the disks were let go; NULL: not yet */
 
     /* Receive: what the machine is built from; used on the control thread. */
     struct vm_config cfg;
@@ -44,6 +46,7 @@ static void migration_free(struct migration *m)
     mig_tls_free(m->tls);
     net_fds_free(m->net_fds, m->nr_net_fds);
     vm_config_close_fds(&m->cfg);
+    disk_stamps_free(m->stamps);
     vm_config_release(&m->cfg);
     free(m->model);
     free(m);
@@ -114,9 +117,12 @@ static int src_save(void *arg, struct state_buf *state, struct err *err)
 
 static int src_release(void *arg, struct err *err)
 {
-    const struct migration *m = arg;
+    struct migration *m = arg;
 
     (void)err;
+    /* Before anybody else can write to them. */
+    disk_stamps_free(m->stamps);
+    m->stamps = disk_stamps_take(vm_config(m->vmm->vm));
     vm_release(m->vmm->vm);
     return 0;
 }
@@ -198,9 +204,11 @@ static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
     }
     log_error("migration: %s", err->msg);
     vmm_event(vmm, "migration-failed");
-    if (rc == -EINPROGRESS)
+    if (rc == -EINPROGRESS) {
+        vmm->busy = VMM_UNDECIDED;
         log_error("migration: the destination was told to start and has not answered; this VM "
-                  "stays paused until somebody decides which one is to run");
+                  "stays paused until somebody runs migration-resolve there, and then here");
+    }
 }
 
 /* What Cloud Hypervisor has and this version has not: said, not ignored. */
@@ -369,6 +377,9 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
         log_error("migration: %s", err->msg);
     else
         log_blackout(mig_dest_progress(m->dst));
+    if (mig_dest_secret(m->dst))
+        resolve_remember(vmm, mig_dest_secret(m->dst),
+                         rc < 0 ? MIG_OUTCOME_NEVER : MIG_OUTCOME_TAKEN);
     vmm_event(vmm, rc < 0 ? "migration-receive-failed" : "migration-receive-finished");
     if (rc >= 0 && vm_state(vmm->vm) == VM_RUNNING)
         vmm_announce(vmm);
@@ -417,6 +428,98 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
         return rc;
     }
     vmm_event(vmm, "migration-receive-ready");
+    return 0;
+}
+
+/* --- Resolving --------------------------------------------------------------------------- */
+
+/* What the operator knows of the destination: a statement, or that it is gone. */
+static int judge_resolve(const struct migration *m, const struct resolve_config *cfg,
+                         enum mig_outcome *ret_outcome, struct err *err)
+{
+    const uint8_t *secret = mig_source_secret(m->src);
+    char id[MIG_ID_SIZE];
+
+    if (cfg->statement)
+        return mig_statement_check(cfg->statement, secret, ret_outcome, err);
+    mig_id(secret, id);
+    if (strcmp(cfg->lost, id) != 0)
+        return err_set(err, -EINVAL, "lost: '%.64s' is not the migration that is undecided here",
+                       cfg->lost);
+    *ret_outcome = MIG_OUTCOME_NEVER;
+    return disk_stamps_check(m->stamps, err);
+}
+
+static int resolve_source(struct vmm *vmm, const struct resolve_config *cfg,
+                          struct json_object *ret_answer, struct err *err)
+{
+    const struct migration *m = vmm->last_migration;
+    enum mig_outcome outcome;
+    int rc;
+
+    if (vmm->busy != VMM_UNDECIDED)
+        return err_set(err, -EPERM, "%s: no migration away from here is undecided",
+                       cfg->statement ? "statement" : "lost");
+    rc = judge_resolve(m, cfg, &outcome, err);
+    if (rc >= 0)
+        rc = mig_source_resolve(m->src, outcome, err);
+    if (rc < 0)
+        return rc;
+    vmm->busy = VMM_IDLE;
+    log_warn("migration: resolved by %s: %s", cfg->statement ? "a statement" : "an operator",
+             outcome == MIG_OUTCOME_TAKEN ? "the VM is the destination's" : "the VM goes on here");
+    vmm_event(vmm, outcome == MIG_OUTCOME_TAKEN ? "migration-finished" : "migration-resolved");
+    (void)json_object_object_add(ret_answer, "role", json_object_new_string("source"));
+    (void)json_object_object_add(ret_answer, "outcome",
+                                 json_object_new_string(mig_outcome_name(outcome)));
+    (void)json_object_object_add(ret_answer, "state",
+                                 json_object_new_string(vm_state_name(vm_state(vmm->vm))));
+    if (outcome == MIG_OUTCOME_TAKEN) {
+        vmm_release(vmm);
+        vmm_quit(vmm, 0);
+    } else {
+        vmm_handle_requests(vmm);
+    }
+    return 0;
+}
+
+static int resolve_dest(struct vmm *vmm, const struct resolve_config *cfg,
+                        struct json_object *ret_answer, struct err *err)
+{
+    char text[MIG_STATEMENT_SIZE];
+    enum mig_outcome outcome;
+    int rc;
+
+    if (vmm->busy == VMM_UNDECIDED && !cfg->migration)
+        return err_set(err, -EINVAL,
+                       "statement: is missing: run migration-resolve at the "
+                       "destination and give here what it answers");
+    if (vmm->busy == VMM_RECEIVE && !cfg->migration)
+        return err_set(err, -EBUSY, "the migration to here is not over: wait, or cancel it");
+    rc = resolve_state(vmm, cfg->migration, &outcome, text, err);
+    if (rc < 0)
+        return rc;
+    (void)json_object_object_add(ret_answer, "role", json_object_new_string("destination"));
+    (void)json_object_object_add(ret_answer, "outcome",
+                                 json_object_new_string(mig_outcome_name(outcome)));
+    (void)json_object_object_add(ret_answer, "statement", json_object_new_string(text));
+    return 0;
+}
+
+int vmm_resolve(struct vmm *vmm, const struct resolve_config *cfg, struct json_object **ret_answer,
+                struct err *err)
+{
+    struct json_object *o = json_object_new_object();
+    int rc = o ? 0 : -ENOMEM;
+
+    if (rc >= 0)
+        rc = cfg->statement || cfg->lost ? resolve_source(vmm, cfg, o, err)
+                                         : resolve_dest(vmm, cfg, o, err);
+    if (rc < 0) {
+        json_object_put(o);
+        return rc;
+    }
+    *ret_answer = o;
     return 0;
 }
 
@@ -496,6 +599,8 @@ struct json_object *vmm_progress_json(struct vmm *vmm)
     (void)json_object_object_add(o, "role",
                                  json_object_new_string(m->src ? "source" : "destination"));
     (void)json_object_object_add(o, "result", json_object_new_string(mig_result_name(s.result)));
+    if (s.id[0])
+        (void)json_object_object_add(o, "migration", json_object_new_string(s.id));
     (void)json_object_object_add(o, "encrypted", json_object_new_boolean(s.encrypted));
     put_u64(o, "lanes", s.lanes);
     put_u64(o, "round", s.round);

@@ -32,6 +32,21 @@ CHECKED int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *
                               vmm_done_fn *done, void *arg, struct err *err);
 
 /**
+ * vmm_resolve() - decide an undecided migration, or say what became of one that came here.
+ * @cfg: with statement or lost: the former.
+ *
+ * After a statement that the VM was taken the process ends.
+ *
+ * Return: 0 and *@ret_answer, owned; -EPERM if nothing is undecided here;
+ * -EINVAL, -EACCES for a statement that is not of this migration's destination;
+ * -EBUSY if a disk was written since, or a migration is under way; -ENOENT;
+ * what hinders the VM from going on.  Nothing has changed then.
+ * Threads: control.
+ */
+CHECKED int vmm_resolve(struct vmm *vmm, const struct resolve_config *cfg,
+                        struct json_object **ret_answer, struct err *err);
+
+/**
  * vmm_progress_json() - the migration that is going on, or the last one; {"phase": "idle"} for none.
  *
  * Return: owned; NULL when out of memory.

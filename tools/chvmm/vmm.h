@@ -29,6 +29,7 @@ enum vmm_busy {
     VMM_RESTORE,
     VMM_SEND,
     VMM_RECEIVE,
+    VMM_UNDECIDED, /* to nobody: the destination of its migration may have it */
 };
 
 enum {
@@ -53,10 +54,11 @@ struct vmm {
     bool was_shut_down;       /* built once, then shut down */
 
     enum vmm_busy busy;
-    struct job *job;                            /* NULL unless busy */
+    struct job *job;                            /* NULL unless lent to one */
     struct migration *last_migration;           /* NULL: none yet */
     struct vmm_waiter waiters[VMM_WAITERS_MAX]; /* for the end of the migration */
     unsigned nr_waiters;
+    struct resolve_memory *resolve; /* NULL: no migration came here yet */
 
     struct loop_source *announce_timer; /* NULL: never needed yet */
     unsigned announces_left;

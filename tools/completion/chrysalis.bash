@@ -127,7 +127,7 @@ _chvmm()
 
 _chctl_commands="ping info counters create boot pause resume power-button reboot nmi shutdown delete
     shutdown-vmm snapshot restore send-migration receive-migration migration-progress
-    migration-cancel add-disk add-net remove-device resize resize-disk resize-zone"
+    migration-cancel migration-resolve add-disk add-net remove-device resize resize-disk resize-zone"
 
 _chctl_argument()
 {
@@ -143,6 +143,7 @@ _chctl_argument()
     receive-migration) _chrysalis_keys "$cur" receiver_url= tls_dir= insecure= accept_tsc= \
         net_fds= memory_mode= ;;
     migration-progress) _chrysalis_reply "$cur" "" --follow ;;
+    migration-resolve) _chrysalis_reply "$cur" "" statement= lost= migration= ;;
     add-disk) _chvmm_value --disk ;;
     add-net) _chvmm_value --net ;;
     resize) _chrysalis_reply "$cur" "" --cpus --memory --balloon ;;

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A link between source and destination that knows the messages of docs/migration-protocol.md: it
+counts them, and does something at the border of any of them.
+"""
+
+import socket
+import struct
+import threading
+
+NAMES = ("?", "HELLO", "CONFIG", "READY", "REFUSE", "LANE", "PAGES", "ROUND_END", "ROUND_DONE",
+         "STOP", "STATE", "LOADED", "COMMIT", "RUNNING", "ABORT", "KEEPALIVE")
+TO_DESTINATION, TO_SOURCE = "to destination", "to source"
+
+
+class Border:
+    """Before or behind the nr-th (from 1) message of a name, on the control channel or lane 0."""
+
+    def __init__(self, name, when="behind", nr=1, direction=None):
+        self.name, self.when, self.nr, self.direction = name, when, nr, direction
+
+    def __str__(self):
+        where = f" {self.direction}" if self.direction else ""
+        return f"{self.when} {self.name} {self.nr}{where}"
+
+
+class Proxy:
+    """
+    Listens on a free port and forwards to another.  at: a Border; there act(proxy) is called, once,
+    with the message before it forwarded and nothing behind it; the default cuts all connections.
+    """
+
+    def __init__(self, port, at=None, act=None):
+        self.target = ("127.0.0.1", port)
+        self.at = at
+        self.act = act or Proxy.cut
+        self.seen = []  # (direction, name) of whole messages, keepalives left out
+        self.acted = threading.Event()
+        self._counts = {}
+        self._lock = threading.Lock()
+        self._socks = []
+        self._is_cut = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads = []
+        self._spawn(self._accept)
+
+    def url(self):
+        return f"tcp:127.0.0.1:{self.port}"
+
+    def cut(self):
+        """Both ends see their connections break; nothing that is under way arrives."""
+        with self._lock:
+            self._is_cut = True
+            for sock in self._socks:
+                # RST: no byte that was not forwarded will be.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+        self._listener.close()
+
+    def close(self):
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+        for sock in self._socks:
+            sock.close()
+
+    def _spawn(self, function, *args):
+        thread = threading.Thread(target=function, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        number = 0
+        while True:
+            try:
+                source, _ = self._listener.accept()
+                destination = socket.create_connection(self.target)
+            except OSError:
+                return
+            for sock in (source, destination):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                if self._is_cut:
+                    source.close()
+                    destination.close()
+                    return
+                self._socks += [source, destination]
+            self._spawn(self._forward, number, TO_DESTINATION, source, destination)
+            self._spawn(self._forward, number, TO_SOURCE, destination, source)
+            number += 1
+
+    def _is_here(self, name, direction):
+        """The number-th message of this name is about to pass."""
+        at = self.at
+        if at is None or self.acted.is_set() or at.name != name:
+            return False
+        return at.nr == self._counts.get((name, direction), 0) + 1 and \
+            at.direction in (None, direction)
+
+    def _pass(self, direction, kind, message, target):
+        name = NAMES[kind] if kind < len(NAMES) else "?"
+        if name == "KEEPALIVE":
+            target.sendall(message)
+            return
+        with self._lock:
+            here = self._is_here(name, direction)
+            self._counts[(name, direction)] = self._counts.get((name, direction), 0) + 1
+            if here:
+                self.acted.set()
+        if here and self.at.when == "before":
+            self.act(self)
+        with self._lock:
+            if self._is_cut:
+                raise OSError("cut")
+            self.seen.append((direction, name))
+        target.sendall(message)
+        if here and self.at.when == "behind":
+            self.act(self)
+
+    def _forward(self, number, direction, source, target):
+        try:
+            while True:
+                head = self._read(source, 8)
+                kind, _, length = struct.unpack("<HHI", head)
+                self._pass(direction, kind, head + self._read(source, length), target)
+        except OSError:
+            pass
+        try:
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    @staticmethod
+    def _read(sock, length):
+        data = bytearray()
+        while len(data) < length:
+            part = sock.recv(length - len(data))
+            if not part:
+                raise OSError("end")
+            data += part
+        return bytes(data)
