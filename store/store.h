@@ -239,9 +239,14 @@ struct store_verify_result {
     uint64_t snapshots;
     uint64_t snapshots_bad;
     uint64_t segments; /* looked at */
-    uint64_t pages;    /* whose bytes were verified; 0 without STORE_VERIFY_DATA */
+    uint64_t pages;    /* whose bytes were verified; 0 unless data was read */
     uint64_t bytes;    /* read from packs */
     uint64_t problems; /* of severity STORE_WRONG */
+    /* With repair, what was done. */
+    uint64_t pages_moved;      /* still readable, or found elsewhere */
+    uint64_t pages_dropped;    /* lost until their contents come again */
+    uint64_t objects_dropped;  /* the same of nodes and pieces of state */
+    uint64_t segments_dropped; /* set aside: in no use, their bytes go with store_gc() */
 };
 
 typedef void store_problem_fn(void *arg, const struct store_problem *p);
@@ -250,17 +255,21 @@ typedef void store_progress_fn(void *arg, uint64_t done, uint64_t total);
 /* How to verify; zeroed means: the structure only, in silence. */
 struct store_verify_cfg {
     bool data;                   /* read every byte of every pack */
+    bool repair;                 /* read every byte, then do about damage what can be done */
     store_problem_fn *problem;   /* may be NULL */
     store_progress_fn *progress; /* bytes; may be NULL */
     void *arg;                   /* for both */
 };
 
 /**
- * store_verify() - look for damage.
+ * store_verify() - look for damage, and repair it if asked to.
+ *
+ * What a repair does: store_repair.h.  It needs the store to itself: no writer, no
+ * collector, no other verifier.  Labels, records and the database itself are not repaired.
  *
  * Return: 0 if it ran to its end, whatever it found (@ret_res->problems says);
- * a negative errno if it could not.
- * Threads: any; beside readers and writers.
+ * a negative errno if it could not; -EBUSY, -EROFS for a repair.
+ * Threads: any; beside readers and, without repair, writers.
  */
 CHECKED int store_verify(struct store *st, const struct store_verify_cfg *cfg,
                          struct store_verify_result *ret_res, struct err *err);

@@ -350,6 +350,14 @@ CHECKED int store_index_del_page(struct store_index *ix, const struct store_dige
                                  struct err *err);
 
 /**
+ * store_index_recount() - count the pages again; after store_index_fold() only.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_recount(struct store_index *ix, struct err *err);
+
+/**
  * store_index_del_object() - remove a row.
  *
  * Return: 0; or an errno.

@@ -339,3 +339,11 @@ int store_index_del_page(struct store_index *ix, const struct store_digest *d, s
     rc = pages_in_tree(ix, &total, err);
     return rc < 0 || !total ? rc : pages_set_nr(ix, total - 1, err);
 }
+
+int store_index_recount(struct store_index *ix, struct err *err)
+{
+    uint64_t nr = 0;
+    int rc = index_scalar(ix, "SELECT count(*) FROM pages", &nr, err);
+
+    return rc < 0 ? rc : pages_set_nr(ix, nr, err);
+}

@@ -16,6 +16,7 @@
 #include "store/store_map.h"
 #include "store/store_reader_internal.h"
 #include "store/store_record.h"
+#include "store/store_repair.h"
 
 enum {
     SEG_HEADER_OK = 1U << 16, /* in the value of a segment, above a bit per slot */
@@ -41,8 +42,10 @@ struct verify {
     size_t nr_extents, cap_extents;
     struct store_extent *extents;
     uint64_t bytes_total;
-    struct store_id_map segments;  /* segment: SEG_* and a bit for each item that is true */
-    struct store_digest_map trees; /* nodes walked: 1 if everything below is true */
+    struct store_id_map segments;   /* segment: SEG_* and a bit for each item that is true */
+    struct store_digest_map trees;  /* nodes walked: 1 if everything below is true */
+    struct store_digest_map spares; /* for a repair: true places that no row names */
+    bool pack_good;                 /* of the segment at hand */
     uint64_t nr_pages, bad_pages, bad_objects; /* rows of the index */
     struct store_unpacked unpacked;
     uint8_t bytes[STORE_SEGMENT_LEN_MAX];
@@ -217,6 +220,9 @@ static int verify_items(struct verify *v, const struct store_segment *seg,
             return rc;
         if (rc > 0 && at == (seg->kind == STORE_KIND_PAGES ? store_loc_make(seg->id, i) : seg->id))
             mask |= 1U << i;
+        else if (v->cfg->repair && v->pack_good &&
+                 store_digest_map_put(&v->spares, &d[i], store_loc_make(seg->id, i)) < 0)
+            return store_no_memory(err);
     }
     *ret = mask;
     return 0;
@@ -226,7 +232,8 @@ static int verify_items(struct verify *v, const struct store_segment *seg,
 static int verify_segment(struct verify *v, const struct store_extent *e, uint32_t *ret,
                           struct err *why)
 {
-    const size_t len = v->cfg->data ? e->len : STORE_SEGMENT_HDR_LEN;
+    const bool data = v->cfg->data || v->cfg->repair;
+    const size_t len = data ? e->len : STORE_SEGMENT_HDR_LEN;
     struct store_digest d[STORE_SEGMENT_SLOTS];
     struct store_segment *seg = &v->unpacked.seg;
     struct store_file *file = NULL;
@@ -245,7 +252,7 @@ static int verify_segment(struct verify *v, const struct store_extent *e, uint32
     if (rc < 0)
         return rc;
     mask = (1U << seg->nr_items) - 1;
-    if (v->cfg->data) {
+    if (data) {
         rc = store_segment_unpack(v->codec, seg, v->bytes + STORE_SEGMENT_HDR_LEN, v->unpacked.raw,
                                   why);
         if (rc == 0)
@@ -273,6 +280,7 @@ static int verify_segments(struct verify *v)
         uint32_t value = 0;
 
         v->res->segments++;
+        v->pack_good = p && p->good;
         if (!p)
             rc = err_set(&why, -EBADMSG, "the index knows no such pack");
         else if (e->len > p->len || e->off > p->len - e->len)
@@ -284,9 +292,12 @@ static int verify_segments(struct verify *v)
                        (unsigned long long)e->pack, (unsigned long long)e->id,
                        (unsigned long long)e->off, why.msg);
         }
+        /* What lies in a pack that is not sound is to be moved out of it. */
+        if (rc == 0 && v->cfg->repair && !v->pack_good)
+            value = 0;
         rc = rc == 0 && store_id_map_or(&v->segments, e->id, value) < 0 ? verify_no_memory(v) : 0;
         done += e->len;
-        if (v->cfg->progress && v->cfg->data)
+        if (v->cfg->progress && (v->cfg->data || v->cfg->repair))
             v->cfg->progress(v->cfg->arg, done, v->bytes_total);
     }
     return rc;
@@ -566,6 +577,45 @@ static int verify_index(struct verify *v)
     return store_index_check(v->ix, verify_say_index, v, v->err);
 }
 
+static bool repair_page_is_true(void *arg, uint64_t loc)
+{
+    return verify_loc_is_true(arg, loc);
+}
+
+static bool repair_object_is_true(void *arg, uint64_t segment)
+{
+    return verify_object_is_true(arg, segment);
+}
+
+static bool repair_segment_is_sound(void *arg, const struct store_extent *e)
+{
+    const struct verify *v = arg;
+    const struct verify_pack *p = verify_pack_find(v, e->pack);
+    const uint32_t *value = store_id_map_find(&v->segments, e->id);
+
+    return p && p->good && value && (*value & SEG_HEADER_OK);
+}
+
+static int verify_repair(struct verify *v, struct err *err)
+{
+    const struct store_repair r = {
+        .st = v->st,
+        .ix = v->ix,
+        .codec = v->codec,
+        .extents = v->extents,
+        .nr_extents = v->nr_extents,
+        .spares = &v->spares,
+        .page_is_true = repair_page_is_true,
+        .object_is_true = repair_object_is_true,
+        .segment_is_sound = repair_segment_is_sound,
+        .arg = v,
+        .res = v->res,
+    };
+
+    store_index_rollback(v->ix); /* the end of seeing one state */
+    return v->res->problems ? store_repair(&r, err) : 0;
+}
+
 static int verify_all(struct verify *v, struct err *err)
 {
     int (*const parts[])(struct verify *) = {verify_index, verify_packs, verify_segments,
@@ -585,9 +635,29 @@ static void verify_free(struct verify *v)
     store_index_close(v->ix);
     store_id_map_release(&v->segments);
     store_digest_map_release(&v->trees);
+    store_digest_map_release(&v->spares);
     free(v->packs);
     free(v->extents);
     free(v);
+}
+
+/* Writers are welcome beside a verifier, the collector is not; a repair wants neither. */
+static int verify_lock(struct store *st, bool repair, struct store_lock **ret, struct err *err)
+{
+    int rc;
+
+    if (!repair) {
+        return st->be->readonly ? 0
+                                : st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_SHARED,
+                                                    true, ret, err);
+    }
+    rc = store_write_check(st, err);
+    if (rc < 0)
+        return rc;
+    rc = st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, false, ret, err);
+    if (rc == -EAGAIN)
+        return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
+    return rc;
 }
 
 int store_verify(struct store *st, const struct store_verify_cfg *cfg,
@@ -596,21 +666,22 @@ int store_verify(struct store *st, const struct store_verify_cfg *cfg,
     struct store_verify_result res = {0};
     struct verify *v = calloc(1, sizeof(*v));
     struct store_lock *lock = NULL;
-    int rc = 0;
+    int rc;
 
     if (!v)
         return store_no_memory(err);
     v->st = st;
     v->cfg = cfg;
     v->res = &res;
-    if (!st->be->readonly)
-        rc = st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_SHARED, true, &lock, err);
+    rc = verify_lock(st, cfg->repair, &lock, err);
     if (rc == 0)
         rc = store_codec_new(&v->codec, err);
     if (rc == 0)
         rc = store_index_open(st->be, 0, &v->ix, err);
     if (rc == 0)
         rc = verify_all(v, err);
+    if (rc == 0 && cfg->repair)
+        rc = verify_repair(v, err);
     verify_free(v);
     st->be->ops->unlock(st->be, lock);
     if (rc == 0)

@@ -6,6 +6,7 @@
 
 struct check {
     struct chsnap *c;
+    bool repair;
     struct chsnap_progress progress;
     struct json_object *problems;
 };
@@ -55,6 +56,24 @@ static void check_progress(void *arg, uint64_t done, uint64_t total)
     chsnap_progress_step(&k->progress, done, total);
 }
 
+static void check_repair_json(struct json_object *o, const struct store_verify_result *res)
+{
+    (void)json_object_object_add(o, "pages_moved", json_object_new_uint64(res->pages_moved));
+    (void)json_object_object_add(o, "pages_dropped", json_object_new_uint64(res->pages_dropped));
+    (void)json_object_object_add(o, "objects_dropped",
+                                 json_object_new_uint64(res->objects_dropped));
+    (void)json_object_object_add(o, "segments_dropped",
+                                 json_object_new_uint64(res->segments_dropped));
+}
+
+static void check_repair_print(const struct store_verify_result *res)
+{
+    (void)printf("repair: %llu segments set aside; %llu pages kept in a new place; %llu pages and "
+                 "%llu nodes or pieces of state lost until their contents come again\n",
+                 (unsigned long long)res->segments_dropped, (unsigned long long)res->pages_moved,
+                 (unsigned long long)res->pages_dropped, (unsigned long long)res->objects_dropped);
+}
+
 static int check_report(struct check *k, const struct store_verify_result *res, bool data)
 {
     unsigned long long n = res->problems, damaged = res->snapshots_bad;
@@ -73,6 +92,8 @@ static int check_report(struct check *k, const struct store_verify_result *res, 
         (void)json_object_object_add(o, "bytes_read", json_object_new_uint64(res->bytes));
         (void)json_object_object_add(o, "wrong", json_object_new_uint64(res->problems));
         (void)json_object_object_add(o, "problems", json_object_get(k->problems));
+        if (k->repair)
+            check_repair_json(o, res);
         put = chsnap_put_json(k->c, o);
         return put != CHSNAP_OK ? put : rc;
     }
@@ -85,6 +106,8 @@ static int check_report(struct check *k, const struct store_verify_result *res, 
     else
         (void)printf("%llu problems, %llu snapshots damaged", n, damaged);
     (void)printf("%s\n", chsnap_paint(k->c, PAINT_OFF));
+    if (k->repair)
+        check_repair_print(res);
     return rc;
 }
 
@@ -92,7 +115,8 @@ static int verify_run(struct chsnap *c, int argc, char **argv)
 {
     static const struct option longs[] = {
         {"read-data", no_argument, NULL, 'r'},
-        {0      },
+        {"repair",       no_argument, NULL, 'R'},
+        {0          },
     };
     struct check k = {.c = c};
     struct store_verify_cfg cfg = {.problem = check_problem, .progress = check_progress, .arg = &k};
@@ -101,13 +125,15 @@ static int verify_run(struct chsnap *c, int argc, char **argv)
     char **args;
     int opt, rc;
 
-    while ((opt = chsnap_getopt(c, argc, argv, "r", longs)) != -1) {
-        if (opt != 'r')
+    while ((opt = chsnap_getopt(c, argc, argv, "rR", longs)) != -1) {
+        if (opt == 'R')
+            k.repair = cfg.repair = true;
+        else if (opt != 'r')
             return chsnap_option_end(opt);
         cfg.data = true;
     }
     args = argv + optind;
-    rc = chsnap_open(c, STORE_RDONLY, &args);
+    rc = chsnap_open(c, k.repair ? 0 : STORE_RDONLY, &args);
     if (rc != CHSNAP_OK)
         return rc;
     if (*args)
@@ -129,6 +155,9 @@ const struct chsnap_command chsnap_verify = {
             "and that every snapshot leads to all of its pages.  Says which snapshots have lost\n"
             "which pages.  Exit status 1 if anything is wrong; notes are harmless.\n"
             "\n"
-            "  -r, --read-data      read every byte and compare it with its digest\n",
+            "  -r, --read-data      read every byte and compare it with its digest\n"
+            "  -R, --repair         read every byte; keep what can be read of broken segments and\n"
+            "                       forget the rest, so that the next snapshot or import with the\n"
+            "                       same contents brings them back, for all that lost them\n",
     .run = verify_run,
 };

@@ -195,7 +195,7 @@ _chsnap_options()
     import) echo "--input --name --no-name $all" ;;
     copy) echo "--name --no-name $all" ;;
     prune) echo "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-tag --vm --dry-run $all" ;;
-    verify) echo "--read-data $all" ;;
+    verify) echo "--read-data --repair $all" ;;
     rm) echo "--dry-run $all" ;;
     tag) echo "--add --remove --name --no-name $all" ;;
     gc) echo "--dry-run --wait $all" ;;

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/store_repair.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A row that leads to nothing true, and what becomes of it. */
+struct broken {
+    struct store_digest d;
+    uint64_t at; /* loc or segment, as the row says; then the new one */
+    bool found;  /* @at is true now */
+    size_t hints_len;
+    uint8_t *hints; /* of a leaf; owned */
+};
+
+struct broken_list {
+    size_t nr, cap;
+    struct broken *b;
+};
+
+struct repair {
+    const struct store_repair *in;
+    struct err *err;
+    struct broken_list pages, objects;
+    struct store_file *file; /* new pack; NULL until something has to be moved */
+    uint64_t end;
+    uint32_t nr_ids;
+    size_t nr_moved, cap_moved;
+    struct store_extent *moved; /* segments of the new pack */
+    unsigned nr;                /* pages waiting in @raw */
+    struct store_digest digests[STORE_SEGMENT_SLOTS];
+    uint8_t raw[STORE_SEGMENT_RAW_MAX];
+    uint8_t out[STORE_SEGMENT_LEN_MAX];
+    struct store_object object;
+};
+
+static int list_add(struct repair *r, struct broken_list *l, const struct store_digest *d,
+                    uint64_t at)
+{
+    if (l->nr == l->cap) {
+        size_t cap = 2 * l->cap + 64;
+        struct broken *more = reallocarray(l->b, cap, sizeof(*more));
+
+        if (!more)
+            return store_no_memory(r->err);
+        l->b = more;
+        l->cap = cap;
+    }
+    l->b[l->nr++] = (struct broken){.d = *d, .at = at};
+    return 0;
+}
+
+static int look_page(void *arg, const struct store_digest *d, uint64_t loc)
+{
+    struct repair *r = arg;
+
+    return r->in->page_is_true(r->in->arg, loc) ? 0 : list_add(r, &r->pages, d, loc);
+}
+
+static int look_object(void *arg, const struct store_digest *d, uint64_t segment)
+{
+    struct repair *r = arg;
+
+    return r->in->object_is_true(r->in->arg, segment) ? 0 : list_add(r, &r->objects, d, segment);
+}
+
+/* ---- the new pack ---- */
+
+static int pack_open(struct repair *r)
+{
+    struct store_backend *be = r->in->st->be;
+    uint8_t uuid[STORE_UUID_LEN];
+    uint64_t last = 0;
+    int rc = store_index_identity(r->in->ix, uuid, &last, r->err);
+
+    if (rc == 0)
+        rc = store_pack_create(be, store_codec_hasher(r->in->codec), last + 1, uuid, &r->file,
+                               r->err);
+    r->end = STORE_PACK_HDR_LEN;
+    return rc;
+}
+
+/* Append a segment made of @raw and @digests. */
+static int pack_append(struct repair *r, enum store_segment_kind kind, unsigned items,
+                       uint32_t raw_len)
+{
+    struct store_segment seg = {.kind = kind, .nr_items = items, .raw_len = raw_len};
+    int n, rc = 0;
+
+    if (r->nr_moved == r->cap_moved) {
+        size_t cap = 2 * r->cap_moved + 64;
+        struct store_extent *more = reallocarray(r->moved, cap, sizeof(*more));
+
+        if (!more)
+            return store_no_memory(r->err);
+        r->moved = more;
+        r->cap_moved = cap;
+    }
+    seg.id = store_segment_id_make(r->file->id, r->nr_ids++);
+    n = store_segment_pack(r->in->codec, &seg, r->raw, r->digests, r->out, r->err);
+    rc = n < 0 ? n : r->in->st->be->ops->write(r->file, r->out, (size_t)n, r->end, r->err);
+    if (rc < 0)
+        return rc;
+    r->moved[r->nr_moved++] =
+        (struct store_extent){.id = seg.id, .pack = r->file->id, .off = r->end, .len = (uint32_t)n};
+    r->end += (uint64_t)n;
+    return 0;
+}
+
+static int pack_flush_pages(struct repair *r)
+{
+    unsigned nr = r->nr;
+
+    r->nr = 0;
+    return nr ? pack_append(r, STORE_KIND_PAGES, nr, (uint32_t)(nr * PAGE_SIZE_4K)) : 0;
+}
+
+/* ---- keeping what can be read ---- */
+
+/* Whether the page can still be read where its row says; into the next slot of @raw. */
+static bool page_reads(struct repair *r, const struct broken *b)
+{
+    const struct store_unpacked *u = NULL;
+    unsigned slot = store_loc_slot(b->at);
+    struct store_digest got;
+    bool good = false;
+
+    if (store_fetch_segment(r->in->st->fetch, store_loc_segment(b->at), &u, NULL) < 0)
+        return false;
+    if (u->seg.kind == STORE_KIND_PAGES && slot < u->seg.nr_items) {
+        const uint8_t *page = u->raw + slot * PAGE_SIZE_4K;
+
+        good = store_hash(store_codec_hasher(r->in->codec), page, PAGE_SIZE_4K, &got) == 0 &&
+               store_digest_equal(&got, &b->d);
+        if (good)
+            memcpy(r->raw + r->nr * PAGE_SIZE_4K, page, PAGE_SIZE_4K);
+    }
+    store_fetch_put(r->in->st->fetch, u);
+    return good;
+}
+
+static int save_page(struct repair *r, struct broken *b)
+{
+    const uint64_t *spare = store_digest_map_find(r->in->spares, &b->d);
+    int rc = 0;
+
+    if (spare) {
+        b->at = *spare;
+        b->found = true;
+        return 0;
+    }
+    if (!page_reads(r, b))
+        return 0;
+    if (!r->file)
+        rc = pack_open(r);
+    if (rc < 0)
+        return rc;
+    b->at = store_loc_make(store_segment_id_make(r->file->id, r->nr_ids), r->nr);
+    b->found = true;
+    r->digests[r->nr++] = b->d;
+    return r->nr == STORE_SEGMENT_SLOTS ? pack_flush_pages(r) : 0;
+}
+
+static int save_object(struct repair *r, struct broken *b)
+{
+    static const enum store_segment_kind kinds[] = {STORE_KIND_NODE, STORE_KIND_BLOB};
+    const uint64_t *spare = store_digest_map_find(r->in->spares, &b->d);
+    size_t k;
+    int rc = 0;
+
+    for (k = 0; k < ARRAY_LEN(kinds); k++)
+        if (store_fetch_object(r->in->st->fetch, &b->d, kinds[k], &r->object, NULL) == 0)
+            break;
+    if (k == ARRAY_LEN(kinds)) {
+        b->found = spare != NULL;
+        b->at = spare ? store_loc_segment(*spare) : 0;
+        return 0;
+    }
+    if (!r->file)
+        rc = pack_open(r);
+    if (rc < 0)
+        return rc;
+    b->hints_len = r->object.hints_len;
+    b->hints = malloc(b->hints_len + 1);
+    if (!b->hints)
+        return store_no_memory(r->err);
+    memcpy(b->hints, r->object.hints, b->hints_len);
+    b->at = store_segment_id_make(r->file->id, r->nr_ids);
+    b->found = true;
+    memcpy(r->raw, r->object.raw, r->object.len);
+    r->digests[0] = b->d;
+    return pack_append(r, kinds[k], 1, (uint32_t)r->object.len);
+}
+
+static int save_all(struct repair *r)
+{
+    struct store_backend *be = r->in->st->be;
+    int rc = 0;
+
+    for (size_t i = 0; i < r->pages.nr && rc == 0; i++)
+        rc = save_page(r, &r->pages.b[i]);
+    if (rc == 0)
+        rc = pack_flush_pages(r);
+    for (size_t i = 0; i < r->objects.nr && rc == 0; i++)
+        rc = save_object(r, &r->objects.b[i]);
+    if (rc == 0 && r->file)
+        rc = be->ops->sync(r->file, r->err);
+    if (rc == 0 && r->file)
+        rc = be->ops->packs_sync(be, r->err);
+    return rc;
+}
+
+/* ---- the index ---- */
+
+static int change_pages(struct repair *r)
+{
+    struct store_index *ix = r->in->ix;
+    size_t nr = 0;
+    struct store_page_at *p = calloc(r->pages.nr + 1, sizeof(*p));
+    int rc = p ? 0 : store_no_memory(r->err);
+
+    for (size_t i = 0; i < r->pages.nr && rc == 0; i++) {
+        const struct broken *b = &r->pages.b[i];
+
+        rc = store_index_del_page(ix, &b->d, r->err);
+        if (b->found)
+            p[nr++] = (struct store_page_at){&b->d, b->at};
+    }
+    if (rc == 0)
+        rc = store_index_add_pages(ix, p, nr, r->err);
+    if (rc == 0)
+        rc = store_index_recount(ix, r->err);
+    r->in->res->pages_moved = nr;
+    r->in->res->pages_dropped = r->pages.nr - nr;
+    free(p);
+    return rc;
+}
+
+static int change_objects(struct repair *r)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < r->objects.nr && rc == 0; i++) {
+        const struct broken *b = &r->objects.b[i];
+
+        rc = store_index_del_object(r->in->ix, &b->d, r->err);
+        if (rc == 0 && b->found)
+            rc = store_index_add_object(r->in->ix, &b->d, b->at, b->hints, b->hints_len, r->err);
+        r->in->res->objects_dropped += !b->found;
+    }
+    return rc;
+}
+
+/* Segments that are not sound go; so do packs of which none is left. */
+static int change_segments(struct repair *r)
+{
+    const struct store_repair *in = r->in;
+    struct store_id_map alive = {0}, dead = {0};
+    int rc = 0;
+
+    for (size_t i = 0; i < in->nr_extents && rc == 0; i++) {
+        const struct store_extent *e = &in->extents[i];
+        bool sound = in->segment_is_sound(in->arg, e);
+
+        if (store_id_map_or(sound ? &alive : &dead, e->pack, 1) < 0)
+            rc = store_no_memory(r->err);
+        if (rc == 0 && !sound)
+            rc = store_index_del_extent(in->ix, e->id, r->err);
+        in->res->segments_dropped += !sound;
+    }
+    for (size_t i = 0; i < dead.cap && rc == 0; i++)
+        if (dead.e[i].used && !store_id_map_find(&alive, dead.e[i].id))
+            rc = store_index_del_pack(in->ix, dead.e[i].id, r->err);
+    if (rc == 0 && r->file)
+        rc = store_index_add_pack(in->ix, r->file->id, r->end, r->err);
+    for (size_t i = 0; i < r->nr_moved && rc == 0; i++)
+        rc = store_index_put_extent(in->ix, &r->moved[i], r->err);
+    store_id_map_release(&alive);
+    store_id_map_release(&dead);
+    return rc;
+}
+
+static int repair_run(struct repair *r)
+{
+    struct store_index *ix = r->in->ix;
+    int rc = store_index_each_page(ix, look_page, r, r->err);
+
+    if (rc == 0)
+        rc = store_index_each_object(ix, look_object, r, r->err);
+    if (rc == 0)
+        rc = save_all(r);
+    if (rc == 0)
+        rc = store_index_begin(ix, r->err);
+    if (rc < 0)
+        return rc;
+    rc = store_index_fold(ix, r->err);
+    if (rc == 0)
+        rc = change_segments(r);
+    if (rc == 0)
+        rc = change_pages(r);
+    if (rc == 0)
+        rc = change_objects(r);
+    if (rc == 0)
+        rc = store_index_commit(ix, r->err);
+    else
+        store_index_rollback(ix);
+    return rc;
+}
+
+int store_repair(const struct store_repair *in, struct err *err)
+{
+    struct repair *r = calloc(1, sizeof(*r));
+    int rc;
+
+    if (!r)
+        return store_no_memory(err);
+    r->in = in;
+    r->err = err;
+    rc = repair_run(r);
+    /* What was remembered of places and packs is past. */
+    store_fetch_forget(in->st->fetch);
+    in->st->be->ops->close(r->file);
+    for (size_t i = 0; i < r->objects.nr; i++)
+        free(r->objects.b[i].hints);
+    free(r->pages.b);
+    free(r->objects.b);
+    free(r->moved);
+    free(r);
+    return rc;
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Repair: what can be read stays, what cannot is told, and comes back with its contents.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "store/store_pack.h"
+#include "tests/unit/store_fixture.h"
+
+enum {
+    PAGES = 1100,
+};
+
+static struct fixture fx;
+static struct image img;
+
+static void assert_ok(int rc, const struct err *err)
+{
+    if (rc < 0)
+        print_error("%d: %s\n", rc, err->msg);
+    assert_true(rc >= 0);
+}
+
+static struct store *open_store(void)
+{
+    struct err err = {0};
+    struct store *st;
+
+    assert_ok(store_open(fx.path, STORE_CREATE, &st, &err), &err);
+    return st;
+}
+
+static int setup(void **state)
+{
+    struct err err = {0};
+    struct store *st;
+    int rc;
+
+    (void)state;
+    fixture_make(&fx);
+    img = image_make(PAGES, 1);
+    rc = store_open(fx.path, STORE_CREATE, &st, &err);
+    if (rc == 0)
+        rc = image_put_alone(st, &img, NULL, "a", NULL, &err);
+    store_close(st);
+    return rc;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_remove(&fx);
+    image_free(&img);
+    return 0;
+}
+
+/* ---- damage ---- */
+
+static int pack_fd(void)
+{
+    char path[2 * FIXTURE_PATH_MAX];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/packs/00000001.pack", fx.path);
+    fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void flip(int fd, uint64_t off)
+{
+    uint8_t b;
+
+    assert_int_equal(pread(fd, &b, 1, (off_t)off), 1);
+    b ^= 0x10;
+    assert_int_equal(pwrite(fd, &b, 1, (off_t)off), 1);
+}
+
+/* Offset of the first segment of a kind, and its header. */
+static uint64_t find_segment(int fd, enum store_segment_kind kind, struct store_segment *seg)
+{
+    uint64_t off = STORE_PACK_HDR_LEN;
+    uint8_t hdr[STORE_SEGMENT_HDR_LEN];
+
+    for (;;) {
+        assert_int_equal(pread(fd, hdr, sizeof(hdr), (off_t)off), sizeof(hdr));
+        assert_int_equal(store_segment_parse(hdr, seg, NULL), 0);
+        if (seg->kind == kind)
+            return off;
+        off += STORE_SEGMENT_HDR_LEN + seg->stored_len;
+    }
+}
+
+struct findings {
+    uint64_t lost; /* pages */
+    char snapshot[STORE_DIGEST_HEX + 1];
+};
+
+static void take_problem(void *arg, const struct store_problem *p)
+{
+    struct findings *f = arg;
+
+    if (!p->has_pages)
+        return;
+    f->lost += p->nr;
+    (void)snprintf(f->snapshot, sizeof(f->snapshot), "%s", p->snapshot);
+}
+
+static struct store_verify_result verify(struct store *st, bool repair, struct findings *f)
+{
+    const struct store_verify_cfg cfg = {
+        .data = true, .repair = repair, .problem = take_problem, .arg = f};
+    struct store_verify_result res;
+    struct err err = {0};
+
+    *f = (struct findings){0};
+    assert_ok(store_verify(st, &cfg, &res, &err), &err);
+    return res;
+}
+
+/* ---- what a repair does ---- */
+
+static void test_lost_pages_are_told_and_come_back_with_their_contents(void **state)
+{
+    struct store_verify_result res;
+    struct store_segment seg;
+    struct findings f;
+    struct err err = {0};
+    struct store *st;
+    int fd = pack_fd();
+    char id[STORE_DIGEST_HEX + 1];
+
+    (void)state;
+    flip(fd, find_segment(fd, STORE_KIND_PAGES, &seg) + STORE_SEGMENT_HDR_LEN + 20);
+    (void)close(fd);
+    st = open_store();
+    assert_ok(store_resolve(st, "a", id, &err), &err);
+    res = verify(st, true, &f);
+    assert_true(res.problems > 0);
+    assert_int_equal(res.segments_dropped, 1);
+    assert_true(res.pages_dropped > 0);
+    assert_int_equal(res.pages_moved + res.pages_dropped, seg.nr_items);
+    assert_true(f.lost >= res.pages_dropped); /* a page may be at several places */
+    assert_string_equal(f.snapshot, id);
+    /* The index is sound now; the snapshot is known to be damaged, and only it. */
+    res = verify(st, false, &f);
+    assert_true(res.problems > 0);
+    assert_int_equal(res.snapshots_bad, 1);
+    assert_true(f.lost > 0);
+    assert_true(image_compare(st, "a", &img, NULL) < 0);
+    /* Any snapshot with the same contents brings them back, to all that lost them. */
+    assert_ok(image_put(st, &img, NULL, "b", NULL, &err), &err);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    assert_int_equal(image_compare(st, "b", &img, &err), 0);
+    res = verify(st, false, &f);
+    assert_int_equal(res.problems, 0);
+    store_close(st);
+}
+
+static void test_without_repair_damage_is_not_healed_by_chance(void **state)
+{
+    struct store_segment seg;
+    struct err err = {0};
+    struct store *st;
+    int fd = pack_fd();
+
+    (void)state;
+    flip(fd, find_segment(fd, STORE_KIND_PAGES, &seg) + STORE_SEGMENT_HDR_LEN + 20);
+    (void)close(fd);
+    st = open_store();
+    /* A writer believes the index: this is why there is a repair. */
+    assert_ok(image_put(st, &img, NULL, "b", NULL, &err), &err);
+    assert_true(image_compare(st, "b", &img, NULL) < 0);
+    store_close(st);
+}
+
+static void test_what_can_be_read_is_kept(void **state)
+{
+    struct store_verify_result res;
+    struct store_segment seg;
+    struct findings f;
+    struct err err = {0};
+    struct store *st;
+    uint64_t nodes;
+    int fd = pack_fd();
+
+    (void)state;
+    /* The digest in a header: the segment is broken, each of its pages is not. */
+    flip(fd, find_segment(fd, STORE_KIND_PAGES, &seg) + 40);
+    nodes = find_segment(fd, STORE_KIND_NODE, &(struct store_segment){0});
+    flip(fd, nodes + 40);
+    (void)close(fd);
+    st = open_store();
+    res = verify(st, true, &f);
+    assert_int_equal(res.segments_dropped, 2);
+    assert_int_equal(res.pages_moved, seg.nr_items);
+    assert_int_equal(res.pages_dropped, 0);
+    assert_int_equal(res.objects_dropped, 0);
+    res = verify(st, false, &f);
+    assert_int_equal(res.problems, 0);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    store_close(st);
+}
+
+static void test_a_pack_without_a_header_is_emptied(void **state)
+{
+    struct store_verify_result res;
+    struct store_gc_result gc;
+    struct findings f;
+    struct err err = {0};
+    struct store *st;
+    int fd = pack_fd();
+
+    (void)state;
+    flip(fd, 3);
+    (void)close(fd);
+    st = open_store();
+    res = verify(st, true, &f);
+    assert_true(res.problems > 0);
+    assert_int_equal(res.pages_moved, image_unique(&img));
+    assert_int_equal(res.pages_dropped, 0);
+    res = verify(st, false, &f);
+    assert_int_equal(res.problems, 0);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_int_equal(gc.packs_removed, 1);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    store_close(st);
+}
+
+static void test_a_lost_pack_leaves_a_store_that_goes_on(void **state)
+{
+    char path[2 * FIXTURE_PATH_MAX];
+    struct store_verify_result res;
+    struct findings f;
+    struct err err = {0};
+    struct store *st;
+
+    (void)state;
+    (void)snprintf(path, sizeof(path), "%s/packs/00000001.pack", fx.path);
+    assert_int_equal(unlink(path), 0);
+    st = open_store();
+    res = verify(st, true, &f);
+    assert_int_equal(res.pages_dropped, image_unique(&img));
+    assert_int_equal(f.lost, PAGES); /* with its root, all of it */
+    assert_ok(image_put(st, &img, NULL, "b", NULL, &err), &err);
+    assert_int_equal(image_compare(st, "b", &img, &err), 0);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    res = verify(st, false, &f);
+    assert_int_equal(res.problems, 0);
+    store_close(st);
+}
+
+static void test_a_sound_store_is_left_alone_and_a_busy_one_refused(void **state)
+{
+    const struct store_verify_cfg cfg = {.repair = true};
+    struct store_verify_result res;
+    struct store_stats before, after;
+    struct store_writer *w;
+    struct findings f;
+    struct err err = {0}, busy = {0};
+    struct store *st = open_store();
+
+    (void)state;
+    assert_ok(store_stats(st, &before, &err), &err);
+    res = verify(st, true, &f);
+    assert_int_equal(res.problems, 0);
+    assert_ok(store_stats(st, &after, &err), &err);
+    assert_memory_equal(&before, &after, sizeof(before));
+    assert_ok(image_begin(st, &img, NULL, NULL, true, &w, &err), &err);
+    assert_int_equal(store_verify(st, &cfg, &res, &busy), -EBUSY);
+    assert_non_null(strstr(busy.msg, "being written"));
+    store_writer_abort(w);
+    store_close(st);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_lost_pages_are_told_and_come_back_with_their_contents,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_without_repair_damage_is_not_healed_by_chance, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_can_be_read_is_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_pack_without_a_header_is_emptied, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_lost_pack_leaves_a_store_that_goes_on, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_sound_store_is_left_alone_and_a_busy_one_refused,
+                                        setup, teardown),
+    };
+
+    return cmocka_run_group_tests_name("store_repair", tests, NULL, NULL);
+}
