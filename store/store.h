@@ -202,7 +202,7 @@ struct store_gc_result {
 };
 
 enum store_gc_flags {
-    STORE_GC_WAIT = 1 << 0,    /* wait for writers to finish instead of -EBUSY */
+    STORE_GC_WAIT = 1 << 0,    /* wait for writers to end instead of -EBUSY */
     STORE_GC_DRY_RUN = 1 << 1, /* find out, change nothing */
 };
 
@@ -211,8 +211,9 @@ enum store_gc_flags {
  * @flags: enum store_gc_flags.
  *
  * Packs without anything alive go; packs less than half alive are rewritten.
- * Readers may go on; new writers wait until it is done.
- * Return: 0; -EBUSY while somebody writes; -EBADMSG if a manifest cannot be read
+ * Readers go on throughout, writers while it marks and copies; for the sweep, which
+ * is short, it waits for those at work, and new ones wait for it.
+ * Return: 0; -EBUSY while somebody writes or collects; -EBADMSG if a manifest cannot be read
  * (then nothing is changed); or the kernel's errno.
  * Threads: any.
  */

@@ -24,7 +24,10 @@ struct store_lock;
 
 /* What the bytes of the lock file stand for. */
 enum {
-    STORE_LOCK_WRITERS = 0,         /* shared: each writer; exclusive: the collector */
+    STORE_LOCK_WRITERS = 0,         /* shared: each writer; exclusive: the collector's sweep */
+    STORE_LOCK_GATE = 1,            /* shared: who is about to take the above; exclusive: the
+                                       collector while it waits for it, so that it gets it */
+    STORE_LOCK_COLLECTOR = 2,       /* exclusive: the collector, and a repair */
     STORE_LOCK_SNAPSHOTS = 1 << 16, /* + sequence number; shared: readers; exclusive: rm */
 };
 

@@ -2,9 +2,11 @@
 /*
  * The collector: mark what snapshots reach, sweep the rest.
  *
- * It holds the writers' lock alone, so nothing appears while it looks.  Packs
- * that are to go are removed after the transaction that forgets them is durable;
- * a pack that is rewritten exists twice until then.
+ * It marks, and copies what is alive of packs that are to be rewritten, beside
+ * writers.  Then it waits for them to end, holds the writers' lock alone, marks
+ * what they have published meanwhile, and sweeps.  Packs that are to go are
+ * removed after the transaction that forgets them is durable; a pack that is
+ * rewritten exists twice until then.
  *
  * Spec: docs/store-format.md, "Collection".
  */
@@ -36,6 +38,7 @@ struct gc {
     struct store_index *ix; /* its own connection */
     struct store_gc_result *res;
     struct err *err;
+    bool alone;                      /* no writer can be at work */
     struct store_digest_map objects; /* nodes and pieces that are reached */
     struct store_id_map segments;    /* masks of slots that are reached */
 
@@ -48,8 +51,10 @@ struct gc {
     size_t nr_dead, cap_dead;
     struct store_digest *dead; /* rows to delete, of one table at a time */
     size_t nr_moved, cap_moved;
-    struct store_extent *moved; /* new places */
-    struct store_file *file;    /* the pack that is being written */
+    struct store_extent *moved;    /* new places */
+    struct store_id_map rewriting; /* packs being copied: 1 */
+    struct store_id_map copied;    /* segments in @moved: 1 */
+    struct store_file *file;       /* the pack that is being written */
     uint64_t file_end;
 };
 
@@ -143,12 +148,23 @@ static int gc_mark_snapshot(struct gc *g, const struct store_found *found)
     return 0;
 }
 
+static bool gc_knows_snapshot(const struct gc *g, uint64_t seq)
+{
+    for (size_t i = 0; i < g->nr_snaps; i++)
+        if (g->snaps[i].found.info.seq == seq)
+            return true;
+    return false;
+}
+
 static int gc_take_snapshot(void *arg, const struct store_snap_row *row)
 {
     struct gc *g = arg;
-    void *p = gc_grow(g->snaps, g->nr_snaps, &g->cap_snaps, sizeof(g->snaps[0]));
+    void *p;
     int rc;
 
+    if (gc_knows_snapshot(g, row->seq))
+        return 0;
+    p = gc_grow(g->snaps, g->nr_snaps, &g->cap_snaps, sizeof(g->snaps[0]));
     if (!p)
         return gc_no_memory(g);
     g->snaps = p;
@@ -160,11 +176,13 @@ static int gc_take_snapshot(void *arg, const struct store_snap_row *row)
     return rc;
 }
 
+/* Snapshots that are new since the last time, and what they reach. */
 static int gc_mark(struct gc *g)
 {
+    size_t from = g->nr_snaps;
     int rc = store_index_each_snapshot(g->ix, gc_take_snapshot, g, g->err);
 
-    for (size_t i = 0; i < g->nr_snaps && rc == 0; i++)
+    for (size_t i = from; i < g->nr_snaps && rc == 0; i++)
         rc = gc_mark_snapshot(g, &g->snaps[i].found);
     return rc;
 }
@@ -211,11 +229,13 @@ static struct gc_pack *gc_pack_find(const struct gc *g, uint64_t id)
     return bsearch(&key, g->packs, g->nr_packs, sizeof(g->packs[0]), gc_pack_compare);
 }
 
-/* What is alive in each pack, and so what is to become of it. */
-static int gc_count(struct gc *g)
+static int gc_count_extents(struct gc *g)
 {
-    int rc = store_index_each_pack(g->ix, gc_take_pack, g, g->err);
+    int rc;
 
+    g->nr_packs = g->nr_extents = 0;
+    g->res->segments_dropped = 0;
+    rc = store_index_each_pack(g->ix, gc_take_pack, g, g->err);
     if (rc == 0)
         rc = store_index_each_extent(g->ix, gc_take_extent, g, g->err);
     for (size_t i = 0; i < g->nr_extents && rc == 0; i++) {
@@ -228,11 +248,26 @@ static int gc_count(struct gc *g)
             g->res->segments_dropped++;
         }
     }
+    return rc;
+}
+
+/*
+ * What is alive in each pack, and so what is to become of it.  What is to be rewritten
+ * is decided while marking: later it may only turn out that more of it is alive.
+ */
+static int gc_count(struct gc *g)
+{
+    int rc = gc_count_extents(g);
+
+    g->res->packs_removed = g->res->packs_rewritten = g->res->bytes_freed = 0;
     for (size_t i = 0; i < g->nr_packs && rc == 0; i++) {
         struct gc_pack *p = &g->packs[i];
 
         p->remove = p->live == 0;
-        p->rewrite = p->live && p->live < p->len / 2;
+        p->rewrite = p->live && (g->alone ? store_id_map_find(&g->rewriting, p->id) != NULL
+                                          : p->live < p->len / 2);
+        if (p->rewrite && store_id_map_or(&g->rewriting, p->id, 1) < 0)
+            rc = gc_no_memory(g);
         g->res->packs_removed += p->remove;
         g->res->packs_rewritten += p->rewrite;
         if (p->remove || p->rewrite)
@@ -291,28 +326,31 @@ static int gc_move(struct gc *g, const struct store_extent *e)
     g->moved[g->nr_moved++] =
         (struct store_extent){.id = e->id, .pack = g->file->id, .off = g->file_end, .len = e->len};
     g->file_end += e->len;
-    return 0;
+    return store_id_map_or(&g->copied, e->id, 1) < 0 ? gc_no_memory(g) : 0;
 }
 
+/* Copy what has not been copied yet. */
 static int gc_rewrite(struct gc *g)
 {
     struct store_backend *be = g->st->be;
+    size_t before = g->nr_moved;
     int rc = 0;
 
     for (size_t i = 0; i < g->nr_extents && rc == 0; i++) {
         const struct store_extent *e = &g->extents[i];
         const struct gc_pack *p = gc_pack_find(g, e->pack);
 
-        if (!p || !p->rewrite || !store_id_map_find(&g->segments, e->id))
+        if (!p || !p->rewrite || !store_id_map_find(&g->segments, e->id) ||
+            store_id_map_find(&g->copied, e->id))
             continue;
         if (!g->file)
             rc = gc_open_file(g);
         if (rc == 0)
             rc = gc_move(g, e);
     }
-    if (rc == 0 && g->file)
+    if (rc == 0 && g->nr_moved > before)
         rc = be->ops->sync(g->file, g->err);
-    if (rc == 0 && g->file)
+    if (rc == 0 && g->nr_moved > before)
         rc = be->ops->packs_sync(be, g->err);
     return rc;
 }
@@ -448,10 +486,29 @@ static int gc_remove_files(struct gc *g, bool dry)
 
 /* ---- life cycle ---- */
 
-static int gc_run(struct gc *g, bool dry)
+/* Mark and copy, beside writers. */
+static int gc_prepare(struct gc *g, bool dry)
+{
+    int rc = store_index_begin_read(g->ix, g->err);
+
+    if (rc == 0)
+        rc = store_index_pin(g->ix, g->err);
+    if (rc == 0)
+        rc = gc_mark(g);
+    if (rc == 0)
+        rc = gc_count(g);
+    if (rc == 0 && !dry)
+        rc = gc_rewrite(g);
+    store_index_rollback(g->ix);
+    return rc;
+}
+
+/* With no writer at work: what has come meanwhile, then the sweep. */
+static int gc_finish(struct gc *g, bool dry)
 {
     int rc = store_index_pin(g->ix, g->err);
 
+    g->alone = true;
     if (rc == 0)
         rc = gc_mark(g);
     if (rc == 0)
@@ -476,12 +533,47 @@ static void gc_release(struct gc *g)
     g->st->be->ops->close(g->file);
     store_digest_map_release(&g->objects);
     store_id_map_release(&g->segments);
+    store_id_map_release(&g->rewriting);
+    store_id_map_release(&g->copied);
     free(g->snaps);
     free(g->packs);
     free(g->extents);
     free(g->dead);
     free(g->moved);
     store_index_close(g->ix);
+}
+
+/* The writers' lock alone; those that would begin now wait behind the gate. */
+static int gc_lock_writers(struct store *st, bool wait, struct store_lock **ret, struct err *err)
+{
+    struct store_backend *be = st->be;
+    struct store_lock *gate = NULL;
+    int rc = be->ops->lock(be, STORE_LOCK_GATE, STORE_LOCK_EXCLUSIVE, wait, &gate, err);
+
+    if (rc == 0)
+        rc = be->ops->lock(be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, wait, ret, err);
+    be->ops->unlock(be, gate);
+    if (rc == -EAGAIN)
+        return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
+    return rc;
+}
+
+static int gc_run(struct gc *g, unsigned flags)
+{
+    struct store_backend *be = g->st->be;
+    bool dry = flags & STORE_GC_DRY_RUN;
+    struct store_lock *lock = NULL;
+    int rc = gc_prepare(g, dry);
+
+    if (rc == 0)
+        rc = gc_lock_writers(g->st, flags & STORE_GC_WAIT, &lock, g->err);
+    if (rc == 0)
+        rc = gc_finish(g, dry);
+    /* A copy that nobody will refer to; the next collection removes it if this cannot. */
+    if (rc == -EBUSY && g->file)
+        (void)be->ops->pack_remove(be, g->file->id, NULL);
+    be->ops->unlock(be, lock);
+    return rc;
 }
 
 int store_gc(struct store *st, unsigned flags, struct store_gc_result *ret, struct err *err)
@@ -493,15 +585,15 @@ int store_gc(struct store *st, unsigned flags, struct store_gc_result *ret, stru
 
     if (rc < 0)
         return rc;
-    rc = st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, flags & STORE_GC_WAIT,
-                           &lock, err);
+    rc = st->be->ops->lock(st->be, STORE_LOCK_COLLECTOR, STORE_LOCK_EXCLUSIVE,
+                           flags & STORE_GC_WAIT, &lock, err);
     if (rc == -EAGAIN)
-        return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
+        return err_set(err, -EBUSY, "another collection is at work");
     if (rc < 0)
         return rc;
     rc = store_index_open(st->be, 0, &g.ix, err);
     if (rc == 0)
-        rc = gc_run(&g, flags & STORE_GC_DRY_RUN);
+        rc = gc_run(&g, flags);
     gc_release(&g);
     st->be->ops->unlock(st->be, lock);
     if (rc == 0)

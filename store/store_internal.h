@@ -62,6 +62,15 @@ CHECKED int store_row_decode(struct store_index *ix, const struct store_snap_row
 void store_tags_join(const struct store_info *info, char *out, size_t cap);
 
 /**
+ * store_lock_as_writer() - keep the collector from sweeping.
+ *
+ * Waits while it does, and lets one that waits go first.
+ * Return: 0 and *@ret, to be given back to the back end's unlock(); or an errno.
+ * Threads: any.
+ */
+CHECKED int store_lock_as_writer(struct store *st, struct store_lock **ret, struct err *err);
+
+/**
  * store_write_check() - refuse to change a store opened for reading.
  *
  * Return: 0; -EROFS.

@@ -641,20 +641,27 @@ static void verify_free(struct verify *v)
     free(v);
 }
 
-/* Writers are welcome beside a verifier, the collector is not; a repair wants neither. */
-static int verify_lock(struct store *st, bool repair, struct store_lock **ret, struct err *err)
+/* Who is kept out while the verifier is at work. */
+struct verify_locks {
+    struct store_lock *writers, *collector;
+};
+
+/* Writers are welcome beside a verifier, the collector's sweep is not; a repair wants neither. */
+static int verify_lock(struct store *st, bool repair, struct verify_locks *ret, struct err *err)
 {
+    struct store_backend *be = st->be;
     int rc;
 
-    if (!repair) {
-        return st->be->readonly ? 0
-                                : st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_SHARED,
-                                                    true, ret, err);
-    }
+    if (!repair)
+        return be->readonly ? 0 : store_lock_as_writer(st, &ret->writers, err);
     rc = store_write_check(st, err);
-    if (rc < 0)
-        return rc;
-    rc = st->be->ops->lock(st->be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, false, ret, err);
+    if (rc == 0)
+        rc = be->ops->lock(be, STORE_LOCK_COLLECTOR, STORE_LOCK_EXCLUSIVE, false, &ret->collector,
+                           err);
+    if (rc == -EAGAIN)
+        return err_set(err, -EBUSY, "a collection or another repair is at work");
+    if (rc == 0)
+        rc = be->ops->lock(be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, false, &ret->writers, err);
     if (rc == -EAGAIN)
         return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
     return rc;
@@ -665,7 +672,7 @@ int store_verify(struct store *st, const struct store_verify_cfg *cfg,
 {
     struct store_verify_result res = {0};
     struct verify *v = calloc(1, sizeof(*v));
-    struct store_lock *lock = NULL;
+    struct verify_locks locks = {0};
     int rc;
 
     if (!v)
@@ -673,7 +680,7 @@ int store_verify(struct store *st, const struct store_verify_cfg *cfg,
     v->st = st;
     v->cfg = cfg;
     v->res = &res;
-    rc = verify_lock(st, cfg->repair, &lock, err);
+    rc = verify_lock(st, cfg->repair, &locks, err);
     if (rc == 0)
         rc = store_codec_new(&v->codec, err);
     if (rc == 0)
@@ -683,7 +690,8 @@ int store_verify(struct store *st, const struct store_verify_cfg *cfg,
     if (rc == 0 && cfg->repair)
         rc = verify_repair(v, err);
     verify_free(v);
-    st->be->ops->unlock(st->be, lock);
+    st->be->ops->unlock(st->be, locks.writers);
+    st->be->ops->unlock(st->be, locks.collector);
     if (rc == 0)
         *ret_res = res;
     return rc;

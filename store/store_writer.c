@@ -418,8 +418,7 @@ static int begin_all(struct store_writer *w, const struct store_writer_cfg *cfg,
     int rc = store_write_check(w->st, err);
 
     if (rc == 0)
-        rc = w->st->be->ops->lock(w->st->be, STORE_LOCK_WRITERS, STORE_LOCK_SHARED, true, &w->lock,
-                                  err);
+        rc = store_lock_as_writer(w->st, &w->lock, err);
     if (rc == 0)
         rc = begin_index(w, err);
     if (rc == 0)

@@ -38,20 +38,20 @@ static int gc_run(struct chsnap *c, int argc, char **argv)
 {
     static const struct option longs[] = {
         {"dry-run", no_argument, NULL, 'n'},
-        {"wait",     no_argument, NULL, 'w'},
+        {"no-wait",     no_argument, NULL, 'W'},
         {0        },
     };
     struct store_gc_result r;
     struct err err = {0};
-    unsigned flags = 0;
+    unsigned flags = STORE_GC_WAIT;
     char **args;
     int opt, rc;
 
-    while ((opt = chsnap_getopt(c, argc, argv, "nw", longs)) != -1) {
+    while ((opt = chsnap_getopt(c, argc, argv, "nW", longs)) != -1) {
         if (opt == 'n')
             flags |= STORE_GC_DRY_RUN;
-        else if (opt == 'w')
-            flags |= STORE_GC_WAIT;
+        else if (opt == 'W')
+            flags &= ~(unsigned)STORE_GC_WAIT;
         else
             return chsnap_option_end(opt);
     }
@@ -82,11 +82,11 @@ const struct chsnap_command chsnap_gc = {
     .summary = "free what no snapshot needs",
     .usage = "[OPTION...] [STORE]",
     .help = "Forgets pages that no snapshot needs, removes packs in which nothing is needed, and\n"
-            "rewrites those less than half needed.  Reading goes on meanwhile; a snapshot being\n"
-            "written makes it refuse, or wait.\n"
+            "rewrites those less than half needed. Reading and writing go on meanwhile; only its\n"
+            "short last part waits for snapshots that are being written, and new ones for it.\n"
             "\n"
             "  -n, --dry-run        only say what would be freed\n"
-            "  -w, --wait           wait for snapshots that are being written\n",
+            "  -W, --no-wait        give up if a snapshot is being written\n",
     .run = gc_run,
 };
 

@@ -198,7 +198,7 @@ _chsnap_options()
     verify) echo "--read-data --repair $all" ;;
     rm) echo "--dry-run $all" ;;
     tag) echo "--add --remove --name --no-name $all" ;;
-    gc) echo "--dry-run --wait $all" ;;
+    gc) echo "--dry-run --no-wait $all" ;;
     stats) echo "$all" ;;
     *) echo "--store --json --help --version" ;;
     esac
