@@ -74,6 +74,7 @@ extern const struct config_table serial_config_table;
 extern const struct config_table console_config_table;
 extern const struct config_table debug_console_config_table;
 extern const struct config_table platform_config_table;
+extern const struct config_table landlock_rule_config_table;
 
 /* A member of a struct by its row: the struct is what a table with that row describes. */
 static inline void *config_member(void *obj, size_t off)

@@ -334,6 +334,9 @@ static const struct config_option config_options[] = {
     [VM_OPT_CONSOLE]       = ONE("--console",       console_config_table,       console),
     [VM_OPT_DEBUG_CONSOLE] = ONE("--debug-console", debug_console_config_table, debug_console),
     [VM_OPT_PLATFORM]      = ONE("--platform",      platform_config_table,      platform),
+    [VM_OPT_LANDLOCK_RULES] = MANY("--landlock-rules", landlock_rule_config_table,
+                                   landlock_rules, nr_landlock_rules,
+                                   VM_CONFIG_LANDLOCK_RULES_MAX),
 };
 /* clang-format on */
 

@@ -288,6 +288,15 @@ static const struct config_field platform_fields[] = {
 };
 const struct config_table platform_config_table = TABLE(platform_config, platform_fields);
 
+/* ---- Landlock -------------------------------------------------------------- */
+
+static const struct config_field landlock_fields[] = {
+    STRING("path",       "path",   landlock_rule_config, path),
+    TEXT("access",       "access", landlock_rule_config, access, 2),
+};
+const struct config_table landlock_rule_config_table = TABLE(landlock_rule_config,
+                                                             landlock_fields);
+
 /* ---- the whole ------------------------------------------------------------- */
 
 static const struct config_field vm_fields[] = {
@@ -324,8 +333,9 @@ static const struct config_field vm_fields[] = {
     REFUSED("tpm",                NULL, NULL),
     REFUSED("gdb",                NULL, "false"),
     REFUSED("pci_segments",       NULL, NULL),
-    REFUSED("landlock_enable",    NULL, "false"),
-    REFUSED("landlock_rules",     NULL, NULL),
+    BOOL_SET("landlock_enable",   NULL, vm_config, landlock_enable),
+    OBJECTS("landlock_rules", vm_config, landlock_rules, landlock_rule_config, nr_landlock_rules,
+            VM_CONFIG_LANDLOCK_RULES_MAX, landlock_rule_config_table),
 };
 const struct config_table vm_config_table = TABLE(vm_config, vm_fields);
 

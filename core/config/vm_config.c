@@ -429,6 +429,24 @@ static int config_check_payload(const struct config_check *check)
     return 0;
 }
 
+static int config_check_landlock(const struct config_check *check)
+{
+    const struct vm_config *cfg = check->cfg;
+
+    for (unsigned i = 0; i < cfg->nr_landlock_rules; i++) {
+        const struct landlock_rule_config *rule = &cfg->landlock_rules[i];
+
+        if (!cfg->landlock_enable)
+            return err_set(check->err, -EINVAL, "landlock_rules: need landlock_enable");
+        if (!rule->path || !*rule->path)
+            return err_set(check->err, -EINVAL, "landlock_rules[%u].path: is missing", i);
+        if (!rule->access || (strcmp(rule->access, "r") != 0 && strcmp(rule->access, "w") != 0 &&
+                              strcmp(rule->access, "rw") != 0))
+            return err_set(check->err, -EINVAL, "landlock_rules[%u].access: must be r, w or rw", i);
+    }
+    return 0;
+}
+
 int vm_config_complete(struct vm_config *cfg, struct err *err)
 {
     struct config_check check = {.cfg = cfg, .err = err};
@@ -446,6 +464,8 @@ int vm_config_complete(struct vm_config *cfg, struct err *err)
         rc = config_check_rng(&check);
     if (!rc)
         rc = config_check_consoles(&check);
+    if (!rc)
+        rc = config_check_landlock(&check);
     if (rc == -ENOMEM)
         return err_set(err, rc, "out of memory");
     return rc;

@@ -31,6 +31,7 @@ enum vm_config_limits {
     VM_CONFIG_NETS_MAX = 256,
     VM_CONFIG_NET_FDS_MAX = 128,
     VM_CONFIG_OEM_STRINGS_MAX = 64,
+    VM_CONFIG_LANDLOCK_RULES_MAX = 256,
     VM_CONFIG_ID_MAX = 63,       /* bytes of an id */
     VM_CONFIG_STRING_MAX = 4096, /* bytes of any other string: paths, the kernel's command line */
     VM_CONFIG_SERIAL_MAX = 20,   /* bytes of a disk's serial number */
@@ -178,6 +179,12 @@ struct platform_config {
     unsigned nr_oem_strings;
 };
 
+/* A path that stays open to a process under Landlock, besides those of the configuration. */
+struct landlock_rule_config {
+    char *path;   /* of a file, or of a directory with all below it */
+    char *access; /* "r", "w" or "rw" */
+};
+
 struct vm_config {
     struct cpus_config cpus;
     struct memory_config memory;
@@ -191,6 +198,9 @@ struct vm_config {
     struct console_config console;
     struct console_config debug_console;
     struct platform_config platform;
+    bool landlock_enable;
+    struct landlock_rule_config *landlock_rules;
+    unsigned nr_landlock_rules;
 };
 
 /**
@@ -303,6 +313,7 @@ enum vm_option {
     VM_OPT_CONSOLE,
     VM_OPT_DEBUG_CONSOLE,
     VM_OPT_PLATFORM,
+    VM_OPT_LANDLOCK_RULES,
 };
 
 /**

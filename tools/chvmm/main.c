@@ -178,6 +178,7 @@ int main(int argc, char **argv)
     }
     sandbox_set_mode(modes[p.opts.seccomp]);
     p.vmm.no_shutdown = p.opts.no_shutdown;
+    p.vmm.api_socket_path = p.opts.api_socket_path;
     rc = start(&p, &err);
     if (rc >= 0)
         rc = loop_run(p.vmm.loop);

@@ -17,6 +17,7 @@ enum option_action {
     DO_SECCOMP,
     DO_LOG_FILE,
     DO_NO_SHUTDOWN,
+    DO_LANDLOCK,
     DO_VERBOSE,
     DO_VERSION,
     DO_HELP,
@@ -94,6 +95,11 @@ static const struct option_row option_rows[] = {
      "Write what happens as JSON: path=<file> | fd=<n>", NULL},
     {"seccomp", 0, DO_SECCOMP, 0, "<mode>",
      "Filter of system calls (default true): true | false | log | errno", NULL},
+    {"landlock", 0, DO_LANDLOCK, 0, NULL,
+     "Let the VM's process open only the files of its configuration", NULL},
+    {"landlock-rules", 0, DO_VM_MANY, VM_OPT_LANDLOCK_RULES, "<rule>...",
+     "More paths for --landlock, such as a store for snapshots or the certificates of a move:\n"
+     "  path=<file or directory>,access=r|w|rw", NULL},
     {"no-shutdown", 0, DO_NO_SHUTDOWN, 0, NULL,
      "Stay, and keep the API, after the guest powered itself off", NULL},
     {"log-file", 0, DO_LOG_FILE, 0, "<file>", "Log there instead of standard error", NULL},
@@ -114,8 +120,6 @@ static const struct option_row option_rows[] = {
     {.name = "host-data",           .action = DO_REFUSE},
     {.name = "igvm",                .action = DO_REFUSE},
     {.name = "ivshmem",             .action = DO_REFUSE},
-    {.name = "landlock",            .action = DO_REFUSE},
-    {.name = "landlock-rules",      .action = DO_REFUSE},
     {.name = "log-format",          .action = DO_REFUSE},
     {.name = "numa",                .action = DO_REFUSE},
     {.name = "pci-segment",         .action = DO_REFUSE},
@@ -295,6 +299,10 @@ static int option_apply(struct option_walk *walk, const struct option_row *row, 
         return option_seccomp(value, &opts->seccomp, walk->err);
     case DO_LOG_FILE:
         return option_log_file(value, opts, walk->err);
+    case DO_LANDLOCK:
+        walk->vm_option_given = true;
+        opts->config.landlock_enable = true;
+        return 0;
     case DO_NO_SHUTDOWN:
         opts->no_shutdown = true;
         return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Seccomp: an allow-list of system calls for each role of thread.
+ * What each role of thread may do: an allow-list of system calls (seccomp), and the capabilities
+ * that are left to it, whatever --seccomp says.
  *
  * The lists are in sandbox_rules.c with a reason a line.  They are compiled to
  * BPF when the program is built (sandbox_gen.c), so that a start pays for two
@@ -30,7 +31,7 @@ enum sandbox_mode {
 void sandbox_set_mode(enum sandbox_mode mode);
 
 /**
- * sandbox_enter() - restrict the calling thread, for ever.
+ * sandbox_enter() - restrict the calling thread, for ever: capabilities, then system calls.
  *
  * A kernel without seccomp ends the process with a message that names --seccomp false: a sandbox
  * that was asked for and is not there is no sandbox.

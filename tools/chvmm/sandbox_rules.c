@@ -27,6 +27,8 @@ const struct sandbox_rule sandbox_rules[] = {
     {"munlock",           W | A,     "key material in TLS"},
 
     /* Threads. */
+    {"capget",            C | W,     "a new thread gives up what its role does not need"},
+    {"capset",            C | W,     "a new thread gives up what its role does not need"},
     {"clone",             I | W | A, "threads, where the C library has no clone3"},
     {"clone3",            I | W | A, "threads: vCPUs, workers, block pool"},
     {"exit",              ALL,       "end of a thread"},
@@ -74,6 +76,9 @@ const struct sandbox_rule sandbox_rules[] = {
     {"getuid",            W,         "OpenSSL"},
     {"getgid",            W,         "OpenSSL"},
     {"getegid",           W,         "OpenSSL"},
+    {"landlock_add_rule",       C,   "--landlock"},
+    {"landlock_create_ruleset", C,   "--landlock"},
+    {"landlock_restrict_self",  C,   "--landlock"},
     {"lseek",             I | W,     "sizes of block devices; holes"},
     {"link",              W,         "store"},
     {"linkat",            W,         "store"},

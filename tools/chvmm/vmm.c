@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "devices/board.h"
 #include "snapshot/snap_track.h"
+#include "tools/chvmm/landlock.h"
 #include "tools/chvmm/sandbox.h"
 
 enum {
@@ -165,6 +166,13 @@ int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err)
         .arg = vmm,
     };
 
+    if (vmm->cfg.landlock_enable && !vmm->is_landlocked) {
+        int rc = landlock_enter(&vmm->cfg, vmm->api_socket_path, err);
+
+        if (rc < 0)
+            return rc;
+        vmm->is_landlocked = true;
+    }
     atomic_store(&vmm->requests, 0);
     return vm_new(&vmm->cfg, from, &board_ops, &hooks, &vmm->vm, err);
 }

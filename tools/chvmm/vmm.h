@@ -46,6 +46,8 @@ struct vmm {
     struct loop *loop;            /* the control thread's */
     struct event_monitor *events; /* NULL: none */
     bool no_shutdown;             /* stay when the guest powers off */
+    const char *api_socket_path;  /* borrowed; NULL: none */
+    bool is_landlocked;           /* for ever */
 
     struct vm_config cfg;
     bool has_cfg;

@@ -52,6 +52,7 @@ _chrysalis_keys()
     fi
     case $last in
     path=* | file=* | socket=* | src=* | tls_dir=*) _chrysalis_files "${last#*=}" ;;
+    access=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" r w rw ;;
     image_type=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" raw ;;
     lock_granularity=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" byte-range full ;;
     memory_mode=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" precopy postcopy ;;
@@ -94,6 +95,7 @@ _chvmm_value()
         ;;
     --restore) _chrysalis_keys "$cur" $_chrysalis_restore ;;
     --event-monitor) _chrysalis_keys "$cur" path= fd= ;;
+    --landlock-rules) _chrysalis_keys "$cur" path= access= ;;
     --seccomp) _chrysalis_reply "$cur" "" true false log errno ;;
     *) return 1 ;;
     esac
@@ -103,7 +105,7 @@ _chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode= ac
 
 _chvmm_options="--kernel --initramfs --cmdline --restore --cpus --memory --memory-zone --platform
     --disk --net --rng --serial --console --debug-console --api-socket --event-monitor --seccomp
-    --no-shutdown --log-file --verbose --version --help"
+    --landlock --landlock-rules --no-shutdown --log-file --verbose --version --help"
 
 _chvmm()
 {
@@ -117,7 +119,7 @@ _chvmm()
     # The nearest option in front: --disk and its like take several values.
     for ((i = ${#words[@]} - 1; i > 0; i--)); do
         [[ ${words[i]} == --* ]] || continue
-        if ((i == ${#words[@]} - 1)) || [[ ${words[i]} == --@(disk|net|memory-zone) ]]; then
+        if ((i == ${#words[@]} - 1)) || [[ ${words[i]} == --@(disk|net|memory-zone|landlock-rules) ]]; then
             _chvmm_value "${words[i]}" && return
         fi
         break
