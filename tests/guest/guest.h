@@ -109,6 +109,7 @@ uint64_t acpi_ioapic(void);
 uint16_t acpi_pm_timer(void);
 void ged_interrupt(void);
 void ged_poll(void);
+bool ged_pending(void);
 void __attribute__((noreturn)) halt_forever(void);
 extern const struct command acpi_commands[];
 

@@ -240,6 +240,11 @@ void ged_interrupt(void)
         ged_events |= *(volatile uint8_t *)at(ged_gpa);
 }
 
+bool ged_pending(void)
+{
+    return ged_events != 0;
+}
+
 void ged_poll(void)
 {
     uint32_t events;

@@ -463,7 +463,7 @@ static void run_cmdline(void)
 
 static bool pending(void)
 {
-    return in_head != in_tail || virtio_pending();
+    return in_head != in_tail || ged_pending() || virtio_pending();
 }
 
 void __attribute__((noreturn)) guest_main(int kind, uint64_t info);
