@@ -363,7 +363,7 @@ static int save_basics(struct kvm_vcpu *v, struct x86_vcpu_state *s, struct err 
     s->apic_id = v->id;
     s->mp_state = mp.mp_state;
     x86_regs_from_kvm(&s->regs, &regs);
-    memcpy(s->lapic, lapic.regs, sizeof(s->lapic));
+    x86_lapic_from_kvm(s->lapic, &lapic);
     s->tsc_khz = kvm_vcpu_tsc_khz(v);
     s->tsc_offset_valid = tsc_offset(v, KVM_GET_DEVICE_ATTR, &s->tsc_offset) >= 0;
     s->host_tsc = __rdtsc();

@@ -60,11 +60,29 @@ static const struct state_desc machine_desc = {
 
 static const char machine_id[] = "machine";
 
+enum {
+    MSR_TSC = 0x10,
+};
+
 /* --- Saving ------------------------------------------------------------------- */
 
 static void vcpu_id(unsigned i, char id[STATE_NAME_MAX + 1])
 {
     (void)snprintf(id, STATE_NAME_MAX + 1, "vcpu%u", i);
+}
+
+/*
+ * The TSC of the moment of the pause, whenever the state is taken, and also where it was loaded and
+ * never ran: what KVM holds then is on its way from this host's clock to that of vm->clock.
+ */
+static void note_tsc(const struct vm *vm, unsigned i, struct x86_vcpu_state *s)
+{
+    s->host_tsc = vm->clock.host_tsc;
+    if (s->tsc_offset_valid)
+        s->tsc_offset = vm->tsc[i] - vm->clock.host_tsc;
+    for (unsigned k = 0; k < s->nr_msrs; k++)
+        if (s->msrs[k].index == MSR_TSC)
+            s->msrs[k].value = vm->tsc[i];
 }
 
 static int save_vcpus(struct vm *vm, struct state_buf *buf, struct err *err)
@@ -79,8 +97,10 @@ static int save_vcpus(struct vm *vm, struct state_buf *buf, struct err *err)
             return err_set(err, -ENOMEM, "vCPU state: out of memory");
         vcpu_id(i, id);
         rc = kvm_vcpu_save(vcpu_kvm(vm->vcpus[i]), s, err);
-        if (rc >= 0)
+        if (rc >= 0) {
+            note_tsc(vm, i, s);
             rc = state_save(&x86_vcpu_state_desc, id, s, buf, err);
+        }
         state_release(&x86_vcpu_state_desc, s);
         free(s);
     }
@@ -229,7 +249,7 @@ static int apply(struct vm *vm, struct loading *l, struct err *err)
     vm->loaded = true;
     for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++) {
         const struct x86_vcpu_state *s = &l->vcpus[i];
-        const struct x86_msr *tsc = x86_vcpu_msr(s, 0x10);
+        const struct x86_msr *tsc = x86_vcpu_msr(s, MSR_TSC);
 
         vm->tsc[i] =
             s->tsc_offset_valid ? s->tsc_offset + l->machine.host_tsc : (tsc ? tsc->value : 0);

@@ -240,3 +240,23 @@ int x86_events_to_kvm(const struct x86_events *e, uint32_t allowed, struct kvm_v
         k->flags |= allowed & KVM_VCPUEVENT_VALID_SIPI_VECTOR;
     return 0;
 }
+
+enum {
+    LAPIC_TPR = 0x80,
+    LAPIC_PPR = 0xa0,
+    LAPIC_ISR = 0x100, /* 8 registers of 32 bits, 16 bytes apart */
+    LAPIC_ISR_REGS = 8,
+};
+
+void x86_lapic_from_kvm(uint8_t lapic[X86_LAPIC_SIZE], const struct kvm_lapic_state *k)
+{
+    unsigned tpr, in_service = 0;
+
+    memcpy(lapic, k->regs, X86_LAPIC_SIZE);
+    for (unsigned i = 0; i < LAPIC_ISR_REGS * 32; i++)
+        if (lapic[LAPIC_ISR + i / 32 * 16 + i % 32 / 8] >> i % 8 & 1)
+            in_service = i;
+    tpr = lapic[LAPIC_TPR];
+    memset(&lapic[LAPIC_PPR], 0, 4);
+    lapic[LAPIC_PPR] = (uint8_t)((tpr & 0xf0) >= (in_service & 0xf0) ? tpr : in_service & 0xf0);
+}

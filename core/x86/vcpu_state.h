@@ -145,6 +145,16 @@ const struct x86_msr *x86_vcpu_msr(const struct x86_vcpu_state *s, uint32_t inde
 CHECKED int x86_vcpu_copy(struct x86_vcpu_state *dst, const struct x86_vcpu_state *src);
 
 /**
+ * x86_lapic_from_kvm() - the local APIC's registers.
+ *
+ * The processor priority follows from the task priority and the interrupts in service; KVM brings
+ * it up to date only when it needs it.  What is kept is what it follows to be.
+ *
+ * Threads: any; the vCPU is stopped.  Spec: Intel SDM 3A, 10.8.3.1.
+ */
+void x86_lapic_from_kvm(uint8_t lapic[X86_LAPIC_SIZE], const struct kvm_lapic_state *k);
+
+/**
  * x86_regs_from_kvm() - general registers.
  * x86_regs_to_kvm() - general registers.
  * x86_sregs_from_kvm() - special registers, where there is no KVM_CAP_SREGS2.

@@ -445,6 +445,36 @@ static void test_a_copy_has_its_own_blobs(void **state)
     state_release(&x86_vcpu_state_desc, &b);
 }
 
+static void test_the_processor_priority_is_what_it_follows_from(void **state)
+{
+    static const struct {
+        uint8_t tpr;
+        unsigned in_service; /* 0: none */
+        uint8_t ppr;
+    } rows[] = {
+        {0,    0,    0   },
+        {0x35, 0,    0x35},
+        {0,    0x24, 0x20},
+        {0x25, 0x24, 0x25},
+        {0x15, 0xff, 0xf0},
+        {0x42, 0x24, 0x42},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct kvm_lapic_state k = {0};
+        uint8_t lapic[X86_LAPIC_SIZE];
+        unsigned v = rows[i].in_service;
+
+        k.regs[0x80] = (char)rows[i].tpr;
+        k.regs[0xa0] = 0x77; /* out of date */
+        if (v)
+            k.regs[0x100 + v / 32 * 16 + v % 32 / 8] = (char)(1 << v % 8);
+        x86_lapic_from_kvm(lapic, &k);
+        assert_int_equal(lapic[0xa0], rows[i].ppr);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_impossible_state_is_refused_by_name),
         cmocka_unit_test(test_every_truncation_is_refused),
         cmocka_unit_test(test_a_copy_has_its_own_blobs),
+        cmocka_unit_test(test_the_processor_priority_is_what_it_follows_from),
     };
 
     return cmocka_run_group_tests_name("x86/vcpu_state", tests, NULL, NULL);
