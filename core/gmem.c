@@ -424,6 +424,12 @@ int gmem_serve(struct gmem *gm, const struct gmem_server *server)
     return 0;
 }
 
+void gmem_unserve(struct gmem *gm)
+{
+    gm->server = (struct gmem_server){0};
+    atomic_store(&gm->served, false);
+}
+
 void gmem_served_whole(struct gmem *gm)
 {
     atomic_store(&gm->served, false);
@@ -444,13 +450,26 @@ bool gmem_absent_is_zero(const struct gmem *gm, unsigned region)
 uint64_t gmem_hole(const struct gmem *gm, unsigned region, uint64_t first, uint64_t nr)
 {
     const struct gmem_region *r = &gm->regions[region].pub;
+    bool served = gmem_is_served(gm); /* looked at first: it may become whole meanwhile */
     uint64_t hole;
 
-    if (!r->shared || gmem_is_served(gm))
+    if (!r->shared)
         return 0;
     (void)page_scan_populated(r->fd, r->fd_offset + (first << PAGE_SHIFT_4K), nr << PAGE_SHIFT_4K,
                               &hole);
-    return hole >> PAGE_SHIFT_4K;
+    hole >>= PAGE_SHIFT_4K;
+    return served && hole ? gm->server.zero(gm->server.arg, region, first, hole) : hole;
+}
+
+int gmem_discard(struct gmem *gm, unsigned region, struct err *err)
+{
+    const struct gmem_region *r = &gm->regions[region].pub;
+
+    if (!r->fresh)
+        return err_set(err, -EINVAL, "memory zone %s: is not fresh", r->id);
+    if (madvise(r->hva, r->len, r->fd < 0 ? MADV_DONTNEED : MADV_REMOVE) < 0)
+        return err_set(err, -errno, "memory zone %s: discard: %s", r->id, strerror(errno));
+    return 0;
 }
 
 int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err)

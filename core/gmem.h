@@ -206,6 +206,8 @@ struct gmem_server {
      * nobody touches guest memory any more.
      */
     void (*stop)(void *arg);
+    /* How many pages from @first on, 0..@nr, it will never bring because they are zero. */
+    uint64_t (*zero)(void *arg, unsigned region, uint64_t first, uint64_t nr);
     void *arg;
 };
 
@@ -220,6 +222,13 @@ struct gmem_server {
  * Threads: whoever builds the machine, before any device or vCPU runs.
  */
 CHECKED int gmem_serve(struct gmem *gm, const struct gmem_server *server);
+
+/**
+ * gmem_unserve() - take the server away again, which has brought nothing yet.
+ *
+ * Threads: as gmem_serve().
+ */
+void gmem_unserve(struct gmem *gm);
 
 /**
  * gmem_served_whole() - the server has brought everything; what is missing is zero again.
@@ -255,10 +264,19 @@ bool gmem_absent_is_zero(const struct gmem *gm, unsigned region);
  *
  * To look at a hole of shared memory would fill it.
  * Return: how many of the pages from @first on are zero, 0..@nr; 0 also where
- * that cannot be told: private memory, and memory that is served.
+ * that cannot be told, as of private memory.
  * Threads: any.
  */
 uint64_t gmem_hole(const struct gmem *gm, unsigned region, uint64_t first, uint64_t nr);
+
+/**
+ * gmem_discard() - forget what was written to a fresh region: all of it is missing and zero again.
+ * @region: index; private or a memfd.
+ *
+ * Return: 0; -EINVAL for another kind of region; the kernel's errno.
+ * Threads: whoever builds the machine, before any device or vCPU runs.
+ */
+CHECKED int gmem_discard(struct gmem *gm, unsigned region, struct err *err);
 
 /**
  * gmem_map_image() - replace a region of fresh private memory by a private mapping of a file.

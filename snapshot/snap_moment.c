@@ -122,7 +122,7 @@ static bool is_fit(const struct gmem_region *r)
     struct statfs fs;
 
     if (r->fd < 0)
-        return true;
+        return !r->image;
     if (!r->shared)
         return false; /* what is not there is in the file, and need not be zero */
     return fstatfs(r->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
@@ -254,6 +254,8 @@ static uint8_t *alloc_pages(size_t nr)
 static int alloc_areas(struct snap_moment *m, struct err *err)
 {
     m->nr = gmem_nr_regions(m->gm);
+    if (gmem_is_served(m->gm))
+        return err_set(err, -EBUSY, "memory is still being restored");
     for (unsigned i = 0; i < m->nr; i++) {
         struct area *a = &m->areas[i];
         size_t words;

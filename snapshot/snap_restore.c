@@ -2,19 +2,20 @@
 #include "snapshot/snap_restore.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/gmem.h"
+#include "core/log.h"
+#include "snapshot/snap_eager.h"
+#include "snapshot/snap_image.h"
 #include "store/store_reader.h"
 #include "store/store_url.h"
 
-enum {
-    RESTORE_CHUNK_PAGES = 2048, /* read by one thread at a time: four leaves, 8 MiB */
-    RESTORE_THREADS_MAX = 8,
-};
-
 struct snap {
+    atomic_uint users; /* whoever opened it, and memory that is brought from it */
+    char path[STORE_URL_PATH_MAX];
     struct store *store;
     struct store_snapshot *snapshot;
     uint8_t *state; /* description, then the machine's state */
@@ -27,10 +28,14 @@ int snap_open(const char *url, struct snap **ret_snap, struct err *err)
     struct snap *s = calloc(1, sizeof(*s));
     char id[STORE_DIGEST_HEX + 1];
     struct store_url u;
-    int rc = s ? store_url_parse(url, &u, err) : -ENOMEM;
+    int rc = s ? store_url_parse(url, &u, err) : err_set(err, -ENOMEM, "out of memory");
 
-    if (rc >= 0)
+    if (s)
+        atomic_store(&s->users, 1);
+    if (rc >= 0) {
+        (void)snprintf(s->path, sizeof(s->path), "%s", u.path);
         rc = store_open(u.path, STORE_RDONLY, &s->store, err);
+    }
     if (rc >= 0)
         rc = u.snapshot[0] ? store_resolve(s->store, u.snapshot, id, err)
                            : store_newest(s->store, NULL, id, err);
@@ -48,7 +53,7 @@ int snap_open(const char *url, struct snap **ret_snap, struct err *err)
 
 void snap_close(struct snap *s)
 {
-    if (!s)
+    if (!s || atomic_fetch_sub(&s->users, 1) > 1)
         return;
     store_snapshot_close(s->snapshot);
     store_close(s->store);
@@ -67,6 +72,11 @@ int snap_describe(struct snap *s, struct vm_config *ret_cfg, struct cpu_model **
     return rc;
 }
 
+static const struct store_digest *snap_ram(const struct snap *s)
+{
+    return &store_snapshot_info(s->snapshot)->rec->ram;
+}
+
 const char *snap_disks(const struct snap *s)
 {
     return store_snapshot_info(s->snapshot)->rec->disks;
@@ -74,125 +84,141 @@ const char *snap_disks(const struct snap *s)
 
 /* --- Memory -------------------------------------------------------------------- */
 
-/* What the reading threads share. */
-struct reading {
-    struct store_snapshot *snapshot;
-    struct gmem *gm;
-    struct snap_progress *p;
-    pthread_mutex_t lock; /* all below */
-    unsigned region;
-    uint64_t page;
-    int rc;
-    struct err err;
-};
-
-static bool next_chunk(struct reading *r, unsigned *region, uint64_t *first, uint64_t *nr)
+const char *snap_memory_mode_name(enum snap_memory_mode mode)
 {
-    bool found = false;
+    static const char *const names[] = {
+        [SNAP_MEMORY_AUTO] = "auto",
+        [SNAP_MEMORY_COPY] = "copy",
+        [SNAP_MEMORY_LAZY] = "ondemand",
+        [SNAP_MEMORY_MAPPED] = "mapped",
+    };
 
-    (void)pthread_mutex_lock(&r->lock);
-    while (r->rc >= 0 && r->region < gmem_nr_regions(r->gm)) {
-        uint64_t pages = gmem_region(r->gm, r->region)->len >> PAGE_SHIFT_4K;
-
-        if (r->page < pages) {
-            *region = r->region;
-            *first = r->page;
-            *nr = pages - r->page < RESTORE_CHUNK_PAGES ? pages - r->page : RESTORE_CHUNK_PAGES;
-            r->page += *nr;
-            found = true;
-            break;
-        }
-        r->region++;
-        r->page = 0;
-    }
-    (void)pthread_mutex_unlock(&r->lock);
-    return found;
+    return names[mode];
 }
 
-static int read_chunk(struct reading *r, unsigned region, uint64_t first, uint64_t nr,
-                      struct err *err)
+static int lazy_next(void *arg, unsigned region, uint64_t from, struct snap_lazy_run *ret_run,
+                     struct err *err)
 {
-    const struct gmem_region *g = gmem_region(r->gm, region);
-    uint64_t gpa = g->gpa + (first << PAGE_SHIFT_4K), len = nr << PAGE_SHIFT_4K;
-    struct iovec iov;
-    int rc = snap_check(r->p, err);
+    const struct snap *s = arg;
+    struct store_run run;
+    int rc = store_snapshot_next(s->snapshot, region, from, &run, err);
 
     if (rc >= 0)
-        rc = gmem_pin_write(r->gm, gpa, len, &iov, 1);
-    if (rc < 0)
-        return rc;
-    rc = store_snapshot_read_sparse(r->snapshot, region, first, nr, iov.iov_base, err);
-    gmem_unpin_write(r->gm, gpa, len);
-    atomic_fetch_add(&r->p->pages_done, nr);
+        *ret_run = (struct snap_lazy_run){run.first, run.nr};
     return rc;
 }
 
-static void *read_main(void *arg)
+static int lazy_read(void *arg, unsigned region, uint64_t first, uint64_t nr, void *dst,
+                     struct err *err)
 {
-    struct reading *r = arg;
-    uint64_t first, nr;
-    unsigned region;
+    const struct snap *s = arg;
 
-    while (next_chunk(r, &region, &first, &nr)) {
-        struct err err = {0};
-        int rc = read_chunk(r, region, first, nr, &err);
+    return store_snapshot_read(s->snapshot, region, first, nr, dst, err);
+}
 
-        if (rc >= 0)
-            continue;
-        (void)pthread_mutex_lock(&r->lock);
-        if (r->rc >= 0) {
-            r->rc = rc;
-            r->err = err;
-        }
-        (void)pthread_mutex_unlock(&r->lock);
+static void lazy_close(void *arg, const struct snap_touch *order)
+{
+    struct snap *s = arg;
+    struct err err = {0};
+
+    /* Without it the next restore is a little slower: a store that is read only has none. */
+    if (order->nr && snap_touch_save(s->path, snap_ram(s), order, &err) < 0)
+        log_debug("%s", err.msg);
+    snap_close(s);
+}
+
+static int load_lazy(struct snap *s, struct gmem *gm, const struct snap_load_params *how,
+                     struct err *err)
+{
+    struct snap_lazy_params p = {
+        .source = {lazy_next, lazy_read, lazy_close, s},
+        .whole = how->whole,
+        .lost = how->lost,
+        .arg = how->arg,
+    };
+    struct err ignored = {0};
+    int rc;
+
+    if (snap_touch_load(s->path, snap_ram(s), &p.order, &ignored) < 0)
+        log_debug("%s", ignored.msg);
+    atomic_fetch_add(&s->users, 1);
+    rc = snap_lazy_start(gm, &p, err);
+    if (rc < 0) {
+        atomic_fetch_sub(&s->users, 1);
+        snap_touch_release(&p.order);
     }
-    return NULL;
+    return rc;
 }
 
-static int check_layout(const struct store_record *rec, const struct gmem *gm, struct err *err)
+static int load_mapped(struct snap *s, struct gmem *gm, bool make, struct snap_progress *p,
+                       struct err *err)
 {
-    if (rec->nr_regions != gmem_nr_regions(gm))
-        return err_set(err, -EINVAL, "the snapshot has %u memory regions, the machine %u",
-                       rec->nr_regions, gmem_nr_regions(gm));
-    for (unsigned i = 0; i < rec->nr_regions; i++) {
-        const struct gmem_region *g = gmem_region(gm, i);
+    int rc = snap_image_check(gm, err);
+    auto_close int fd = -1;
 
-        if (rec->regions[i].gpa != g->gpa || rec->regions[i].pages != g->len >> PAGE_SHIFT_4K)
-            return err_set(err, -EINVAL, "memory region %u: the snapshot's is elsewhere", i);
-    }
-    return 0;
+    if (rc < 0)
+        return rc;
+    fd = make ? snap_image_make(s->path, s->store, s->snapshot, p, err)
+              : snap_image_open(s->path, s->snapshot, err);
+    return fd < 0 ? fd : snap_image_map(gm, fd, err);
 }
 
-static int read_memory(struct snap *s, struct gmem *gm, struct snap_progress *p, struct err *err)
+/* What is quickest of what can be. */
+static int load_auto(struct snap *s, struct gmem *gm, const struct snap_load_params *how,
+                     struct snap_progress *p, struct snap_loaded *ret, struct err *err)
 {
-    struct reading r = {
-        .snapshot = s->snapshot, .gm = gm, .p = p, .lock = PTHREAD_MUTEX_INITIALIZER};
-    pthread_t threads[RESTORE_THREADS_MAX];
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned want = cpus > RESTORE_THREADS_MAX ? RESTORE_THREADS_MAX : (unsigned)cpus, n = 0;
+    struct err why = {0};
 
-    /* This thread reads too; fewer helpers than wanted are only slower. */
-    while (n + 1 < want && pthread_create(&threads[n], NULL, read_main, &r) == 0)
-        n++;
-    (void)read_main(&r);
-    while (n)
-        (void)pthread_join(threads[--n], NULL);
-    if (r.rc < 0)
-        return err_set(err, r.rc, "%s", r.err.msg);
-    return 0;
+    ret->mode = SNAP_MEMORY_MAPPED;
+    if (load_mapped(s, gm, false, p, &why) >= 0)
+        return 0;
+    ret->mode = SNAP_MEMORY_LAZY;
+    why = (struct err){0};
+    if (load_lazy(s, gm, how, &why) >= 0)
+        return 0;
+    ret->mode = SNAP_MEMORY_COPY;
+    (void)snprintf(ret->why, sizeof(ret->why), "%s", why.msg);
+    return snap_read_memory(s->snapshot, gm, p, err);
 }
 
-int snap_load(struct snap *s, struct vm *vm, struct snap_progress *p, struct err *err)
+int snap_load_memory(struct snap *s, struct gmem *gm, const struct snap_load_params *how,
+                     struct snap_progress *p, struct snap_loaded *ret, struct err *err)
+{
+    int rc = snap_check_layout(store_snapshot_info(s->snapshot)->rec, gm, err);
+
+    *ret = (struct snap_loaded){.mode = how->mode};
+    if (rc < 0)
+        return rc;
+    if (how->mode == SNAP_MEMORY_COPY)
+        return snap_read_memory(s->snapshot, gm, p, err);
+    if (how->mode == SNAP_MEMORY_LAZY)
+        return load_lazy(s, gm, how, err);
+    if (how->mode == SNAP_MEMORY_MAPPED)
+        return load_mapped(s, gm, true, p, err);
+    return load_auto(s, gm, how, p, ret, err);
+}
+
+int snap_load(struct snap *s, struct vm *vm, const struct snap_load_params *how,
+              struct snap_progress *p, struct snap_loaded *ret, struct err *err)
 {
     struct gmem *gm = vm_gmem(vm);
-    int rc = check_layout(store_snapshot_info(s->snapshot)->rec, gm, err);
+    int rc;
 
     snap_progress_begin(p, SNAP_PHASE_READ, gmem_size(gm) >> PAGE_SHIFT_4K);
-    if (rc >= 0)
-        rc = read_memory(s, gm, p, err);
+    rc = snap_load_memory(s, gm, how, p, ret, err);
     atomic_store(&p->phase, SNAP_PHASE_LOAD);
     if (rc >= 0)
         rc = vm_load(vm, s->state + s->description_len, s->state_len - s->description_len, err);
     snap_progress_end(p);
     return rc;
+}
+
+int snap_expand(struct snap *s, struct snap_progress *p, struct err *err)
+{
+    auto_close int fd = -1;
+
+    snap_progress_begin(p, SNAP_PHASE_READ, 0);
+    fd = snap_image_make(s->path, s->store, s->snapshot, p, err);
+    snap_progress_end(p);
+    return fd < 0 ? fd : 0;
 }

@@ -39,8 +39,10 @@ static const struct config_name snapshot_mode_names[] = {
 };
 
 static const struct config_name restore_mode_names[] = {
+    {"Auto",     "auto",     MEMORY_RESTORE_AUTO},
     {"Copy",     "copy",     MEMORY_RESTORE_COPY},
     {"OnDemand", "ondemand", MEMORY_RESTORE_ON_DEMAND},
+    {"Mapped",   "mapped",   MEMORY_RESTORE_MAPPED},
     {0},
 };
 
@@ -168,6 +170,8 @@ static int action_complete_restore(struct restore_config *cfg, struct err *err)
         return rc;
     if (cfg->prefault && cfg->memory_restore_mode == MEMORY_RESTORE_ON_DEMAND)
         return err_set(err, -EINVAL, "prefault: not possible with memory_restore_mode ondemand");
+    if (cfg->prefault && cfg->memory_restore_mode == MEMORY_RESTORE_MAPPED)
+        return err_set(err, -EINVAL, "prefault: not possible with memory_restore_mode mapped");
     return action_check_url("source_url", cfg->source_url, err);
 }
 

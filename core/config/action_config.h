@@ -32,9 +32,12 @@ struct snapshot_config {
     bool track;              /* log what is written until the next snapshot */
 };
 
+/* Auto and mapped: Cloud Hypervisor has not. */
 enum memory_restore_mode {
+    MEMORY_RESTORE_AUTO,
     MEMORY_RESTORE_COPY,
     MEMORY_RESTORE_ON_DEMAND,
+    MEMORY_RESTORE_MAPPED,
 };
 
 /* Taps for a network that was made with file descriptors. */

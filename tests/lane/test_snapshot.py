@@ -81,6 +81,7 @@ class SnapshotTest(LaneTest):
         restored = self.restore(url, options=restore_options)
         self.assertEqual(restored.state(), "Paused")
         self.assertEqual(restored.info()["config"]["disks"], config["disks"])
+        restored.wait_event("memory-whole")
         self.same_pages(before, self.pages(restored), info, genid)
         restored.serial = "socket"
         restored.attach()

@@ -117,7 +117,8 @@ static void test_options_are_refused_by_name(void **state)
                                                "source_url=file:///a,memory_restore_mode=lazy",
                                                &cfg, &err),
                      -EINVAL);
-    assert_string_equal(err.msg, "--restore memory_restore_mode: must be one of copy, ondemand");
+    assert_string_equal(
+        err.msg, "--restore memory_restore_mode: must be one of auto, copy, ondemand, mapped");
 }
 
 static void test_descriptors_go_to_the_networks_that_are_named(void **state)

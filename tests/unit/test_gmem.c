@@ -198,11 +198,21 @@ static void count_stop(void *arg)
     (*stops)++;
 }
 
+/* The source has contents from page 8 on. */
+static uint64_t zero_below_8(void *arg, unsigned region, uint64_t first, uint64_t nr)
+{
+    (void)arg;
+    assert_int_equal(region, 1);
+    if (first >= 8)
+        return 0;
+    return nr < 8 - first ? nr : 8 - first;
+}
+
 static void test_holes_are_zero_unless_somebody_brings_their_contents(void **state)
 {
     struct gmem *gm = *state;
     unsigned stops = 0;
-    const struct gmem_server server = {count_stop, &stops};
+    const struct gmem_server server = {count_stop, zero_below_8, &stops};
 
     assert_false(gmem_is_served(gm));
     assert_true(gmem_absent_is_zero(gm, 0));
@@ -217,11 +227,13 @@ static void test_holes_are_zero_unless_somebody_brings_their_contents(void **sta
     assert_true(gmem_is_served(gm));
     assert_false(gmem_absent_is_zero(gm, 0));
     assert_int_equal(gmem_serve(gm, &server), -EBUSY);
-    assert_int_equal(gmem_hole(gm, 1, 0, MID_PAGES), 0);
-    assert_int_equal(gmem_hole(gm, 1, 6, 1), 0);
+    assert_int_equal(gmem_hole(gm, 1, 0, MID_PAGES), 5);
+    assert_int_equal(gmem_hole(gm, 1, 5, 1), 0);
+    assert_int_equal(gmem_hole(gm, 1, 6, 100), 2);
+    assert_int_equal(gmem_hole(gm, 1, 8, 1), 0);
     gmem_served_whole(gm);
     assert_false(gmem_is_served(gm));
-    assert_int_equal(gmem_hole(gm, 1, 6, 1), 1);
+    assert_int_equal(gmem_hole(gm, 1, 8, 1), 1);
     assert_int_equal(stops, 0);
     gmem_free(gm);
     assert_int_equal(stops, 1);
@@ -251,6 +263,22 @@ static void test_an_image_replaces_fresh_private_memory_only(void **state)
     assert_memory_equal(got, "yz", 2);
 }
 
+static void test_fresh_memory_forgets_what_was_written(void **state)
+{
+    struct gmem *gm = *state;
+    struct err err = {0};
+    char got = 'z';
+
+    for (unsigned i = 0; i < 2; i++) {
+        const uint64_t gpa = gmem_region(gm, i)->gpa;
+
+        assert_int_equal(gmem_copy_out(gm, gpa, "x", 1), 0);
+        assert_int_equal(gmem_discard(gm, i, &err), 0);
+        assert_int_equal(gmem_copy_in(gm, gpa, &got, 1), 0);
+        assert_int_equal(got, 0);
+    }
+}
+
 static void test_memory_is_fresh_only_where_nothing_was_in_it(void **state)
 {
     char path[] = "/tmp/test_gmem.XXXXXX";
@@ -270,6 +298,7 @@ static void test_memory_is_fresh_only_where_nothing_was_in_it(void **state)
     assert_int_equal(ftruncate(handed.fd, 4096), 0);
     assert_int_equal(gmem_add_region(gm, at * 4, 4096, "handed over", &handed, NULL), 5);
     assert_false(gmem_region(gm, 5)->fresh);
+    assert_int_equal(gmem_discard(gm, 5, NULL), -EINVAL);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -288,6 +317,7 @@ int main(void)
         T(test_pieces_cover_the_range),
         T(test_holes_are_zero_unless_somebody_brings_their_contents),
         T(test_an_image_replaces_fresh_private_memory_only),
+        T(test_fresh_memory_forgets_what_was_written),
         T(test_memory_is_fresh_only_where_nothing_was_in_it),
     };
 

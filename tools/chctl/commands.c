@@ -64,7 +64,7 @@ static const struct chctl_command commands[] = {
      "Snapshots"},
     {"restore", "PUT", "vm.restore", parse_action, ACTION_RESTORE,
      "source_url=<url>[,resume=on][,clone=on][,prefault=on]\n"
-     "       [,memory_restore_mode=copy|ondemand][,accept_tsc=on]\n"
+     "       [,memory_restore_mode=auto|copy|ondemand|mapped][,accept_tsc=on]\n"
      "       [,net_fds=[<id>@[<fd>,...],...]]",
      "Bring a saved VM back",
      "The VM stays paused unless resume=on.  clone=on makes another VM of it, with a UUID, MACs\n"

@@ -46,7 +46,7 @@ static const struct option_row option_rows[] = {
      "Bring back a snapshot instead of booting:\n"
      "  source_url=store:<dir>#<name> | file://<dir>\n"
      "  [,resume=on|off] [,clone=on|off] [,prefault=on|off]\n"
-     "  [,memory_restore_mode=copy|ondemand] [,accept_tsc=on|off]\n"
+     "  [,memory_restore_mode=auto|copy|ondemand|mapped] [,accept_tsc=on|off]\n"
      "  [,net_fds=[<id>@[<fd>,<fd>...],...]]\n"
      "The VM stays paused unless resume=on; clone=on makes another VM of it;\n"
      "accept_tsc=on runs it although its clock (TSC) was of another rate and cannot be scaled;\n"

@@ -5,13 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
+#include "core/event_monitor.h"
 #include "core/log.h"
 #include "snapshot/snap_capture.h"
 #include "snapshot/snap_disks.h"
 #include "snapshot/snap_identity.h"
 #include "snapshot/snap_restore.h"
 #include "tools/chvmm/job.h"
+#include "tools/chvmm/options.h"
 
 struct snapshot_job {
     struct vmm *vmm;
@@ -23,6 +26,9 @@ struct snapshot_job {
     unsigned nr_net_fds;
     enum snap_mode mode;
     bool track;
+    bool prefault;
+    enum snap_memory_mode memory_mode;
+    struct snap_loaded loaded;
     vmm_done_fn *done;
     void *done_arg;
     struct snap_progress progress;
@@ -141,6 +147,13 @@ static int make_clone(struct snapshot_job *j, struct err *err)
     return rc;
 }
 
+static void prefault(struct memory_config *m)
+{
+    m->prefault = true;
+    for (unsigned i = 0; i < m->nr_zones; i++)
+        m->zones[i].prefault = true;
+}
+
 /* On the control thread. */
 static void build(void *arg)
 {
@@ -161,6 +174,47 @@ static void warn_of_disk(void *arg, const char *sentence)
     log_warn("restore: %s", sentence);
 }
 
+/* All memory is in place; from a thread of the snapshot's. */
+static void memory_whole(void *arg, const struct snap_lazy_figures *f)
+{
+    struct vmm *vmm = arg;
+
+    log_info(
+        "memory is whole after %llu ms: %llu faults brought %llu pages, %llu came by the order "
+        "of an earlier run, %llu in the background",
+        (unsigned long long)f->total_ns / 1000000, (unsigned long long)f->faults,
+        (unsigned long long)f->fetched, (unsigned long long)f->ahead,
+        (unsigned long long)f->filled);
+    vmm_event(vmm, "memory-whole");
+}
+
+/*
+ * A page cannot be had: the guest cannot go on, nor can a thread that waits for the page be
+ * stopped in order.  Ends the process; from a thread of the snapshot's.
+ */
+static void memory_lost(void *arg, const struct err *why)
+{
+    struct vmm *vmm = arg;
+    const struct event_property reason = {"reason", why->msg};
+
+    log_error("memory of the VM is lost, it is stopped: %s", why->msg);
+    if (vmm->events)
+        event_monitor_emit(vmm->events, "vm", "memory-lost", &reason, 1);
+    _exit(CHVMM_EXIT_FAILED);
+}
+
+static int load(struct snapshot_job *j, struct snap *snap, struct err *err)
+{
+    const struct snap_load_params how = {
+        .mode = j->memory_mode, .whole = memory_whole, .lost = memory_lost, .arg = j->vmm};
+    int rc = snap_load(snap, j->vmm->vm, &how, &j->progress, &j->loaded, err);
+
+    if (rc >= 0)
+        log_info("restore: memory_restore_mode %s%s%s", snap_memory_mode_name(j->loaded.mode),
+                 j->loaded.why[0] ? ": " : "", j->loaded.why);
+    return rc;
+}
+
 static int run_restore(void *arg, struct err *err)
 {
     struct snapshot_job *j = arg;
@@ -177,6 +231,8 @@ static int run_restore(void *arg, struct err *err)
         rc = snap_disks_check(snap_disks(snap), warn_of_disk, NULL, err);
     if (rc >= 0 && j->clone)
         rc = make_clone(j, err);
+    if (rc >= 0 && j->prefault)
+        prefault(&j->cfg.memory);
     if (rc >= 0) {
         j->build_err = err;
         rc = loop_call(vmm->loop, build, j);
@@ -184,7 +240,7 @@ static int run_restore(void *arg, struct err *err)
     if (rc >= 0)
         rc = j->build_rc;
     if (rc >= 0)
-        rc = snap_load(snap, vmm->vm, &j->progress, err);
+        rc = load(j, snap, err);
     if (rc >= 0 && getrandom(genid, sizeof(genid), 0) != (ssize_t)sizeof(genid))
         rc = err_set(err, -errno, "generation id: %s", strerror(errno));
     if (rc >= 0)
@@ -200,8 +256,7 @@ static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     struct snapshot_job *j = arg;
 
     if (rc >= 0) {
-        log_info("restored %llu pages in %llu ms", (unsigned long long)j->progress.pages_done,
-                 (unsigned long long)j->progress.total_ns / 1000000);
+        log_info("restored in %llu us", (unsigned long long)j->progress.total_ns / 1000);
         vmm_event(vmm, "restored");
         if (j->resume)
             vmm_announce(vmm);
@@ -225,11 +280,15 @@ int vmm_start_restore(struct vmm *vmm, struct restore_config *cfg, vmm_done_fn *
                       struct err *err)
 {
     static const struct job_ops ops = {run_restore, cancel, restore_done};
+    static const enum snap_memory_mode modes[] = {
+        [MEMORY_RESTORE_AUTO] = SNAP_MEMORY_AUTO,
+        [MEMORY_RESTORE_COPY] = SNAP_MEMORY_COPY,
+        [MEMORY_RESTORE_ON_DEMAND] = SNAP_MEMORY_LAZY,
+        [MEMORY_RESTORE_MAPPED] = SNAP_MEMORY_MAPPED,
+    };
     struct snapshot_job *j;
     int rc;
 
-    if (cfg->memory_restore_mode == MEMORY_RESTORE_ON_DEMAND)
-        return err_set(err, -ENOTSUP, "memory_restore_mode: ondemand is not supported yet");
     j = new_job(vmm, cfg->source_url, done, arg);
     if (!j)
         return err_set(err, -ENOMEM, "restore: out of memory");
@@ -239,6 +298,8 @@ int vmm_start_restore(struct vmm *vmm, struct restore_config *cfg, vmm_done_fn *
     j->net_fds = steal_ptr(cfg->net_fds);
     j->nr_net_fds = cfg->nr_net_fds;
     cfg->nr_net_fds = 0;
+    j->prefault = cfg->prefault;
+    j->memory_mode = cfg->prefault ? SNAP_MEMORY_COPY : modes[cfg->memory_restore_mode];
     vmm_event(vmm, "restoring");
     rc = job_start(vmm, VMM_RESTORE, "restore", &ops, j, err);
     if (rc < 0)

@@ -56,7 +56,7 @@ _chrysalis_keys()
     image_type=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" raw ;;
     lock_granularity=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" byte-range full ;;
     memory_mode=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" precopy postcopy ;;
-    memory_restore_mode=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" copy ondemand ;;
+    memory_restore_mode=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" auto copy ondemand mapped ;;
     timeout_strategy=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" cancel ignore ;;
     *=*) _chrysalis_reply "${last#*=}" "$before${last%%=*}=" on off ;;
     *) _chrysalis_reply "$last" "$before" "$@" ;;

@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory brought by userfaultfd, from a source that is made up.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "core/gmem.h"
+#include "snapshot/snap_lazy.h"
+#include "snapshot/snap_uffd.h"
+
+enum {
+    LOW_PAGES = 1000,
+    HIGH_PAGES = 70,
+    WAIT_MS = 20000,
+};
+static const uint64_t high_gpa = UINT64_C(0x100000000);
+
+/* Pages whose number ends in 5 to 9 are zero; from ZERO_FROM on all are. */
+enum {
+    ZERO_FROM = 600,
+};
+
+struct fake_source {
+    atomic_bool held;     /* reads wait */
+    atomic_int fail_page; /* reading it fails; -1: none */
+    atomic_uint reads;
+    atomic_uint closes;
+    atomic_uint waiting; /* reads that wait now */
+    struct snap_touch order;
+    atomic_uint wholes, losses;
+    struct snap_lazy_figures figures;
+    struct err lost;
+};
+
+static bool is_zero(unsigned region, uint64_t page)
+{
+    return page % 10 >= 5 || (region == 0 && page >= ZERO_FROM);
+}
+
+static uint64_t content(unsigned region, uint64_t page)
+{
+    return is_zero(region, page) ? 0 : (uint64_t)(region + 1) << 32 | (page + 1);
+}
+
+static void nap(void)
+{
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){0, 200000}, NULL);
+}
+
+static int fake_next(void *arg, unsigned region, uint64_t from, struct snap_lazy_run *ret,
+                     struct err *err)
+{
+    const uint64_t pages = region ? HIGH_PAGES : LOW_PAGES;
+
+    (void)arg;
+    (void)err;
+    *ret = (struct snap_lazy_run){0};
+    while (from < pages && is_zero(region, from))
+        from++;
+    ret->first = from;
+    while (from < pages && !is_zero(region, from)) {
+        from++;
+        ret->nr++;
+    }
+    return 0;
+}
+
+static int fake_read(void *arg, unsigned region, uint64_t first, uint64_t nr, void *dst,
+                     struct err *err)
+{
+    struct fake_source *s = arg;
+    int fail = atomic_load(&s->fail_page);
+
+    atomic_fetch_add(&s->waiting, 1);
+    while (atomic_load(&s->held))
+        nap();
+    atomic_fetch_sub(&s->waiting, 1);
+    atomic_fetch_add(&s->reads, 1);
+    if (region == 0 && fail >= 0 && (uint64_t)fail >= first && (uint64_t)fail < first + nr)
+        return err_set(err, -EBADMSG, "region 0, page %d: is damaged", fail);
+    memset(dst, 0, nr << PAGE_SHIFT_4K);
+    for (uint64_t i = 0; i < nr; i++) {
+        uint64_t word = content(region, first + i);
+
+        memcpy((uint8_t *)dst + (i << PAGE_SHIFT_4K) + 8, &word, sizeof(word));
+    }
+    return 0;
+}
+
+static void fake_close(void *arg, const struct snap_touch *order)
+{
+    struct fake_source *s = arg;
+
+    for (unsigned i = 0; i < order->nr; i++)
+        snap_touch_add(&s->order, &order->runs[i]);
+    atomic_fetch_add(&s->closes, 1);
+}
+
+static void on_whole(void *arg, const struct snap_lazy_figures *f)
+{
+    struct fake_source *s = arg;
+
+    s->figures = *f;
+    atomic_fetch_add(&s->wholes, 1);
+}
+
+static void on_lost(void *arg, const struct err *err)
+{
+    struct fake_source *s = arg;
+
+    s->lost = *err;
+    atomic_fetch_add(&s->losses, 1);
+}
+
+struct lazy_test {
+    struct gmem *gm;
+    struct fake_source s;
+};
+
+static int setup(void **state)
+{
+    struct lazy_test *t = calloc(1, sizeof(*t));
+
+    assert_non_null(t);
+    atomic_store(&t->s.fail_page, -1);
+    *state = t;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct lazy_test *t = *state;
+
+    gmem_free(t->gm);
+    snap_touch_release(&t->s.order);
+    free(t);
+    return 0;
+}
+
+static void make_memory(struct lazy_test *t, bool shared)
+{
+    const struct gmem_backing b = {.fd = -1, .shared = shared, .thp = true};
+
+    assert_int_equal(gmem_new(&t->gm), 0);
+    assert_int_equal(gmem_add_region(t->gm, 0, LOW_PAGES * 4096, "low", &b, NULL), 0);
+    assert_int_equal(gmem_add_region(t->gm, high_gpa, HIGH_PAGES * 4096, "high", &b, NULL), 1);
+}
+
+static void start(struct lazy_test *t, struct snap_touch *order)
+{
+    struct snap_lazy_params p = {
+        .source = {fake_next, fake_read, fake_close, &t->s},
+        .whole = on_whole,
+        .lost = on_lost,
+        .arg = &t->s,
+    };
+    struct err err = {0};
+
+    if (order)
+        p.order = *order;
+    if (snap_lazy_start(t->gm, &p, &err) == -EPERM)
+        skip();
+    assert_string_equal(err.msg, "");
+}
+
+static uint64_t word_of(const struct gmem *gm, unsigned region, uint64_t page)
+{
+    uint64_t word;
+
+    memcpy(&word, gmem_region(gm, region)->hva + (page << PAGE_SHIFT_4K) + 8, sizeof(word));
+    return word;
+}
+
+static void check_page(const struct gmem *gm, unsigned region, uint64_t page)
+{
+    if (word_of(gm, region, page) != content(region, page))
+        fail_msg("region %u, page %llu: %#llx", region, (unsigned long long)page,
+                 (unsigned long long)word_of(gm, region, page));
+}
+
+static void check_all(const struct gmem *gm)
+{
+    for (uint64_t i = 0; i < LOW_PAGES; i++)
+        check_page(gm, 0, i);
+    for (uint64_t i = 0; i < HIGH_PAGES; i++)
+        check_page(gm, 1, i);
+}
+
+static void wait_for(atomic_uint *what)
+{
+    for (int i = 0; i < WAIT_MS * 5 && !atomic_load(what); i++)
+        nap();
+    assert_int_equal(atomic_load(what), 1);
+}
+
+static void test_all_comes_by_itself(void **state)
+{
+    struct lazy_test *t = *state;
+
+    for (int shared = 0; shared < 2; shared++) {
+        make_memory(t, shared);
+        start(t, NULL);
+        wait_for(&t->s.wholes);
+        assert_false(gmem_is_served(t->gm));
+        assert_int_equal(t->s.closes, 1);
+        check_all(t->gm);
+        assert_int_equal(t->s.figures.fetched + t->s.figures.filled, 300 + 35);
+        gmem_free(t->gm);
+        t->gm = NULL;
+        t->s.wholes = t->s.closes = 0;
+    }
+    assert_int_equal(t->s.losses, 0);
+}
+
+/* What devices wrote when they were made is not what the snapshot has. */
+static void test_what_was_written_before_is_forgotten(void **state)
+{
+    struct lazy_test *t = *state;
+
+    make_memory(t, false);
+    assert_int_equal(gmem_fill(t->gm, 0, 0xee, 20 * 4096), 0);
+    start(t, NULL);
+    check_all(t->gm);
+}
+
+struct toucher {
+    struct gmem *gm;
+    uint64_t seed;
+};
+
+static void *touch_main(void *arg)
+{
+    struct toucher *t = arg;
+    uint64_t x = t->seed;
+
+    for (int i = 0; i < 3000; i++) {
+        x = x * UINT64_C(6364136223846793005) + 1442695040888963407;
+        check_page(t->gm, 0, (x >> 33) % LOW_PAGES);
+    }
+    return NULL;
+}
+
+static void test_several_threads_may_touch_at_once(void **state)
+{
+    struct lazy_test *t = *state;
+    struct toucher touchers[4];
+    pthread_t threads[4];
+
+    make_memory(t, false);
+    start(t, NULL);
+    for (unsigned i = 0; i < 4; i++) {
+        touchers[i] = (struct toucher){t->gm, i + 1};
+        assert_int_equal(pthread_create(&threads[i], NULL, touch_main, &touchers[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        (void)pthread_join(threads[i], NULL);
+    wait_for(&t->s.wholes);
+    check_all(t->gm);
+}
+
+/* A system call that reads guest memory waits too: KVM does the same. */
+static void test_the_kernel_may_touch(void **state)
+{
+    auto_close int fd = memfd_create("out", MFD_CLOEXEC);
+    struct lazy_test *t = *state;
+    uint64_t word = 0;
+
+    make_memory(t, true);
+    start(t, NULL);
+    assert_int_equal(write(fd, gmem_region(t->gm, 1)->hva, HIGH_PAGES * 4096), HIGH_PAGES * 4096);
+    for (uint64_t i = 0; i < HIGH_PAGES; i++) {
+        assert_int_equal(pread(fd, &word, sizeof(word), (off_t)(i * 4096 + 8)), sizeof(word));
+        assert_int_equal(word, content(1, i));
+    }
+}
+
+static void test_writes_of_the_guest_are_not_overwritten(void **state)
+{
+    struct lazy_test *t = *state;
+
+    make_memory(t, false);
+    atomic_store(&t->s.held, true);
+    start(t, NULL);
+    atomic_store(&t->s.held, false);
+    for (uint64_t i = 0; i < LOW_PAGES; i += 3)
+        assert_int_equal(gmem_copy_out(t->gm, (i << PAGE_SHIFT_4K) + 8, "mine....", 8), 0);
+    wait_for(&t->s.wholes);
+    for (uint64_t i = 0; i < LOW_PAGES; i++) {
+        if (i % 3)
+            check_page(t->gm, 0, i);
+        else
+            assert_memory_equal(gmem_region(t->gm, 0)->hva + (i << PAGE_SHIFT_4K) + 8, "mine....",
+                                8);
+    }
+}
+
+static void test_while_it_comes_a_hole_is_zero_only_if_the_source_says_so(void **state)
+{
+    struct lazy_test *t = *state;
+
+    make_memory(t, true);
+    atomic_store(&t->s.held, true);
+    start(t, NULL);
+    assert_true(gmem_is_served(t->gm));
+    assert_int_equal(gmem_hole(t->gm, 0, 0, 100), 0);
+    assert_int_equal(gmem_hole(t->gm, 0, 7, 100), 3);
+    assert_int_equal(gmem_hole(t->gm, 0, ZERO_FROM + 100, 50), 50);
+    assert_false(gmem_absent_is_zero(t->gm, 0));
+    atomic_store(&t->s.held, false);
+    wait_for(&t->s.wholes);
+    assert_int_equal(gmem_hole(t->gm, 0, 0, 100), 0);
+    assert_int_equal(gmem_hole(t->gm, 0, ZERO_FROM + 100, 50), 50);
+}
+
+static void test_it_can_end_at_any_moment(void **state)
+{
+    struct lazy_test *t = *state;
+
+    for (unsigned pages = 0; pages < 200; pages += 10) {
+        make_memory(t, pages % 20);
+        start(t, NULL);
+        for (uint64_t i = 0; i < pages; i++)
+            check_page(t->gm, 0, i);
+        gmem_free(t->gm);
+        t->gm = NULL;
+        assert_int_equal(t->s.closes, 1);
+        t->s.closes = 0;
+    }
+}
+
+static void test_an_earlier_order_comes_first(void **state)
+{
+    const struct snap_touch_run runs[] = {
+        {.region = 1, .nr = 4,  .first = 40     },
+        {.region = 0, .nr = 64, .first = 100    },
+        {.region = 9, .nr = 64, .first = 100    }, /* there is no such region */
+        {.region = 0, .nr = 64, .first = 1 << 20}, /* nor such a page */
+        {.region = 1, .nr = 64, .first = 60     }, /* past its end */
+    };
+    struct lazy_test *t = *state;
+    struct snap_touch order = {0};
+
+    for (size_t i = 0; i < ARRAY_LEN(runs); i++)
+        snap_touch_add(&order, &runs[i]);
+    make_memory(t, false);
+    start(t, &order);
+    wait_for(&t->s.wholes);
+    assert_true(t->s.figures.ahead >= 40);
+    check_all(t->gm);
+    /* It is kept for the next time. */
+    assert_true(t->s.order.nr >= ARRAY_LEN(runs));
+    assert_int_equal(t->s.order.runs[1].first, 100);
+}
+
+static void test_what_is_touched_is_noted(void **state)
+{
+    struct lazy_test *t = *state;
+
+    make_memory(t, false);
+    atomic_store(&t->s.held, true);
+    start(t, NULL);
+    wait_for(&t->s.waiting); /* the background, at the first pages */
+    atomic_store(&t->s.held, false);
+    check_page(t->gm, 0, 500);
+    gmem_free(t->gm);
+    t->gm = NULL;
+    /* Unless the background was there first. */
+    for (unsigned i = 0; i < t->s.order.nr; i++)
+        assert_int_equal(t->s.order.runs[i].first, 500 / 16 * 16);
+}
+
+static void *touch_damaged(void *arg)
+{
+    const struct gmem *gm = arg;
+
+    (void)word_of(gm, 0, 321);
+    fail_msg("a page that is damaged was delivered");
+    return NULL;
+}
+
+static void test_a_page_that_cannot_be_had_is_reported_and_never_delivered(void **state)
+{
+    struct lazy_test *t = *state;
+    pthread_t thread;
+
+    make_memory(t, false);
+    atomic_store(&t->s.fail_page, 321);
+    atomic_store(&t->s.held, true);
+    start(t, NULL);
+    assert_int_equal(pthread_create(&thread, NULL, touch_damaged, t->gm), 0);
+    atomic_store(&t->s.held, false);
+    wait_for(&t->s.losses);
+    assert_int_equal(t->s.lost.code, -EBADMSG);
+    assert_string_equal(t->s.lost.msg, "region 0, page 321: is damaged");
+    /* Others still come. */
+    check_page(t->gm, 1, 3);
+    for (int i = 0; i < 100; i++)
+        nap();
+    assert_true(gmem_is_served(t->gm));
+    assert_int_equal(t->s.wholes, 0);
+    assert_int_equal(t->s.losses, 1);
+    /* It waits in the kernel for ever; so it, and the memory, are left to the end of the process. */
+    (void)pthread_detach(thread);
+    t->gm = NULL;
+}
+
+static void test_memory_that_cannot_be_served_is_refused_by_name(void **state)
+{
+    char path[] = "/var/tmp/test_snap_lazy.XXXXXX";
+    auto_close int file = mkstemp(path);
+    const struct gmem_backing zone = {.fd = -1, .shared = true, .file = path};
+    struct gmem_backing handed = {.fd = memfd_create("handed", MFD_CLOEXEC), .shared = true};
+    const struct snap_lazy_params p = {0};
+    struct lazy_test *t = *state;
+    struct err err = {0};
+
+    make_memory(t, false);
+    assert_int_equal(snap_lazy_check(t->gm, &err), 0);
+    assert_int_equal(gmem_add_region(t->gm, high_gpa * 2, 4096, "zone1", &zone, NULL), 2);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(snap_lazy_start(t->gm, &p, &err), -ENOTSUP);
+    if (!strstr(err.msg, "zone1 cannot be restored on demand: it is a file"))
+        assert_non_null(strstr(err.msg, "zone1")); /* /var/tmp in memory: it is as good as one */
+    gmem_free(t->gm);
+    make_memory(t, false);
+    assert_int_equal(ftruncate(handed.fd, 4096), 0);
+    assert_int_equal(gmem_add_region(t->gm, high_gpa * 2, 4096, "zone2", &handed, NULL), 2);
+    err = (struct err){0};
+    assert_int_equal(snap_lazy_start(t->gm, &p, &err), -ENOTSUP);
+    assert_string_equal(err.msg, "memory zone zone2 cannot be restored on demand: it may hold "
+                                 "something already");
+    assert_false(gmem_is_served(t->gm));
+}
+
+static void test_memory_that_another_serves_is_refused_and_unchanged(void **state)
+{
+    auto_close int other = snap_uffd_open(NULL);
+    struct lazy_test *t = *state;
+    const struct snap_lazy_params p = {
+        .source = {fake_next, fake_read, fake_close, &t->s}
+    };
+    struct err err = {0};
+
+    if (other < 0)
+        skip();
+    make_memory(t, false);
+    assert_int_equal(snap_uffd_register(other, gmem_region(t->gm, 1)->hva, HIGH_PAGES * 4096, NULL),
+                     0);
+    assert_int_equal(snap_lazy_start(t->gm, &p, &err), -EBUSY);
+    assert_non_null(strstr(err.msg, "high"));
+    assert_false(gmem_is_served(t->gm));
+    assert_int_equal(t->s.closes, 0);
+    assert_int_equal(word_of(t->gm, 0, 1), 0); /* an ordinary page again */
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_all_comes_by_itself),
+        T(test_what_was_written_before_is_forgotten),
+        T(test_several_threads_may_touch_at_once),
+        T(test_the_kernel_may_touch),
+        T(test_writes_of_the_guest_are_not_overwritten),
+        T(test_while_it_comes_a_hole_is_zero_only_if_the_source_says_so),
+        T(test_it_can_end_at_any_moment),
+        T(test_an_earlier_order_comes_first),
+        T(test_what_is_touched_is_noted),
+        T(test_memory_that_cannot_be_served_is_refused_by_name),
+        T(test_memory_that_another_serves_is_refused_and_unchanged),
+        T(test_a_page_that_cannot_be_had_is_reported_and_never_delivered),
+    };
+
+    return cmocka_run_group_tests_name("snap_lazy", tests, NULL, NULL);
+}
