@@ -384,6 +384,11 @@ struct device *vm_device(struct vm *vm, unsigned i)
     return vm->devices[i];
 }
 
+int vm_sync_disks(struct vm *vm, struct err *err)
+{
+    return vm->board_ops->sync(vm->board, err);
+}
+
 void vm_announce(struct vm *vm)
 {
     vm->board_ops->announce(vm->board);

@@ -61,6 +61,8 @@ struct vm_board_ops {
     /* Exclusive use of disks and taps: taken before the first run, handed over in a migration. */
     CHECKED int (*acquire)(void *board, struct err *err);
     void (*release)(void *board);
+    /* What the guest wrote to its disks until the last pause is on stable storage. */
+    CHECKED int (*sync)(void *board, struct err *err);
     /* Everything is in place at a new host: tell the network. */
     void (*announce)(void *board);
     void (*power_button)(void *board);
@@ -271,6 +273,14 @@ CHECKED int vm_acquire(struct vm *vm, struct err *err);
  * Threads: as vm_pause().
  */
 void vm_release(struct vm *vm);
+
+/**
+ * vm_sync_disks() - have what the guest wrote to its disks until the last pause be durable.
+ *
+ * Return: 0; the kernel's errno, naming the disk.
+ * Threads: control, or a worker that the VM was lent to; it may run.
+ */
+CHECKED int vm_sync_disks(struct vm *vm, struct err *err);
 
 /**
  * vm_announce() - tell the network that the VM is here now.

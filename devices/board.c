@@ -272,6 +272,7 @@ const struct vm_board_ops board_ops = {
     .write_tables = board_write_tables,
     .acquire = board_acquire,
     .release = board_release,
+    .sync = board_sync,
     .announce = board_announce,
     .power_button = board_power_button,
     .set_identity = board_set_identity,

@@ -91,6 +91,14 @@ CHECKED int board_acquire(void *board, struct err *err);
 void board_release(void *board);
 
 /**
+ * board_sync() - have every completed write to a disk be on stable storage.
+ *
+ * Return: 0; disk_sync()'s.
+ * Threads: control, or a worker that the VM was lent to.
+ */
+CHECKED int board_sync(void *board, struct err *err);
+
+/**
  * board_set_macs() - give every network device the MAC of the configuration.
  *
  * Threads: control or worker, while paused.

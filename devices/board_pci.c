@@ -301,6 +301,16 @@ void board_release(void *board)
         disk_unlock(vblk_disk(b->disks[i]));
 }
 
+int board_sync(void *board, struct err *err)
+{
+    const struct board *b = board;
+    int rc = 0;
+
+    for (unsigned i = 0; i < b->nr_disks && rc >= 0; i++)
+        rc = disk_sync(vblk_disk(b->disks[i]), err);
+    return rc;
+}
+
 /* --- Identity and place --------------------------------------------------------------- */
 
 void board_set_macs(struct board *b)

@@ -268,6 +268,13 @@ void disk_unlock(struct disk *d)
     (void)set_lock(d, F_UNLCK);
 }
 
+int disk_sync(struct disk *d, struct err *err)
+{
+    if (!d->readonly && fdatasync(d->fd) < 0)
+        return err_set(err, -errno, "disk %s: sync: %s", d->path, strerror(errno));
+    return 0;
+}
+
 /* --- Bounce buffers ------------------------------------------------------------ */
 
 static bool needs_bounce(const struct disk *d, const struct disk_io *io)

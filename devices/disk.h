@@ -139,6 +139,15 @@ CHECKED int disk_lock(struct disk *d, struct err *err);
 void disk_unlock(struct disk *d);
 
 /**
+ * disk_sync() - have every write that has completed be on stable storage.
+ *
+ * A read-only disk has none.
+ * Return: 0; the kernel's errno.
+ * Threads: any.
+ */
+CHECKED int disk_sync(struct disk *d, struct err *err);
+
+/**
  * disk_geometry() - what the image is like.
  *
  * Return: borrowed; changes only in disk_refresh().

@@ -387,6 +387,9 @@ static int publish(struct capture *c, char *ret_id, struct err *err)
     size_t len;
     int rc = vm_config_to_text(vm_config(c->vm), &config, &len);
 
+    /* What the snapshot's guest knows to be written must not get lost before the snapshot is. */
+    if (rc >= 0)
+        rc = vm_sync_disks(c->vm, err);
     if (rc >= 0)
         rc = snap_disks_describe(vm_config(c->vm), &disks, err);
     if (rc >= 0)

@@ -2,6 +2,8 @@
 """Snapshots, to a directory and to a store, and what comes back from them."""
 
 import json
+import os
+import signal
 import subprocess
 import time
 
@@ -184,6 +186,40 @@ class SnapshotTest(LaneTest):
             self.assertIn(name, listing.stdout)
         verify = chsnap("verify", store)
         self.assertEqual(verify.returncode, 0, verify.stderr)
+
+    def test_a_snapshot_can_be_watched_and_given_up(self):
+        vmm = self.start()
+        self.assertEqual(vmm.get("vm.snapshot-progress"), {"phase": "idle"})
+        memory = GuestMemory(vmm.pid, RAM)
+        base = memory.base
+        memory.close()
+        with open(f"/proc/{vmm.pid}/mem", "r+b", buffering=0) as out:
+            for at in range(96 * MIB, RAM, MIB):
+                os.pwrite(out.fileno(), os.urandom(MIB), base + at)
+        self.busy_guest(vmm)
+        store = self.dir / "store"
+        with subprocess.Popen([program("chsnap"), "create", "--api-socket", str(vmm.api_path),
+                               str(store), "never"], stderr=subprocess.PIPE,
+                              text=True) as create:
+            lane_base.wait_until(
+                lambda: vmm.get("vm.snapshot-progress").get("pages_done", 0) > 1000, 30,
+                "some pages to be stored")
+            create.send_signal(signal.SIGINT)
+            self.assertEqual(create.wait(30), 1)
+            self.assertIn("cancelled", create.stderr.read())
+        progress = vmm.get("vm.snapshot-progress")
+        self.assertEqual((progress["phase"], progress["result"]), ("done", "cancelled"))
+        self.assertEqual(vmm.state(), "Running")
+        listing = subprocess.run([program("chsnap"), "list", "--json", str(store)], check=True,
+                                 capture_output=True, text=True, timeout=60)
+        self.assertEqual(json.loads(listing.stdout), [])
+        self.assertTrue(vmm.refused("vm.snapshot-cancel", None).names("no snapshot"))
+        # The next one is none the worse for it.
+        vmm.put("vm.snapshot", {"destination_url": self.store("whole")})
+        progress = vmm.get("vm.snapshot-progress")
+        self.assertEqual(progress["result"], "completed")
+        self.assertEqual(progress["pages_done"], RAM // 4096)
+        self.check_guest(vmm)
 
     def test_clones_have_names_of_their_own(self):
         vmm = self.start()

@@ -406,6 +406,37 @@ static void test_what_is_no_disk_is_refused(void **state)
     assert_int_equal(fcntl(fd, F_GETFD), -1);
 }
 
+static int sync_errno;
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+int __wrap_fdatasync(int fd)
+{
+    errno = sync_errno;
+    return sync_errno ? -1 : __real_fdatasync(fd);
+}
+
+static void test_sync_says_what_failed(void **state)
+{
+    struct fix *f = *state;
+    struct disk_params p = params(f, &variants[0]);
+    struct err err = {0};
+    char expect[128];
+
+    assert_int_equal(disk_open(&p, &f->d, NULL), 0);
+    assert_int_equal(disk_sync(f->d, NULL), 0);
+    sync_errno = EIO;
+    assert_int_equal(disk_sync(f->d, &err), -EIO);
+    (void)snprintf(expect, sizeof(expect), "disk %s: sync: Input/output error", f->path);
+    assert_string_equal(err.msg, expect);
+    disk_close(f->d);
+    p.readonly = true;
+    assert_int_equal(disk_open(&p, &f->d, NULL), 0);
+    assert_int_equal(disk_sync(f->d, NULL), 0); /* it has nothing to write */
+    sync_errno = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -416,6 +447,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_many_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_file_cut_short_is_an_error, setup, teardown),
         cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sync_says_what_failed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_locks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock_ranges, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_no_disk_is_refused, setup, teardown),

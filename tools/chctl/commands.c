@@ -62,6 +62,10 @@ static const struct chctl_command commands[] = {
      "<url> is store:<dir>#<name> for a store, or file:///<dir> for a directory of its own.\n"
      "A paused VM stays paused, a running one goes on.\n",
      "Snapshots"},
+    {"snapshot-progress", "GET", "vm.snapshot-progress", parse_nothing, 0, "",
+     "Print how far a snapshot is, or what came of the last", "", NULL},
+    {"snapshot-cancel", "PUT", "vm.snapshot-cancel", parse_nothing, 0, "",
+     "Give up a snapshot; the VM goes on, the store is as it was", "", NULL},
     {"restore", "PUT", "vm.restore", parse_action, ACTION_RESTORE,
      "source_url=<url>[,resume=on][,clone=on][,prefault=on]\n"
      "       [,memory_restore_mode=auto|copy|ondemand|mapped][,accept_tsc=on]\n"

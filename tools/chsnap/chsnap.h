@@ -240,6 +240,17 @@ void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t tot
  */
 void chsnap_progress_clear(struct chsnap_progress *p);
 
+/**
+ * chsnap_call() - one request to a VM's API.
+ * @body:     JSON; NULL for none.
+ * @ret_body: the answer, owned by the caller; NULL if it does not matter.
+ *
+ * Return: 0; -EPROTO with the answer's text if it is a refusal; the connection's errno.
+ * Threads: any.
+ */
+CHECKED int chsnap_call(const char *socket_path, const char *method, const char *path,
+                        const char *body, char **ret_body, struct err *err);
+
 /* ---- the subcommands ---- */
 
 extern const struct chsnap_command chsnap_create;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The subcommands that involve a running VM: create asks one to snapshot
- * itself; restore and clone start chvmm processes.
+ * The subcommands that start chvmm processes: restore and clone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +13,6 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "core/config/action_config.h"
 #include "tools/chctl/http_client.h"
 #include "tools/chsnap/chsnap.h"
 
@@ -28,8 +26,7 @@ enum {
 
 /* --- Talking to a VM ------------------------------------------------------------ */
 
-/* One request; 0 if the answer is a success.  @ret_body may be NULL; else owned by the caller. */
-static int call(const char *socket_path, const char *method, const char *path, const char *body,
+int chsnap_call(const char *socket_path, const char *method, const char *path, const char *body,
                 char **ret_body, struct err *err)
 {
     const struct http_request req = {
@@ -57,7 +54,7 @@ static bool vm_info(const char *socket_path, char *state, size_t cap, char *uuid
     char *body = NULL;
     bool ok;
 
-    if (call(socket_path, "GET", "/api/v1/vm.info", NULL, &body, NULL) < 0)
+    if (chsnap_call(socket_path, "GET", "/api/v1/vm.info", NULL, &body, NULL) < 0)
         return false;
     o = json_tokener_parse(body);
     free(body);
@@ -71,117 +68,6 @@ static bool vm_info(const char *socket_path, char *state, size_t cap, char *uuid
     json_object_put(o);
     return ok;
 }
-
-/* --- create ------------------------------------------------------------------------ */
-
-static void put_created(struct chsnap *c, const char *id, const char *name)
-{
-    struct json_object *o;
-
-    if (!c->json) {
-        (void)printf("%.*s%s%s\n", STORE_ID_SHORT, id, *name ? "  " : "", name);
-        return;
-    }
-    o = json_object_new_object();
-    (void)json_object_object_add(o, "id", json_object_new_string(id));
-    if (*name)
-        (void)json_object_object_add(o, "name", json_object_new_string(name));
-    (void)chsnap_put_json(c, o);
-}
-
-/* The name and the store go into @cfg->destination_url. */
-static int create_at(struct chsnap *c, const char *socket_path, struct snapshot_config *cfg,
-                     const char *name)
-{
-    struct json_object *o = NULL;
-    char url[STORE_URL_PATH_MAX + STORE_REF_MAX + 16], path[PATH_MAX], id[STORE_DIGEST_HEX + 1];
-    struct err err = {0};
-    int rc;
-
-    /* The VM has another working directory than we. */
-    if (!realpath(c->url.path, path))
-        return chsnap_error(c, "%s: %m", c->url.path);
-    (void)snprintf(url, sizeof(url), "store:%s%s%s", path, *name ? "#" : "", name);
-    cfg->destination_url = url;
-    if (action_config_to_json(ACTION_SNAPSHOT, cfg, &o) < 0)
-        return chsnap_error(c, "out of memory");
-    rc = call(socket_path, "PUT", "/api/v1/vm.snapshot", json_object_to_json_string(o), NULL, &err);
-    json_object_put(o);
-    if (rc < 0)
-        return chsnap_error(c, "%s: %s", socket_path, err.msg);
-    rc = *name ? store_resolve(c->st, name, id, &err) : store_newest(c->st, NULL, id, &err);
-    if (rc < 0)
-        return chsnap_error(c, "%s", err.msg);
-    put_created(c, id, name);
-    return CHSNAP_OK;
-}
-
-static bool parse_mode(const char *text, enum snapshot_mode *ret_mode)
-{
-    static const char *const names[] = {
-        [SNAPSHOT_AUTO] = "auto",
-        [SNAPSHOT_MOMENT] = "moment",
-        [SNAPSHOT_ROUNDS] = "rounds",
-    };
-
-    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-        if (strcmp(text, names[i]) != 0)
-            continue;
-        *ret_mode = (enum snapshot_mode)i;
-        return true;
-    }
-    return false;
-}
-
-static int run_create(struct chsnap *c, int argc, char **argv)
-{
-    static const struct option longs[] = {
-        {"api-socket",       required_argument, NULL, 'a'},
-        {"mode",              required_argument, NULL, 'm'},
-        {"track",                  no_argument, NULL, 't'},
-        {0}
-    };
-    struct snapshot_config cfg = {0};
-    const char *socket_path = NULL, *name;
-    char **args;
-    int opt, rc;
-
-    while ((opt = chsnap_getopt(c, argc, argv, "a:m:t", longs)) != -1) {
-        if (opt == 'a')
-            socket_path = optarg;
-        else if (opt == 't')
-            cfg.track = true;
-        else if (opt != 'm')
-            return chsnap_option_end(opt);
-        else if (!parse_mode(optarg, &cfg.mode))
-            return chsnap_usage_error(c, "--mode is auto, moment or rounds");
-    }
-    args = argv + optind;
-    if (!socket_path)
-        return chsnap_usage_error(c, "which VM? give its --api-socket");
-    rc = chsnap_open(c, STORE_CREATE, &args);
-    if (rc != CHSNAP_OK)
-        return rc;
-    name = c->url.snapshot[0] ? c->url.snapshot : args[0] ? args[0] : "";
-    return create_at(c, socket_path, &cfg, name);
-}
-
-const struct chsnap_command chsnap_create = {
-    .name = "create",
-    .summary = "take a snapshot of a running VM",
-    .usage = "--api-socket SOCKET [--mode MODE] [--track] [STORE] [NAME]",
-    .help =
-        "The VM runs on; it stands still only for its state.  The store is made if it is not\n"
-        "there.  Prints the snapshot's id.\n"
-        "\n"
-        "  -a, --api-socket SOCKET  of the VM's chvmm\n"
-        "  -m, --mode MODE  moment: the VM as it is now; its memory is protected while it is read\n"
-        "                   rounds: as it is at the end; memory is copied while it changes\n"
-        "                   auto: moment where that can be; the default\n"
-        "  -t, --track      log what the VM writes until the next snapshot, which then looks at\n"
-        "                   nothing else; without it that ends\n",
-    .run = run_create,
-};
 
 /* --- Starting chvmm ------------------------------------------------------------------ */
 

@@ -359,6 +359,32 @@ static void on_cancel(void *arg, struct api_request *req)
     send_to_control(arg, req, do_cancel);
 }
 
+static void do_snapshot_progress(struct vmm *vmm, struct api_request *req)
+{
+    api_reply_json(req, vmm_snapshot_json(vmm));
+}
+
+static void on_snapshot_progress(void *arg, struct api_request *req)
+{
+    send_to_control(arg, req, do_snapshot_progress);
+}
+
+static void do_snapshot_cancel(struct vmm *vmm, struct api_request *req)
+{
+    struct err err = {0};
+    int rc = vmm_cancel_snapshot(vmm, &err);
+
+    if (rc < 0)
+        api_reply_error(req, api_status(rc), rc, "The snapshot could not be cancelled", &err);
+    else
+        api_reply_done(req);
+}
+
+static void on_snapshot_cancel(void *arg, struct api_request *req)
+{
+    send_to_control(arg, req, do_snapshot_cancel);
+}
+
 static void do_resolve(struct vmm *vmm, struct api_request *req)
 {
     static const char what[] = "The migration could not be resolved";
@@ -412,6 +438,8 @@ static const struct api_route routes[] = {
     {"vm.power-button",       API_PUT, 0,             on_power_button},
     {"vm.nmi",                API_PUT, 0,             on_nmi},
     {"vm.snapshot",           API_PUT, API_BODY,      on_snapshot},
+    {"vm.snapshot-progress",  API_GET, 0,             on_snapshot_progress},
+    {"vm.snapshot-cancel",    API_PUT, 0,             on_snapshot_cancel},
     {"vm.restore",            API_PUT, API_BODY | API_TAKES_FDS, on_restore},
     {"vm.send-migration",     API_PUT, API_BODY,      on_send_migration},
     {"vm.receive-migration",  API_PUT, API_BODY | API_TAKES_FDS, on_receive_migration},

@@ -148,6 +148,7 @@ static void stop(struct process *p)
     vmm_api_stop(p->api);
     vmm_release(&p->vmm);
     vmm_forget_migration(&p->vmm);
+    free(p->vmm.last_snapshot);
     resolve_forget(&p->vmm);
     if (p->vmm.events) {
         event_monitor_emit(p->vmm.events, "vmm", "shutdown", NULL, 0);

@@ -2,6 +2,7 @@
 #include "tools/chvmm/snapshot.h"
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -39,6 +40,13 @@ struct snapshot_job {
     struct cpu_model *model;
     int build_rc;
     struct err *build_err;
+};
+
+/* What came of the last snapshot. */
+struct snapshot_status {
+    struct snap_result result;
+    uint64_t pages;
+    struct err err; /* code 0: it was taken */
 };
 
 static struct snapshot_job *new_job(struct vmm *vmm, const char *url, vmm_done_fn *done, void *arg)
@@ -87,10 +95,24 @@ static int run_snapshot(void *arg, struct err *err)
     return snap_capture(j->vmm->vm, &cfg, &j->progress, &j->result, err);
 }
 
+static void keep_status(struct vmm *vmm, const struct snapshot_job *j, int rc,
+                        const struct err *err)
+{
+    if (!vmm->last_snapshot)
+        vmm->last_snapshot = calloc(1, sizeof(*vmm->last_snapshot));
+    if (!vmm->last_snapshot)
+        return; /* nobody will learn of it */
+    *vmm->last_snapshot = (struct snapshot_status){.result = j->result,
+                                                   .pages = atomic_load(&j->progress.pages_done)};
+    if (rc < 0)
+        vmm->last_snapshot->err = *err;
+}
+
 static void snapshot_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
 {
     struct snapshot_job *j = arg;
 
+    keep_status(vmm, j, rc, err);
     if (rc >= 0) {
         log_info("snapshot %.12s: guest stood still %llu us, %llu bytes stored in %llu ms",
                  j->result.id, (unsigned long long)j->result.pause_ns / 1000,
@@ -126,6 +148,73 @@ int vmm_start_snapshot(struct vmm *vmm, const struct snapshot_config *cfg, vmm_d
     if (rc < 0)
         free_job(j);
     return rc;
+}
+
+/* --- Progress ---------------------------------------------------------------------- */
+
+static void put_u64(struct json_object *o, const char *key, uint64_t v)
+{
+    (void)json_object_object_add(o, key, json_object_new_uint64(v));
+}
+
+static void put_text(struct json_object *o, const char *key, const char *v)
+{
+    (void)json_object_object_add(o, key, json_object_new_string(v));
+}
+
+static void put_running(struct json_object *o, struct snap_progress *p)
+{
+    uint64_t done = atomic_load(&p->pages_done), total = atomic_load(&p->pages_total);
+    uint64_t elapsed = loop_now_ns() - atomic_load(&p->started_ns);
+
+    put_text(o, "phase", snap_phase_name(atomic_load(&p->phase)));
+    put_text(o, "result", "none");
+    put_u64(o, "pages_done", done);
+    put_u64(o, "pages_total", total);
+    put_u64(o, "elapsed_ns", elapsed);
+    put_u64(o, "pause_ns", atomic_load(&p->pause_ns));
+    put_u64(o, "time_left_ns",
+            done && total > done
+                ? (uint64_t)((double)elapsed / (double)done * (double)(total - done))
+                : 0);
+}
+
+static void put_ended(struct json_object *o, const struct snapshot_status *s)
+{
+    put_text(o, "phase", "done");
+    put_text(o, "result",
+             !s->err.code                ? "completed"
+             : s->err.code == -ECANCELED ? "cancelled"
+                                         : "failed");
+    put_u64(o, "pages_done", s->pages);
+    if (s->err.code) {
+        put_text(o, "error", s->err.msg);
+        return;
+    }
+    put_text(o, "id", s->result.id);
+    put_u64(o, "elapsed_ns", s->result.total_ns);
+    put_u64(o, "pause_ns", s->result.pause_ns);
+    put_u64(o, "bytes_stored", s->result.bytes_stored);
+}
+
+struct json_object *vmm_snapshot_json(struct vmm *vmm)
+{
+    struct json_object *o = json_object_new_object();
+
+    if (vmm->busy == VMM_SNAPSHOT)
+        put_running(o, &((struct snapshot_job *)job_arg(vmm))->progress);
+    else if (vmm->last_snapshot)
+        put_ended(o, vmm->last_snapshot);
+    else
+        put_text(o, "phase", "idle");
+    return o;
+}
+
+int vmm_cancel_snapshot(struct vmm *vmm, struct err *err)
+{
+    if (vmm->busy != VMM_SNAPSHOT)
+        return err_set(err, -ENOENT, "no snapshot is being taken");
+    return job_cancel(vmm, err);
 }
 
 /* --- Restore ---------------------------------------------------------------------- */

@@ -23,6 +23,22 @@ CHECKED int vmm_start_snapshot(struct vmm *vmm, const struct snapshot_config *cf
                                vmm_done_fn *done, void *arg, struct err *err);
 
 /**
+ * vmm_snapshot_json() - how far the snapshot is that is being taken, or what came of the last.
+ *
+ * Return: owned by the caller (docs/api.md, vm.snapshot-progress).
+ * Threads: control.
+ */
+struct json_object *vmm_snapshot_json(struct vmm *vmm);
+
+/**
+ * vmm_cancel_snapshot() - give up the snapshot that is being taken; the VM goes on.
+ *
+ * Return: 0; -ENOENT if there is none.
+ * Threads: control.
+ */
+CHECKED int vmm_cancel_snapshot(struct vmm *vmm, struct err *err);
+
+/**
  * vmm_start_restore() - bring a VM back; vmm_check() has allowed it.
  *
  * Where nobody waits, a failure ends the process.

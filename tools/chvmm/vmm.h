@@ -21,6 +21,7 @@ struct json_object;
 struct migration;
 struct vmm;
 struct snap_track;
+struct snapshot_status;
 
 /* What the VM is lent for. */
 enum vmm_busy {
@@ -58,6 +59,7 @@ struct vmm {
     enum vmm_busy busy;
     struct job *job;                            /* NULL unless lent to one */
     struct migration *last_migration;           /* NULL: none yet */
+    struct snapshot_status *last_snapshot;      /* likewise */
     struct vmm_waiter waiters[VMM_WAITERS_MAX]; /* for the end of the migration */
     unsigned nr_waiters;
     struct resolve_memory *resolve; /* NULL: no migration came here yet */

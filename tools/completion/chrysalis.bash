@@ -128,8 +128,8 @@ _chvmm()
 }
 
 _chctl_commands="ping info counters create boot pause resume power-button reboot nmi shutdown delete
-    shutdown-vmm snapshot restore send-migration receive-migration migration-progress
-    migration-cancel migration-resolve add-disk add-net remove-device resize resize-disk resize-zone"
+    shutdown-vmm snapshot snapshot-progress snapshot-cancel restore send-migration
+    receive-migration migration-progress migration-cancel migration-resolve add-disk add-net remove-device resize resize-disk resize-zone"
 
 _chctl_argument()
 {

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * create: have a running VM take a snapshot of itself.
+ *
+ * The request is answered when the snapshot is stored.  A thread waits for that;
+ * the main thread shows how far it is, and turns an interrupt into a cancel.
+ */
+#include <json-c/json.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/config/action_config.h"
+#include "tools/chsnap/chsnap.h"
+
+enum {
+    POLL_MS = 100,
+};
+
+/* A request that is being waited for. */
+struct asking {
+    const char *socket_path;
+    const char *body;
+    int rc;
+    struct err err;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    interrupted = 1;
+}
+
+static void *ask_main(void *arg)
+{
+    struct asking *a = arg;
+
+    a->rc = chsnap_call(a->socket_path, "PUT", "/api/v1/vm.snapshot", a->body, NULL, &a->err);
+    return NULL;
+}
+
+static void show_progress(const char *socket_path, struct chsnap_progress *p)
+{
+    struct json_object *o, *done, *total;
+    char *body = NULL;
+
+    if (!p->on ||
+        chsnap_call(socket_path, "GET", "/api/v1/vm.snapshot-progress", NULL, &body, NULL) < 0)
+        return;
+    o = json_tokener_parse(body);
+    free(body);
+    if (json_object_object_get_ex(o, "pages_done", &done) &&
+        json_object_object_get_ex(o, "pages_total", &total))
+        chsnap_progress_step(p, json_object_get_uint64(done) << PAGE_SHIFT_4K,
+                             json_object_get_uint64(total) << PAGE_SHIFT_4K);
+    json_object_put(o);
+}
+
+/* Wait a little; a thread that has ended is joined. */
+static bool has_ended(pthread_t thread)
+{
+    struct timespec until;
+
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += POLL_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    return pthread_timedjoin_np(thread, NULL, &until) == 0;
+}
+
+static int ask(const struct chsnap *c, const char *socket_path, const char *body, struct err *err)
+{
+    const struct sigaction act = {.sa_handler = on_interrupt};
+    struct asking a = {.socket_path = socket_path, .body = body};
+    struct chsnap_progress progress;
+    bool cancelled = false;
+    pthread_t thread;
+    int rc;
+
+    (void)sigaction(SIGINT, &act, NULL);
+    chsnap_progress_start(c, &progress, "snapshot");
+    rc = -pthread_create(&thread, NULL, ask_main, &a);
+    if (rc < 0)
+        return err_set(err, rc, "thread: %s", strerror(-rc));
+    while (!has_ended(thread)) {
+        show_progress(socket_path, &progress);
+        if (interrupted && !cancelled)
+            cancelled = chsnap_call(socket_path, "PUT", "/api/v1/vm.snapshot-cancel", NULL, NULL,
+                                    NULL) >= 0;
+    }
+    chsnap_progress_clear(&progress);
+    return a.rc < 0 ? err_set(err, a.rc, "%s", a.err.msg) : 0;
+}
+
+static void put_created(struct chsnap *c, const char *id, const char *name)
+{
+    struct json_object *o;
+
+    if (!c->json) {
+        (void)printf("%.*s%s%s\n", STORE_ID_SHORT, id, *name ? "  " : "", name);
+        return;
+    }
+    o = json_object_new_object();
+    (void)json_object_object_add(o, "id", json_object_new_string(id));
+    if (*name)
+        (void)json_object_object_add(o, "name", json_object_new_string(name));
+    (void)chsnap_put_json(c, o);
+}
+
+/* The name and the store go into @cfg->destination_url. */
+static int create_at(struct chsnap *c, const char *socket_path, struct snapshot_config *cfg,
+                     const char *name)
+{
+    struct json_object *o = NULL;
+    char url[STORE_URL_PATH_MAX + STORE_REF_MAX + 16], path[PATH_MAX], id[STORE_DIGEST_HEX + 1];
+    struct err err = {0};
+    int rc;
+
+    /* The VM has another working directory than we. */
+    if (!realpath(c->url.path, path))
+        return chsnap_error(c, "%s: %m", c->url.path);
+    (void)snprintf(url, sizeof(url), "store:%s%s%s", path, *name ? "#" : "", name);
+    cfg->destination_url = url;
+    if (action_config_to_json(ACTION_SNAPSHOT, cfg, &o) < 0)
+        return chsnap_error(c, "out of memory");
+    rc = ask(c, socket_path, json_object_to_json_string(o), &err);
+    json_object_put(o);
+    if (rc < 0)
+        return chsnap_error(c, "%s: %s", socket_path, err.msg);
+    rc = *name ? store_resolve(c->st, name, id, &err) : store_newest(c->st, NULL, id, &err);
+    if (rc < 0)
+        return chsnap_error(c, "%s", err.msg);
+    put_created(c, id, name);
+    return CHSNAP_OK;
+}
+
+static bool parse_mode(const char *text, enum snapshot_mode *ret_mode)
+{
+    static const char *const names[] = {
+        [SNAPSHOT_AUTO] = "auto",
+        [SNAPSHOT_MOMENT] = "moment",
+        [SNAPSHOT_ROUNDS] = "rounds",
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+        if (strcmp(text, names[i]) != 0)
+            continue;
+        *ret_mode = (enum snapshot_mode)i;
+        return true;
+    }
+    return false;
+}
+
+static int run_create(struct chsnap *c, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"api-socket",       required_argument, NULL, 'a'},
+        {"mode",              required_argument, NULL, 'm'},
+        {"track",                  no_argument, NULL, 't'},
+        {0}
+    };
+    struct snapshot_config cfg = {0};
+    const char *socket_path = NULL, *name;
+    char **args;
+    int opt, rc;
+
+    while ((opt = chsnap_getopt(c, argc, argv, "a:m:t", longs)) != -1) {
+        if (opt == 'a')
+            socket_path = optarg;
+        else if (opt == 't')
+            cfg.track = true;
+        else if (opt != 'm')
+            return chsnap_option_end(opt);
+        else if (!parse_mode(optarg, &cfg.mode))
+            return chsnap_usage_error(c, "--mode is auto, moment or rounds");
+    }
+    args = argv + optind;
+    if (!socket_path)
+        return chsnap_usage_error(c, "which VM? give its --api-socket");
+    rc = chsnap_open(c, STORE_CREATE, &args);
+    if (rc != CHSNAP_OK)
+        return rc;
+    name = c->url.snapshot[0] ? c->url.snapshot : args[0] ? args[0] : "";
+    return create_at(c, socket_path, &cfg, name);
+}
+
+const struct chsnap_command chsnap_create = {
+    .name = "create",
+    .summary = "take a snapshot of a running VM",
+    .usage = "--api-socket SOCKET [--mode MODE] [--track] [STORE] [NAME]",
+    .help =
+        "The VM runs on; it stands still only for its state.  The store is made if it is not\n"
+        "there.  Prints the snapshot's id.\n"
+        "\n"
+        "  -a, --api-socket SOCKET  of the VM's chvmm\n"
+        "  -m, --mode MODE  moment: the VM as it is now; its memory is protected while it is read\n"
+        "                   rounds: as it is at the end; memory is copied while it changes\n"
+        "                   auto: moment where that can be; the default\n"
+        "  -t, --track      log what the VM writes until the next snapshot, which then looks at\n"
+        "                   nothing else; without it that ends\n",
+    .run = run_create,
+};
