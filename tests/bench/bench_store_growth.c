@@ -129,6 +129,11 @@ static void measure(struct growth *g, char *vm)
 
     if (store_stats(g->st, &s, &err) < 0)
         die("stats", &err);
+    for (uint64_t i = 0; i < TOUCHED; i++)
+        fill(g, g->mem + i * PAGE_SIZE_4K, TOUCHED_NOISE);
+    /* What the filling has left to be written and checkpointed is not what is asked for. */
+    (void)put(g, VM_PAGES, TOUCHED, vm, vm);
+    sync();
     for (unsigned run = 0; run < g->runs; run++) {
         double from;
 
