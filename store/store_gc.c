@@ -39,6 +39,7 @@ struct gc {
     struct store_gc_result *res;
     struct err *err;
     bool alone;                      /* no writer can be at work */
+    bool no_rewrite;                 /* there is no room for copies */
     struct store_digest_map objects; /* nodes and pieces that are reached */
     struct store_id_map segments;    /* masks of slots that are reached */
 
@@ -264,8 +265,9 @@ static int gc_count(struct gc *g)
         struct gc_pack *p = &g->packs[i];
 
         p->remove = p->live == 0;
-        p->rewrite = p->live && (g->alone ? store_id_map_find(&g->rewriting, p->id) != NULL
-                                          : p->live < p->len / 2);
+        p->rewrite =
+            p->live && !g->no_rewrite &&
+            (g->alone ? store_id_map_find(&g->rewriting, p->id) != NULL : p->live < p->len / 2);
         if (p->rewrite && store_id_map_or(&g->rewriting, p->id, 1) < 0)
             rc = gc_no_memory(g);
         g->res->packs_removed += p->remove;
@@ -353,6 +355,33 @@ static int gc_rewrite(struct gc *g)
     if (rc == 0 && g->nr_moved > before)
         rc = be->ops->packs_sync(be, g->err);
     return rc;
+}
+
+/*
+ * Copy; on a full disk do without: what is dead as a whole can still go, and the next
+ * collection finds room then.
+ */
+static int gc_rewrite_if_room(struct gc *g)
+{
+    struct store_backend *be = g->st->be;
+    struct err *err = g->err, why = {0};
+    int rc;
+
+    g->err = &why;
+    rc = gc_rewrite(g);
+    g->err = err;
+    if (rc != -ENOSPC && rc != -EDQUOT)
+        return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
+    if (g->file) {
+        uint64_t id = g->file->id;
+
+        be->ops->close(g->file);
+        g->file = NULL;
+        (void)be->ops->pack_remove(be, id, NULL);
+    }
+    g->nr_moved = 0;
+    g->no_rewrite = true;
+    return gc_count(g);
 }
 
 /* ---- sweep ---- */
@@ -498,7 +527,7 @@ static int gc_prepare(struct gc *g, bool dry)
     if (rc == 0)
         rc = gc_count(g);
     if (rc == 0 && !dry)
-        rc = gc_rewrite(g);
+        rc = gc_rewrite_if_room(g);
     store_index_rollback(g->ix);
     return rc;
 }
@@ -514,7 +543,7 @@ static int gc_finish(struct gc *g, bool dry)
     if (rc == 0)
         rc = gc_count(g);
     if (rc == 0 && !dry)
-        rc = gc_rewrite(g);
+        rc = gc_rewrite_if_room(g);
     if (rc == 0)
         rc = gc_sweep(g, dry);
     if (rc == 0)

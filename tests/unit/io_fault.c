@@ -63,8 +63,8 @@ static bool fault(enum call_kind kind)
         errno = EIO;
         return true;
     }
-    if (mode == IO_FAULT_FULL && kind != CALL_OTHER) {
-        errno = ENOSPC;
+    if ((mode == IO_FAULT_FULL || mode == IO_FAULT_QUOTA) && kind != CALL_OTHER) {
+        errno = mode == IO_FAULT_FULL ? ENOSPC : EDQUOT;
         return true;
     }
     return false;

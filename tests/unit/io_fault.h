@@ -15,6 +15,7 @@ enum io_fault_mode {
     IO_FAULT_TORN,  /* SIGKILL; of a write the first half is done */
     IO_FAULT_EIO,   /* this call fails, later ones work */
     IO_FAULT_FULL,  /* this and all later calls that need space fail: ENOSPC */
+    IO_FAULT_QUOTA, /* the same with EDQUOT */
     IO_FAULT_SHORT, /* this write does half of its work and says so */
 };
 

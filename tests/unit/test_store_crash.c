@@ -3,6 +3,8 @@
  * Whatever a store is doing, it may be killed at any call that changes the disk,
  * and every such call may fail: what was published stays, bit for bit, and what
  * was not is not half there.
+ *
+ * CHRYSALIS_TEST_STRIDE: take only every so many calls (3 unless told; 1 takes each).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,18 +15,19 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "tests/unit/io_fault.h"
-#include "tests/unit/store_fixture.h"
+#include "tests/unit/store_ops.h"
 
 enum {
-    PAGES = 700, /* two leaves */
-    CALLS_MAX = 2000,
+    PAGES = 700,
+    CALLS_MAX = 4000,
+    STRIDE = 3,
 };
-
-static struct fixture base; /* snapshots "a" and "b", and something for the collector */
-static struct image img_a, img_b, img_new;
 
 static void assert_ok(int rc, const struct err *err)
 {
@@ -33,164 +36,21 @@ static void assert_ok(int rc, const struct err *err)
     assert_true(rc >= 0);
 }
 
-static int make_base(void **state)
+static const struct operation *operation_named(const char *name)
 {
-    struct image gone;
-    struct err err = {0};
-    struct store *st;
-    int rc;
-
-    (void)state;
-    fixture_make(&base);
-    img_a = image_make(PAGES, 1);
-    img_b = image_copy(&img_a);
-    for (uint64_t i = 0; i < 40; i++)
-        image_touch(&img_b, i * 3, 1);
-    gone = image_make(PAGES, 2);
-    /* Of this one's pack a few pages survive, in "new" only: it is to be rewritten. */
-    img_new = image_copy(&img_b);
-    memcpy(img_b.p + 300 * PAGE_SIZE_4K, gone.p + 300 * PAGE_SIZE_4K, 30 * PAGE_SIZE_4K);
-    for (uint64_t i = 0; i < 60; i++)
-        image_touch(&img_new, 100 + i, 5);
-    rc = store_open(base.path, STORE_CREATE, &st, &err);
-    if (rc == 0)
-        rc = image_put_alone(st, &gone, NULL, "gone", NULL, &err);
-    if (rc == 0)
-        rc = image_put_alone(st, &img_a, NULL, "a", NULL, &err);
-    if (rc == 0)
-        rc = image_put_alone(st, &img_b, "a", "b", NULL, &err);
-    if (rc == 0)
-        rc = store_remove(st, "gone", &err);
-    image_free(&gone);
-    store_close(st);
-    if (rc < 0)
-        print_error("%s\n", err.msg);
-    return rc;
+    for (size_t i = 0; i < OPERATIONS; i++)
+        if (strcmp(operations[i].name, name) == 0)
+            return &operations[i];
+    fail();
+    return NULL;
 }
 
-static int drop_base(void **state)
+static long stride(void)
 {
-    (void)state;
-    fixture_remove(&base);
-    image_free(&img_a);
-    image_free(&img_b);
-    image_free(&img_new);
-    return 0;
-}
+    const char *text = getenv("CHRYSALIS_TEST_STRIDE");
+    long n = text ? strtol(text, NULL, 10) : STRIDE;
 
-/* ---- what may be interrupted ---- */
-
-typedef int operation_fn(const char *path, struct err *err);
-
-static int with_store(const char *path, unsigned flags, struct err *err,
-                      int (*fn)(struct store *st, struct err *err))
-{
-    struct store *st;
-    int rc = store_open(path, flags, &st, err);
-
-    if (rc == 0) {
-        rc = fn(st, err);
-        store_close(st);
-    }
-    return rc;
-}
-
-static int do_put(struct store *st, struct err *err)
-{
-    return image_put_alone(st, &img_new, "b", "new", NULL, err);
-}
-
-static int do_remove(struct store *st, struct err *err)
-{
-    return store_remove(st, "a", err);
-}
-
-static int do_collect(struct store *st, struct err *err)
-{
-    struct store_gc_result r;
-
-    return store_gc(st, 0, &r, err);
-}
-
-static int do_label(struct store *st, struct err *err)
-{
-    const struct store_relabel change = {.add = "tag"};
-
-    return store_relabel(st, "a", &change, err);
-}
-
-static int operation_put(const char *path, struct err *err)
-{
-    return with_store(path, 0, err, do_put);
-}
-
-static int operation_remove(const char *path, struct err *err)
-{
-    return with_store(path, 0, err, do_remove);
-}
-
-static int operation_collect(const char *path, struct err *err)
-{
-    return with_store(path, 0, err, do_collect);
-}
-
-static int operation_label(const char *path, struct err *err)
-{
-    return with_store(path, 0, err, do_label);
-}
-
-static int operation_create(const char *path, struct err *err)
-{
-    struct store *st;
-    int rc = store_open(path, STORE_CREATE, &st, err);
-
-    if (rc == 0)
-        store_close(st);
-    return rc;
-}
-
-/* ---- what must hold afterwards ---- */
-
-static bool has(struct store *st, const char *name)
-{
-    char id[STORE_DIGEST_HEX + 1];
-    int rc = store_resolve(st, name, id, NULL);
-
-    assert_true(rc == 0 || rc == -ENOENT);
-    return rc == 0;
-}
-
-struct outcome {
-    bool may_lose_a; /* the operation removes it */
-    bool done;       /* it said that it was done */
-    bool has_new;    /* expected then */
-};
-
-static void check_store(const char *path, const struct outcome *o)
-{
-    struct store_gc_result gc;
-    struct store_stats stats;
-    struct err err = {0};
-    struct store *st;
-
-    assert_ok(store_open(path, 0, &st, &err), &err);
-    assert_int_equal(store_problems(st, true), 0);
-    assert_int_equal(image_compare(st, "b", &img_b, &err), 0);
-    assert_true(has(st, "a") || o->may_lose_a);
-    if (has(st, "a"))
-        assert_int_equal(image_compare(st, "a", &img_a, &err), 0);
-    assert_true(has(st, "new") || !o->done || !o->has_new);
-    if (has(st, "new"))
-        assert_int_equal(image_compare(st, "new", &img_new, &err), 0);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
-    assert_int_equal(store_problems(st, true), 0);
-    assert_int_equal(image_compare(st, "b", &img_b, &err), 0);
-    assert_ok(store_stats(st, &stats, &err), &err);
-    assert_int_equal(stats.bytes_others, 0);
-    /* And it is as good as before. */
-    assert_ok(image_put(st, &img_new, "b", "after", NULL, &err), &err);
-    assert_int_equal(image_compare(st, "after", &img_new, &err), 0);
-    store_close(st);
+    return n > 0 ? n : STRIDE;
 }
 
 /* ---- kills ---- */
@@ -220,26 +80,27 @@ static bool run_killed(operation_fn *fn, const char *path, enum io_fault_mode mo
     return true;
 }
 
-static void kill_everywhere(operation_fn *fn, const struct outcome *expect)
+static void kill_everywhere(const char *name)
 {
     static const enum io_fault_mode modes[] = {IO_FAULT_KILL, IO_FAULT_TORN};
+    const struct operation *op = operation_named(name);
 
     for (size_t m = 0; m < ARRAY_LEN(modes); m++) {
         bool ended = false;
         long n;
 
-        for (n = 1; !ended && n < CALLS_MAX; n++) {
-            struct outcome o = *expect;
+        for (n = 1; !ended && n < CALLS_MAX; n += stride()) {
+            struct outcome o = op->expect;
             struct fixture fx;
 
             fixture_make(&fx);
-            tree_copy(base.path, fx.path);
-            ended = o.done = run_killed(fn, fx.path, modes[m], n);
-            check_store(fx.path, &o);
+            operation_prepare(op, fx.path);
+            ended = o.done = run_killed(op->fn, fx.path, modes[m], n);
+            operation_check(fx.path, &o);
             fixture_remove(&fx);
         }
         assert_true(ended);
-        print_message("killed at %ld calls\n", n - 2);
+        print_message("%s: %ld calls, killed at each %ld.\n", name, n - stride(), stride());
         assert_true(n > 5);
     }
 }
@@ -247,29 +108,64 @@ static void kill_everywhere(operation_fn *fn, const struct outcome *expect)
 static void test_put_killed_at_every_call(void **state)
 {
     (void)state;
-    kill_everywhere(operation_put, &(struct outcome){.has_new = true});
+    kill_everywhere("put");
 }
 
 static void test_remove_killed_at_every_call(void **state)
 {
     (void)state;
-    kill_everywhere(operation_remove, &(struct outcome){.may_lose_a = true});
+    kill_everywhere("remove");
 }
 
 static void test_collector_killed_at_every_call(void **state)
 {
     (void)state;
-    kill_everywhere(operation_collect, &(struct outcome){0});
+    kill_everywhere("collect");
 }
 
 static void test_label_killed_at_every_call(void **state)
 {
     (void)state;
-    kill_everywhere(operation_label, &(struct outcome){0});
+    kill_everywhere("label");
+}
+
+static void test_import_killed_at_every_call(void **state)
+{
+    (void)state;
+    kill_everywhere("import");
+}
+
+static void test_copy_killed_at_every_call(void **state)
+{
+    (void)state;
+    kill_everywhere("copy");
+}
+
+static void test_prune_killed_at_every_call(void **state)
+{
+    (void)state;
+    kill_everywhere("prune");
+}
+
+static void test_repair_killed_at_every_call(void **state)
+{
+    (void)state;
+    kill_everywhere("repair");
+}
+
+static int operation_create(const char *path, struct err *err)
+{
+    struct store *st;
+    int rc = store_open(path, STORE_CREATE, &st, err);
+
+    if (rc == 0)
+        store_close(st);
+    return rc;
 }
 
 static void test_creation_killed_at_every_call(void **state)
 {
+    struct image img = image_make(PAGES, 1);
     bool ended = false;
     long n;
 
@@ -282,8 +178,8 @@ static void test_creation_killed_at_every_call(void **state)
         fixture_make(&fx);
         ended = run_killed(operation_create, fx.path, IO_FAULT_KILL, n);
         assert_ok(store_open(fx.path, STORE_CREATE, &st, &err), &err);
-        assert_ok(image_put(st, &img_a, NULL, "a", NULL, &err), &err);
-        assert_int_equal(image_compare(st, "a", &img_a, &err), 0);
+        assert_ok(image_put(st, &img, NULL, "a", NULL, &err), &err);
+        assert_int_equal(image_compare(st, "a", &img, &err), 0);
         assert_int_equal(store_problems(st, true), 0);
         store_close(st);
         fixture_remove(&fx);
@@ -291,66 +187,199 @@ static void test_creation_killed_at_every_call(void **state)
     assert_true(ended);
     print_message("killed at %ld calls\n", n - 2);
     assert_true(n > 5);
+    image_free(&img);
 }
 
 /* ---- failures ---- */
 
-static void fail_everywhere(operation_fn *fn, enum io_fault_mode mode, const struct outcome *expect)
+static void fail_everywhere(const char *name, enum io_fault_mode mode)
 {
+    const struct operation *op = operation_named(name);
     long calls = 0, failed = 0;
 
-    for (long n = 1; n == 1 || n <= calls + 1; n++) {
-        struct outcome o = *expect;
+    for (long n = 1; n == 1 || n <= calls + stride(); n += stride()) {
+        struct outcome o = op->expect;
         struct err err = {0};
         struct fixture fx;
         int rc;
 
         fixture_make(&fx);
-        tree_copy(base.path, fx.path);
+        operation_prepare(op, fx.path);
         io_fault_arm(mode, n);
-        rc = fn(fx.path, &err);
+        rc = op->fn(fx.path, &err);
         calls = io_fault_disarm();
         o.done = rc == 0;
         if (rc < 0) {
             failed++;
             assert_true(err.msg[0]);
         }
-        check_store(fx.path, &o);
+        operation_check(fx.path, &o);
         fixture_remove(&fx);
         assert_true(n < CALLS_MAX);
     }
-    print_message("%ld calls, %ld failures came through\n", calls, failed);
+    print_message("%s: %ld calls, %ld failures came through\n", name, calls, failed);
     assert_true(mode == IO_FAULT_SHORT ? failed == 0 : failed > 0);
 }
 
 static void test_put_survives_an_io_error_at_every_call(void **state)
 {
     (void)state;
-    fail_everywhere(operation_put, IO_FAULT_EIO, &(struct outcome){.has_new = true});
+    fail_everywhere("put", IO_FAULT_EIO);
 }
 
 static void test_put_survives_a_full_disk_at_every_call(void **state)
 {
     (void)state;
-    fail_everywhere(operation_put, IO_FAULT_FULL, &(struct outcome){.has_new = true});
+    fail_everywhere("put", IO_FAULT_FULL);
 }
 
-static void test_put_completes_short_writes(void **state)
+static void test_remove_survives_an_io_error_at_every_call(void **state)
 {
     (void)state;
-    fail_everywhere(operation_put, IO_FAULT_SHORT, &(struct outcome){.has_new = true});
+    fail_everywhere("remove", IO_FAULT_EIO);
+}
+
+static void test_remove_survives_a_full_disk_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("remove", IO_FAULT_FULL);
 }
 
 static void test_collector_survives_an_io_error_at_every_call(void **state)
 {
     (void)state;
-    fail_everywhere(operation_collect, IO_FAULT_EIO, &(struct outcome){0});
+    fail_everywhere("collect", IO_FAULT_EIO);
 }
 
 static void test_collector_survives_a_full_disk_at_every_call(void **state)
 {
     (void)state;
-    fail_everywhere(operation_collect, IO_FAULT_FULL, &(struct outcome){0});
+    fail_everywhere("collect", IO_FAULT_FULL);
+}
+
+static void test_label_survives_an_io_error_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("label", IO_FAULT_EIO);
+}
+
+static void test_label_survives_a_full_disk_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("label", IO_FAULT_FULL);
+}
+
+static void test_import_survives_an_io_error_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("import", IO_FAULT_EIO);
+}
+
+static void test_import_survives_a_full_disk_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("import", IO_FAULT_FULL);
+}
+
+static void test_copy_survives_an_io_error_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("copy", IO_FAULT_EIO);
+}
+
+static void test_copy_survives_a_full_disk_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("copy", IO_FAULT_FULL);
+}
+
+static void test_prune_survives_an_io_error_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("prune", IO_FAULT_EIO);
+}
+
+static void test_prune_survives_a_full_disk_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("prune", IO_FAULT_FULL);
+}
+
+static void test_repair_survives_an_io_error_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("repair", IO_FAULT_EIO);
+}
+
+static void test_repair_survives_a_full_disk_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("repair", IO_FAULT_FULL);
+}
+
+static void test_quotas_are_survived_at_every_call(void **state)
+{
+    (void)state;
+    fail_everywhere("put", IO_FAULT_QUOTA);
+    fail_everywhere("collect", IO_FAULT_QUOTA);
+}
+
+static void test_short_writes_are_completed(void **state)
+{
+    (void)state;
+    fail_everywhere("put", IO_FAULT_SHORT);
+    fail_everywhere("collect", IO_FAULT_SHORT);
+    fail_everywhere("repair", IO_FAULT_SHORT);
+}
+
+/* ---- a disk that is really full ---- */
+
+static void test_a_full_disk_frees_itself_by_rm_and_gc(void **state)
+{
+    struct image first = image_make(PAGES, 1);
+    struct store_gc_result gc;
+    struct fixture fx;
+    struct err err = {0};
+    struct store *st;
+    unsigned nr = 0;
+    char ref[32];
+    int rc = 0;
+
+    (void)state;
+    fixture_make(&fx);
+    if (mkdir(fx.path, 0700) < 0 || mount("tmpfs", fx.path, "tmpfs", 0, "size=16m") < 0) {
+        print_message("cannot mount a small file system here\n");
+        fixture_remove(&fx);
+        image_free(&first);
+        skip();
+    }
+    assert_ok(store_open(fx.path, STORE_CREATE, &st, &err), &err);
+    assert_ok(image_put(st, &first, NULL, "first", NULL, &err), &err);
+    while (rc == 0 && nr < 100) {
+        struct image img = image_make(PAGES, 10 + nr);
+        struct err full = {0};
+
+        memcpy(img.p, first.p, 30 * PAGE_SIZE_4K); /* each pack is needed a little */
+        (void)snprintf(ref, sizeof(ref), "n%u", nr);
+        rc = image_put(st, &img, NULL, ref, NULL, &full);
+        nr += rc == 0;
+        image_free(&img);
+    }
+    assert_int_equal(rc, -ENOSPC);
+    assert_true(nr > 2);
+    for (unsigned i = 0; i < nr; i++) {
+        (void)snprintf(ref, sizeof(ref), "n%u", i);
+        assert_ok(store_remove(st, ref, &err), &err);
+    }
+    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_true(gc.bytes_freed > MIB(4));
+    assert_ok(image_put(st, &first, NULL, "again", NULL, &err), &err);
+    assert_int_equal(image_compare(st, "first", &first, &err), 0);
+    assert_int_equal(store_problems(st, true), 0);
+    store_close(st);
+    (void)umount(fx.path);
+    fixture_remove(&fx);
+    image_free(&first);
 }
 
 int main(void)
@@ -360,13 +389,31 @@ int main(void)
         cmocka_unit_test(test_remove_killed_at_every_call),
         cmocka_unit_test(test_collector_killed_at_every_call),
         cmocka_unit_test(test_label_killed_at_every_call),
+        cmocka_unit_test(test_import_killed_at_every_call),
+        cmocka_unit_test(test_copy_killed_at_every_call),
+        cmocka_unit_test(test_prune_killed_at_every_call),
+        cmocka_unit_test(test_repair_killed_at_every_call),
         cmocka_unit_test(test_creation_killed_at_every_call),
         cmocka_unit_test(test_put_survives_an_io_error_at_every_call),
         cmocka_unit_test(test_put_survives_a_full_disk_at_every_call),
-        cmocka_unit_test(test_put_completes_short_writes),
+        cmocka_unit_test(test_remove_survives_an_io_error_at_every_call),
+        cmocka_unit_test(test_remove_survives_a_full_disk_at_every_call),
         cmocka_unit_test(test_collector_survives_an_io_error_at_every_call),
         cmocka_unit_test(test_collector_survives_a_full_disk_at_every_call),
+        cmocka_unit_test(test_label_survives_an_io_error_at_every_call),
+        cmocka_unit_test(test_label_survives_a_full_disk_at_every_call),
+        cmocka_unit_test(test_import_survives_an_io_error_at_every_call),
+        cmocka_unit_test(test_import_survives_a_full_disk_at_every_call),
+        cmocka_unit_test(test_copy_survives_an_io_error_at_every_call),
+        cmocka_unit_test(test_copy_survives_a_full_disk_at_every_call),
+        cmocka_unit_test(test_prune_survives_an_io_error_at_every_call),
+        cmocka_unit_test(test_prune_survives_a_full_disk_at_every_call),
+        cmocka_unit_test(test_repair_survives_an_io_error_at_every_call),
+        cmocka_unit_test(test_repair_survives_a_full_disk_at_every_call),
+        cmocka_unit_test(test_quotas_are_survived_at_every_call),
+        cmocka_unit_test(test_short_writes_are_completed),
+        cmocka_unit_test(test_a_full_disk_frees_itself_by_rm_and_gc),
     };
 
-    return cmocka_run_group_tests_name("store_crash", tests, make_base, drop_base);
+    return cmocka_run_group_tests_name("store_crash", tests, operations_setup, operations_teardown);
 }
