@@ -256,6 +256,17 @@ static int let_go(struct capture *c, int rc, struct err *err)
     return rc;
 }
 
+/*
+ * Every write until now is in the bitmap of who asks for it.  Where it is tracked what is written
+ * after this snapshot, the pages are not reported a second time.
+ */
+static int catch_up(struct capture *c, struct err *err)
+{
+    int rc = dirty_drain(vm_dirty(c->vm), err);
+
+    return c->track && rc >= 0 ? dirty_protect(vm_dirty(c->vm), err) : rc;
+}
+
 /* --- State at the end: memory in rounds ------------------------------------------ */
 
 static int copy_stopped(struct capture *c, struct err *err)
@@ -264,7 +275,7 @@ static int copy_stopped(struct capture *c, struct err *err)
 
     /* After the save, which may write guest memory. */
     if (rc >= 0)
-        rc = dirty_drain(vm_dirty(c->vm), err);
+        rc = catch_up(c, err);
     return rc < 0 ? rc : copy_aside(c, err);
 }
 
@@ -320,14 +331,6 @@ static int give_zero(void *arg, unsigned region, uint64_t first, uint64_t nr, st
         rc = store_writer_zero(c->writer, region, first, nr, err);
     atomic_fetch_add(&c->p->pages_done, nr);
     return rc;
-}
-
-/* Every write until now is in the track's bitmap, and every later one will be. */
-static int catch_up(struct capture *c, struct err *err)
-{
-    int rc = c->track ? dirty_drain(vm_dirty(c->vm), err) : 0;
-
-    return c->track && rc >= 0 ? dirty_protect(vm_dirty(c->vm), err) : rc;
 }
 
 static int copy_of_moment(struct capture *c, struct err *err)
