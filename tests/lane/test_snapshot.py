@@ -10,7 +10,7 @@ import time
 import lane_base
 from lane_base import MIB, LaneTest, program
 from lane_host import GuestMemory, differing_pages
-from lane_vmm import Vmm, vm_args
+from lane_vmm import Background, Vmm, vm_args
 
 RAM = 256 * MIB
 
@@ -189,6 +189,31 @@ class SnapshotTest(LaneTest):
             self.assertIn(name, listing.stdout)
         verify = chsnap("verify", store)
         self.assertEqual(verify.returncode, 0, verify.stderr)
+
+    def test_two_vms_share_a_store_at_the_same_time(self):
+        vmms = [Vmm(self, f"vm{i}", vm_args()) for i in range(2)]
+        for i, vmm in enumerate(vmms):
+            vmm.boot()
+            vmm.guest.do(f"fill 110 32 sparse {7 + i}", timeout_s=120)
+            vmm.guest.do("dirty 64 16 20 rand")
+        for turn in range(3):
+            calls = [Background(vmm.put, "vm.snapshot",
+                                {"destination_url": self.store(f"vm{i}-{turn}")})
+                     for i, vmm in enumerate(vmms)]
+            for call in calls:
+                call.result()
+        for vmm in vmms:
+            vmm.kill()
+        verify = subprocess.run([program("chsnap"), "verify", "--read-data",
+                                 str(self.dir / "store")], capture_output=True, text=True,
+                                timeout=60, check=False)
+        self.assertEqual(verify.returncode, 0, verify.stderr)
+        for i in range(2):
+            back = self.restore(self.store(f"vm{i}-2"), f"back{i}", ",resume=on")
+            back.attach()
+            back.guest.do("dirty stop")
+            back.guest.do("dirty check")
+            back.guest.do("verify", timeout_s=120)
 
     def test_a_snapshot_can_be_watched_and_given_up(self):
         vmm = self.start()
