@@ -516,7 +516,7 @@ static int add_region(struct lazy *l, unsigned i, struct err *err)
     if (bits == MAP_FAILED)
         return err_set(err, -ENOMEM, "memory zone %s: out of memory", r->mem->id);
     r->done = bits;
-    r->fd = snap_uffd_open(err);
+    r->fd = snap_uffd_open(0, err);
     if (r->fd < 0)
         return r->fd;
     /* Devices may have written when they were made: what is there would stay. */

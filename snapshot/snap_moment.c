@@ -2,16 +2,13 @@
 #include "snapshot/snap_moment.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/vfs.h>
 
 #include "core/dirty.h"
@@ -19,6 +16,7 @@
 #include "core/log.h"
 #include "core/page_present.h"
 #include "core/page_scan.h"
+#include "snapshot/snap_uffd.h"
 
 enum {
     MOMENT_RUN_PAGES = 512,    /* read at once: 2 MiB, so that huge pages stay whole */
@@ -97,26 +95,6 @@ static uint64_t bits_run_end(const uint64_t *bits, uint64_t from, uint64_t max)
 
 /* --- The kernel's side -------------------------------------------------------- */
 
-/*
- * Faults in the kernel are to be served too: KVM and io_uring write guest memory.  The system call
- * needs CAP_SYS_PTRACE for that, the device file only its permission.
- */
-static int open_uffd(void)
-{
-    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-    auto_close int dev = -1;
-
-    if (fd >= 0)
-        return fd;
-    if (errno == ENOSYS)
-        return -ENOTSUP;
-    dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-    if (dev < 0)
-        return -EPERM;
-    fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
-    return fd < 0 ? -errno : fd;
-}
-
 static bool is_fit(const struct gmem_region *r)
 {
     struct statfs fs;
@@ -128,47 +106,32 @@ static bool is_fit(const struct gmem_region *r)
     return fstatfs(r->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
 }
 
-static int register_areas(struct snap_moment *m, struct err *err)
+static int open_uffd(struct snap_moment *m, struct err *err)
 {
-    struct uffdio_api api = {
-        .api = UFFD_API,
-        .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
-    };
+    uint64_t features = UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    int rc = 0;
 
     for (unsigned i = 0; i < m->nr; i++)
         if (m->areas[i].r->fd >= 0)
-            api.features |= UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-    if (ioctl(m->uffd, UFFDIO_API, &api) < 0)
-        return err_set(err, errno == EINVAL ? -ENOTSUP : -errno,
-                       "userfaultfd: this kernel cannot protect this memory against writing");
-    for (unsigned i = 0; i < m->nr; i++) {
+            features |= UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    m->uffd = snap_uffd_open(features, err);
+    if (m->uffd < 0)
+        return m->uffd;
+    for (unsigned i = 0; i < m->nr && rc >= 0; i++) {
         const struct gmem_region *r = m->areas[i].r;
-        struct uffdio_register reg = {
-            .range = {.start = (uintptr_t)r->hva, .len = r->len},
-            .mode = UFFDIO_REGISTER_MODE_WP,
-        };
 
-        if (ioctl(m->uffd, UFFDIO_REGISTER, &reg) < 0)
-            return err_set(err, errno == EINVAL ? -ENOTSUP : -errno,
-                           "userfaultfd: memory zone %s: %s", r->id, strerror(errno));
+        rc = snap_uffd_watch_writes(m->uffd, r->hva, r->len, err);
+        if (rc < 0)
+            rc = err_prefix(err, rc, "memory zone %s", r->id);
     }
-    return 0;
+    return rc;
 }
 
 static int protect(struct snap_moment *m, const struct area *a, uint64_t first, uint64_t nr,
                    bool on)
 {
-    struct uffdio_writeprotect wp = {
-        .range = {.start = (uintptr_t)a->r->hva + (first << PAGE_SHIFT_4K),
-                  .len = nr << PAGE_SHIFT_4K},
-        .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
-    };
-    int rc;
-
-    do {
-        rc = ioctl(m->uffd, UFFDIO_WRITEPROTECT, &wp) < 0 ? -errno : 0;
-    } while (rc == -EAGAIN || rc == -EINTR);
-    return rc;
+    return snap_uffd_protect(m->uffd, a->r->hva + (first << PAGE_SHIFT_4K), nr << PAGE_SHIFT_4K,
+                             on);
 }
 
 /* --- Faults ---------------------------------------------------------------------- */
@@ -284,10 +247,7 @@ static int open_all(struct snap_moment *m, struct err *err)
     m->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (m->quit_fd < 0)
         return err_set(err, -errno, "eventfd: %s", strerror(errno));
-    m->uffd = open_uffd();
-    if (m->uffd < 0)
-        return err_set(err, m->uffd, "userfaultfd: %s", strerror(-m->uffd));
-    return register_areas(m, err);
+    return open_uffd(m, err);
 }
 
 int snap_moment_new(struct gmem *gm, struct snap_moment **ret_m, struct err *err)
@@ -322,10 +282,9 @@ static void release_areas(struct snap_moment *m)
 {
     for (unsigned i = 0; i < m->nr; i++) {
         const struct gmem_region *r = m->areas[i].r;
-        struct uffdio_range range = {.start = (uintptr_t)r->hva, .len = r->len};
 
         /* Lets go of all writers, and of the protection.  Fails where nothing was registered. */
-        (void)ioctl(m->uffd, UFFDIO_UNREGISTER, &range);
+        (void)!snap_uffd_unregister(m->uffd, r->hva, r->len);
     }
 }
 

@@ -35,7 +35,7 @@ struct snap_moment_sink {
  * @gm: borrowed until snap_moment_free().
  *
  * Return: 0 and *@ret_m, owned; -ENOTSUP where this memory (huge pages, private
- * files) or this kernel cannot do it, -EPERM where we may not; -EBUSY if somebody else
+ * files), -EINVAL or -ENOSYS where this kernel cannot do it, -EPERM where we may not; -EBUSY if somebody else
  * serves faults of this memory; or the kernel's errno.
  * Threads: a worker that the VM was lent to.
  */

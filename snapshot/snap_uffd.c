@@ -24,9 +24,9 @@ static int open_device(void)
     return fd < 0 ? -errno : fd;
 }
 
-int snap_uffd_open(struct err *err)
+int snap_uffd_open(uint64_t features, struct err *err)
 {
-    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_api api = {.api = UFFD_API, .features = features};
     auto_close int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
     int rc = fd < 0 ? -errno : 0;
 
@@ -62,6 +62,29 @@ int snap_uffd_register(int fd, const void *addr, uint64_t len, struct err *err)
     if ((reg.ioctls & needed) != needed)
         return err_set(err, -EINVAL, "userfaultfd: cannot fill this kind of memory");
     return 0;
+}
+
+int snap_uffd_watch_writes(int fd, const void *addr, uint64_t len, struct err *err)
+{
+    struct uffdio_register reg = {.range = range_of(addr, len), .mode = UFFDIO_REGISTER_MODE_WP};
+
+    if (ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
+        return err_set(err, -errno, "userfaultfd: %s", strerror(errno));
+    if (!(reg.ioctls >> _UFFDIO_WRITEPROTECT & 1))
+        return err_set(err, -EINVAL, "userfaultfd: cannot protect this kind of memory");
+    return 0;
+}
+
+int snap_uffd_protect(int fd, const void *addr, uint64_t len, bool on)
+{
+    struct uffdio_writeprotect wp = {.range = range_of(addr, len),
+                                     .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
+    int rc;
+
+    do {
+        rc = ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0 ? -errno : 0;
+    } while (rc == -EAGAIN || rc == -EINTR);
+    return rc;
 }
 
 int snap_uffd_unregister(int fd, const void *addr, uint64_t len)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * userfaultfd: who touches memory that is not there waits until it is brought.
+ * userfaultfd: who touches memory that is not there, or writes to memory that is
+ * protected, waits until somebody has seen to it.
  *
  * userfaultfd(2), ioctl_userfaultfd(2).
  */
@@ -11,16 +12,34 @@
 
 /**
  * snap_uffd_open() - a descriptor that also sees faults of the kernel.
+ * @features: UFFD_FEATURE_*, or'ed.
  *
  * KVM touches guest memory on behalf of its vCPUs, so faults of user mode alone
  * are not enough: that takes CAP_SYS_PTRACE, vm.unprivileged_userfaultfd=1, or
  * access to /dev/userfaultfd.
  *
  * Return: a descriptor, non-blocking, owned by the caller; -EPERM with what would
- * help in @err; -ENOSYS.
+ * help in @err; -ENOSYS; -EINVAL if the kernel does not have the features.
  * Threads: any.
  */
-CHECKED int snap_uffd_open(struct err *err);
+CHECKED int snap_uffd_open(uint64_t features, struct err *err);
+
+/**
+ * snap_uffd_watch_writes() - have writes to protected pages of a range reported.
+ *
+ * Return: as snap_uffd_register().
+ * Threads: any.
+ */
+CHECKED int snap_uffd_watch_writes(int fd, const void *addr, uint64_t len, struct err *err);
+
+/**
+ * snap_uffd_protect() - protect pages against writing, or let go of them and wake who waits.
+ * @addr, @len: in a range that is watched.
+ *
+ * Return: 0; the kernel's errno.
+ * Threads: any.
+ */
+CHECKED int snap_uffd_protect(int fd, const void *addr, uint64_t len, bool on);
 
 /**
  * snap_uffd_register() - have missing pages of a range reported.

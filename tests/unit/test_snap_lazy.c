@@ -447,7 +447,7 @@ static void test_memory_that_cannot_be_served_is_refused_by_name(void **state)
 
 static void test_memory_that_another_serves_is_refused_and_unchanged(void **state)
 {
-    auto_close int other = snap_uffd_open(NULL);
+    auto_close int other = snap_uffd_open(0, NULL);
     struct lazy_test *t = *state;
     const struct snap_lazy_params p = {
         .source = {fake_next, fake_read, fake_close, &t->s}

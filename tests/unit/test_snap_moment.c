@@ -141,7 +141,7 @@ static struct snap_moment *new_moment(void)
     struct err err = {0};
     int rc = snap_moment_new(gm, &m, &err);
 
-    if (rc == -EPERM || rc == -ENOTSUP) {
+    if (rc == -EPERM || rc == -EINVAL || rc == -ENOSYS) {
         print_message("skipped: %s\n", err.msg);
         drop_memory();
         skip();
@@ -339,7 +339,7 @@ static void test_two_at_once_are_refused(void **state)
     new_memory(false);
     m = new_moment();
     assert_int_equal(snap_moment_new(gm, &second, &err), -EBUSY);
-    assert_string_equal(err.msg, "userfaultfd: memory zone low: Device or resource busy");
+    assert_string_equal(err.msg, "memory zone low: userfaultfd: Device or resource busy");
     snap_moment_free(m);
     drop_memory();
 }
