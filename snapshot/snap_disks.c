@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/json_get.h"
 
@@ -85,35 +86,64 @@ static const char *changed(struct json_object *o, const char *path)
     return NULL;
 }
 
-int snap_disks_check(const char *json, void (*what)(void *arg, const char *sentence), void *arg,
+static const struct disk_config *find_disk(const struct vm_config *cfg, const char *id)
+{
+    for (unsigned i = 0; i < cfg->nr_disks; i++)
+        if (strcmp(cfg->disks[i].id, id) == 0)
+            return &cfg->disks[i];
+    return NULL;
+}
+
+/* An image given in place of the recorded one.  Return: why not; NULL if it will do. */
+static const char *unfit(struct json_object *o, const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return strerrordesc_np(errno);
+    return st.st_size == number_of(o, "size") ? NULL : "its size is another than the snapshot's";
+}
+
+static void check_one(struct json_object *o, const struct snap_disks_use *use,
+                      struct snap_problems *why)
+{
+    const char *path = text_of(o, "path"), *id = text_of(o, "id"), *wrong;
+    const struct disk_config *d = id ? find_disk(use->cfg, id) : NULL;
+
+    if (!path || !d) {
+        snap_problem(why, "disk %s: the snapshot does not say what it was", id ? id : "?");
+        return;
+    }
+    if (snap_sets_has(use->sets, "disks", id, "path")) {
+        bool copy = use->copied && !d->readonly && access(d->path, F_OK) < 0;
+
+        wrong = copy ? NULL : unfit(o, d->path);
+        if (wrong)
+            snap_problem(why, "disk %s (%s): %s", id, d->path, wrong);
+        if (!copy)
+            return;
+    }
+    wrong = changed(o, path);
+    if (wrong)
+        snap_problem(why, "disk %s (%s): %s", id, path, wrong);
+}
+
+int snap_disks_check(const char *json, const struct snap_disks_use *use, struct snap_problems *why,
                      struct err *err)
 {
     struct json_object *all = NULL;
-    int n = 0, rc;
+    struct err what = {0};
 
     if (!*json)
         return 0;
-    rc = json_parse(json, strlen(json), &all, err);
-    if (rc < 0)
-        return rc;
+    if (json_parse(json, strlen(json), &all, &what) < 0)
+        return err_set(err, -EBADMSG, "disks: %s", what.msg);
     if (!json_object_is_type(all, json_type_array)) {
         json_object_put(all);
         return err_set(err, -EBADMSG, "disks: not an array");
     }
-    for (size_t i = 0; i < json_object_array_length(all); i++) {
-        struct json_object *o = json_object_array_get_idx(all, i);
-        const char *path = text_of(o, "path"), *id = text_of(o, "id"), *why;
-        char sentence[512];
-
-        why = path ? changed(o, path) : "the snapshot does not say where it was";
-        if (!why)
-            continue;
-        n++;
-        (void)snprintf(sentence, sizeof(sentence), "disk %s (%s): %s", id ? id : "?",
-                       path ? path : "?", why);
-        if (what)
-            what(arg, sentence);
-    }
+    for (size_t i = 0; i < json_object_array_length(all); i++)
+        check_one(json_object_array_get_idx(all, i), use, why);
     json_object_put(all);
-    return n;
+    return 0;
 }

@@ -8,7 +8,7 @@
 #ifndef SNAPSHOT_SNAP_DISKS_H
 #define SNAPSHOT_SNAP_DISKS_H
 
-#include "core/config/vm_config.h"
+#include "snapshot/snap_sets.h"
 
 /**
  * snap_disks_describe() - the machine's disks as JSON: an array of
@@ -20,15 +20,22 @@
  */
 CHECKED int snap_disks_describe(const struct vm_config *cfg, char **ret_json, struct err *err);
 
+/* How a disk is going to be used. */
+struct snap_disks_use {
+    const struct vm_config *cfg;  /* with @sets applied */
+    const struct snap_sets *sets; /* disks.<id>.path: another image, of the same size */
+    bool copied;                  /* clone: writable disks are copied, to where none is yet */
+};
+
 /**
  * snap_disks_check() - whether every disk is as the snapshot recorded it.
  * @json: from snap_disks_describe(); hostile; "" for none.
- * @what: called with one sentence for each disk that is not; may be NULL.
+ * @why:  gets one sentence for each disk that is not.
  *
- * Return: number of disks that differ, >= 0; -EBADMSG for bad JSON.
+ * Return: 0; -EBADMSG for bad JSON.
  * Threads: any.
  */
-CHECKED int snap_disks_check(const char *json, void (*what)(void *arg, const char *sentence),
-                             void *arg, struct err *err);
+CHECKED int snap_disks_check(const char *json, const struct snap_disks_use *use,
+                             struct snap_problems *why, struct err *err);
 
 #endif

@@ -9,41 +9,33 @@
 #ifndef SNAPSHOT_SNAP_IDENTITY_H
 #define SNAPSHOT_SNAP_IDENTITY_H
 
-#include "core/config/vm_config.h"
-
-enum {
-    SNAP_PROBLEMS_MAX = 32,
-    SNAP_PROBLEM_LEN = 256,
-};
-
-/* Reasons why a clone cannot be made. */
-struct snap_problems {
-    unsigned nr;
-    char text[SNAP_PROBLEMS_MAX][SNAP_PROBLEM_LEN];
-};
+#include "snapshot/snap_sets.h"
 
 /**
  * snap_identity_renew() - turn the configuration of a snapshot into a clone's.
- * @cfg:   complete; changed in place.
- * @why:   zeroed; every reason why it cannot be done.
+ * @cfg:  complete, with @sets applied; changed in place.
+ * @sets: what it was told to be stays.
+ * @why:  zeroed, or with problems of others; gets every reason why it cannot be done.
  *
  * UUID and MACs are random; the kernel names the taps; files and sockets of
  * serial port and console get ".<first digits of the UUID>" at their end.
  * Writable disks are not copied here: each gets the path that
  * snap_identity_copy_disks() will make.
  *
- * Return: 0; -ENOTSUP with @why and a summary in @err; -ENOMEM.
+ * Return: 0, whatever is in @why; -ENOMEM.
  * Threads: any.
  */
-CHECKED int snap_identity_renew(struct vm_config *cfg, struct snap_problems *why, struct err *err);
+CHECKED int snap_identity_renew(struct vm_config *cfg, const struct snap_sets *sets,
+                                struct snap_problems *why, struct err *err);
 
 /**
  * snap_identity_copy_disks() - make the clone's own copy of each writable disk.
  * @from: the snapshot's configuration.
  * @to:   the clone's, from snap_identity_renew().
  *
- * By reference where the file system can (reflink), else sparsely.  On failure
- * the copies made so far are removed.
+ * By reference where the file system can (reflink), else sparsely.  A disk whose
+ * path in @to is there already is left as it is: it is the clone's own.  On
+ * failure the copies made so far are removed.
  *
  * Return: 0; the kernel's errno, with the disk in @err.
  * Threads: a worker: it may take long.

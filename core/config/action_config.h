@@ -15,6 +15,7 @@ struct json_object;
 struct vm_config;
 
 enum action_limits {
+    RESTORE_SETS_MAX = 64,
     MIGRATION_CONNECTIONS_MAX = 128,
     MIGRATION_DOWNTIME_MS_DEFAULT = 300,
     MIGRATION_TIMEOUT_S_DEFAULT = 3600,
@@ -53,9 +54,12 @@ struct restore_config {
     struct net_fds_config *net_fds;
     unsigned nr_net_fds;
     bool prefault;
-    bool resume;     /* run at once instead of staying paused */
-    bool clone;      /* as another VM: new UUID, MACs, disks; Cloud Hypervisor has not */
-    bool accept_tsc; /* although the TSC goes at another rate here; Cloud Hypervisor has not */
+    bool resume;        /* run at once instead of staying paused */
+    bool clone;         /* as another VM: new UUID, MACs, disks; Cloud Hypervisor has not */
+    bool accept_tsc;    /* although the TSC goes at another rate here; Cloud Hypervisor has not */
+    bool changed_disks; /* although disks were written since; Cloud Hypervisor has not */
+    char **sets;        /* "part.member=value": what shall be different; Cloud Hypervisor has not */
+    unsigned nr_sets;
     enum memory_restore_mode memory_restore_mode;
 };
 

@@ -74,7 +74,8 @@ static const struct chctl_command commands[] = {
      "The VM stays paused unless resume=on.  clone=on makes another VM of it, with a UUID, MACs\n"
      "and disks of its own.  accept_tsc=on runs it although its TSC was of another rate and\n"
      "cannot be scaled here: its clock may be wrong.  net_fds hands over tap descriptors for the\n"
-     "networks that were made with some.\n", NULL},
+     "networks that were made with some.  set=[<part>.<member>=<value>,...] is what shall be\n"
+     "different; changed_disks=on takes disks that were written since (chvmm(1)).\n", NULL},
     {"send-migration", "PUT", "vm.send-migration", parse_action, ACTION_SEND_MIGRATION,
      "destination_url=<url>[,tls_dir=<dir>][,downtime_ms=<ms>][,timeout_s=<s>]\n"
      "       [,timeout_strategy=cancel|ignore][,connections=<n>][,local=on][,preserve_source=on]\n"

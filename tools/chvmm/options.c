@@ -47,10 +47,13 @@ static const struct option_row option_rows[] = {
      "  source_url=store:<dir>#<name> | file://<dir>\n"
      "  [,resume=on|off] [,clone=on|off] [,prefault=on|off]\n"
      "  [,memory_restore_mode=auto|copy|ondemand|mapped] [,accept_tsc=on|off]\n"
-     "  [,net_fds=[<id>@[<fd>,<fd>...],...]]\n"
+     "  [,net_fds=[<id>@[<fd>,<fd>...],...]] [,changed_disks=on|off]\n"
+     "  [,set=[<part>.<member>=<value>,...]]\n"
      "The VM stays paused unless resume=on; clone=on makes another VM of it;\n"
      "accept_tsc=on runs it although its clock (TSC) was of another rate and cannot be scaled;\n"
-     "net_fds names open taps for networks that were made with fd=", NULL},
+     "net_fds names open taps for networks that were made with fd=;\n"
+     "changed_disks=on takes disks that were written since; set is what shall be different,\n"
+     "for example disks._disk0.path=/new.img, net._net0.tap=tap7, memory.shared=on", NULL},
     {"cpus", 0, DO_VM, VM_OPT_CPUS, "<cpus>",
      "Virtual processors (default 1):\n"
      "  boot=<n> [,max=<n>] [,max_phys_bits=<bits>] [,nested=on|off] [,features=[amx]]\n"

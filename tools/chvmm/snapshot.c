@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "snapshot/snap_capture.h"
 #include "snapshot/snap_disks.h"
+#include "snapshot/snap_host.h"
 #include "snapshot/snap_identity.h"
 #include "snapshot/snap_restore.h"
 #include "tools/chvmm/job.h"
@@ -23,6 +24,9 @@ struct snapshot_job {
     bool resume;
     bool clone;
     bool accept_tsc;
+    bool changed_disks;
+    char **sets;
+    unsigned nr_sets;
     struct net_fds_config *net_fds;
     unsigned nr_net_fds;
     enum snap_mode mode;
@@ -30,6 +34,7 @@ struct snapshot_job {
     bool prefault;
     enum snap_memory_mode memory_mode;
     struct snap_loaded loaded;
+    struct snap_problems why;
     vmm_done_fn *done;
     void *done_arg;
     struct snap_progress progress;
@@ -72,6 +77,9 @@ static void free_job(struct snapshot_job *j)
     vm_config_close_fds(&j->cfg);
     vm_config_release(&j->cfg);
     free(j->model);
+    for (unsigned i = 0; i < j->nr_sets; i++)
+        free(j->sets[i]);
+    free(j->sets);
     free(j->url);
     free(j);
 }
@@ -219,18 +227,46 @@ int vmm_cancel_snapshot(struct vmm *vmm, struct err *err)
 
 /* --- Restore ---------------------------------------------------------------------- */
 
-static int make_clone(struct snapshot_job *j, struct err *err)
+/* Disks that are not what the guest knows: refused, or said where that was asked for. */
+static int check_disks(struct snapshot_job *j, struct snap *snap, struct err *err)
 {
-    struct snap_problems why = {0};
+    const struct snap_sets sets = {j->sets, j->nr_sets};
+    const struct snap_disks_use use = {&j->cfg, &sets, j->clone};
+    struct snap_problems changed = {0};
+    int rc = snap_disks_check(snap_disks(snap), &use, &changed, err);
+
+    for (unsigned i = 0; rc >= 0 && i < changed.nr; i++) {
+        if (j->changed_disks)
+            log_warn("restore: %s", changed.text[i]);
+        else
+            snap_problem(&j->why, "%s", changed.text[i]);
+    }
+    return rc;
+}
+
+/* The machine as it shall be on this host; everything that is wrong with that at once. */
+static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
+{
+    const struct snap_sets sets = {j->sets, j->nr_sets};
     struct vm_config original;
     int rc = vm_config_copy(&j->cfg, &original);
 
     if (rc < 0)
         return err_set(err, rc, "out of memory");
-    rc = snap_identity_renew(&j->cfg, &why, err);
-    for (unsigned i = 0; i < why.nr; i++)
-        log_error("clone: %s", why.text[i]);
+    rc = snap_sets_apply(&sets, &j->cfg, &j->why, err);
     if (rc >= 0)
+        rc = net_fds_give(j->net_fds, j->nr_net_fds, &j->cfg, err);
+    if (rc >= 0)
+        rc = check_disks(j, snap, err);
+    if (rc >= 0 && j->clone)
+        rc = snap_identity_renew(&j->cfg, &sets, &j->why, err);
+    if (rc >= 0) {
+        snap_host_check(&j->cfg, j->clone, &j->why);
+        for (unsigned i = 0; i < j->why.nr; i++)
+            log_error("restore: %s", j->why.text[i]);
+        rc = snap_problems_err(&j->why, -EINVAL, err);
+    }
+    if (rc >= 0 && j->clone)
         rc = snap_identity_copy_disks(&original, &j->cfg, err);
     vm_config_release(&original);
     return rc;
@@ -254,13 +290,6 @@ static void build(void *arg)
     j->cfg = (struct vm_config){0};
     vmm->has_cfg = true;
     j->build_rc = vmm_build(vmm, &from, j->build_err);
-}
-
-/* Not the bytes of the disk as the snapshot's guest knows them: say so, by name. */
-static void warn_of_disk(void *arg, const char *sentence)
-{
-    (void)arg;
-    log_warn("restore: %s", sentence);
 }
 
 /* All memory is in place; from a thread of the snapshot's. */
@@ -315,11 +344,7 @@ static int run_restore(void *arg, struct err *err)
     if (rc >= 0)
         rc = snap_describe(snap, &j->cfg, &j->model, err);
     if (rc >= 0)
-        rc = net_fds_give(j->net_fds, j->nr_net_fds, &j->cfg, err);
-    if (rc >= 0)
-        rc = snap_disks_check(snap_disks(snap), warn_of_disk, NULL, err);
-    if (rc >= 0 && j->clone)
-        rc = make_clone(j, err);
+        rc = plan(j, snap, err);
     if (rc >= 0 && j->prefault)
         prefault(&j->cfg.memory);
     if (rc >= 0) {
@@ -342,8 +367,12 @@ static int run_restore(void *arg, struct err *err)
 
 static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
 {
+    static const char title[] = "The VM could not be restored";
     struct snapshot_job *j = arg;
+    char problems[SNAP_PROBLEMS_TEXT], what[sizeof(problems) + sizeof(title) + 2];
 
+    snap_problems_text(&j->why, problems);
+    (void)snprintf(what, sizeof(what), "%s%s%s", title, problems[0] ? ": " : "", problems);
     if (rc >= 0) {
         log_info("restored in %llu us", (unsigned long long)j->progress.total_ns / 1000);
         vmm_event(vmm, "restored");
@@ -354,12 +383,12 @@ static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *e
         vmm_release(vmm);
     }
     if (j->done) {
-        j->done(j->done_arg, rc, err, "The VM could not be restored");
+        j->done(j->done_arg, rc, err, what);
     } else if (rc < 0) {
         (void)fprintf(stderr,
                       "Error: chvmm exited with the following chain of errors:\n"
-                      "  0: The VM could not be restored\n  1: %s\n",
-                      err->msg);
+                      "  0: %s\n  1: %s\n",
+                      what, err->msg);
         vmm_quit(vmm, 1);
     }
     free_job(j);
@@ -384,6 +413,10 @@ int vmm_start_restore(struct vmm *vmm, struct restore_config *cfg, vmm_done_fn *
     j->resume = cfg->resume;
     j->clone = cfg->clone;
     j->accept_tsc = cfg->accept_tsc;
+    j->changed_disks = cfg->changed_disks;
+    j->sets = steal_ptr(cfg->sets);
+    j->nr_sets = cfg->nr_sets;
+    cfg->nr_sets = 0;
     j->net_fds = steal_ptr(cfg->net_fds);
     j->nr_net_fds = cfg->nr_net_fds;
     cfg->nr_net_fds = 0;

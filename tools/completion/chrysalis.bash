@@ -101,7 +101,7 @@ _chvmm_value()
     esac
 }
 
-_chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode= accept_tsc= net_fds="
+_chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode= accept_tsc= net_fds= set= changed_disks="
 
 _chvmm_options="--kernel --initramfs --cmdline --restore --cpus --memory --memory-zone --platform
     --disk --net --rng --serial --console --debug-console --api-socket --event-monitor --seccomp
@@ -186,8 +186,8 @@ _chsnap_options()
 
     case $1 in
     create) echo "--api-socket --mode --track $all" ;;
-    restore) echo "--api-socket --paused $all" ;;
-    clone) echo "--number --dir $all" ;;
+    restore) echo "--api-socket --paused --memory --set --changed-disks $all" ;;
+    clone) echo "--number --dir --name --first --memory --set --changed-disks $all" ;;
     list) echo "--vm --tag --quiet $all" ;;
     show) echo "--state --raw-state $all" ;;
     diff) echo "--runs $all" ;;

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshot/snap_host.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Whether a file can be made at a path, or is there and may be written. */
+static bool can_write(const char *path)
+{
+    char dir[PATH_MAX];
+    char *slash;
+
+    if (access(path, W_OK) == 0)
+        return true;
+    if (errno != ENOENT)
+        return false;
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    slash = strrchr(dir, '/');
+    if (!slash)
+        return access(".", W_OK) == 0;
+    slash[slash == dir] = 0;
+    return access(dir, W_OK) == 0;
+}
+
+static void check_disks(const struct vm_config *cfg, bool copied, struct snap_problems *why)
+{
+    for (unsigned i = 0; i < cfg->nr_disks; i++) {
+        const struct disk_config *d = &cfg->disks[i];
+        int rc = access(d->path, d->readonly ? R_OK : R_OK | W_OK);
+        int cause = errno;
+
+        if (rc == 0 || (cause == ENOENT && copied && !d->readonly && can_write(d->path)))
+            continue;
+        snap_problem(why, "disk %s: %s: %s", d->id, d->path, strerror(cause));
+    }
+}
+
+static void check_nets(const struct vm_config *cfg, struct snap_problems *why)
+{
+    for (unsigned i = 0; i < cfg->nr_nets; i++) {
+        const struct net_config *n = &cfg->nets[i];
+
+        if (n->nr_fds && n->fds[0] < 0)
+            snap_problem(why, "net %s: its tap was a descriptor: hand over another (net_fds)",
+                         n->id);
+        else if (!n->nr_fds && access("/dev/net/tun", R_OK | W_OK) < 0)
+            snap_problem(why, "net %s: /dev/net/tun: %s", n->id, strerror(errno));
+    }
+}
+
+static void check_console(const char *name, const struct console_config *c,
+                          struct snap_problems *why)
+{
+    if (c->mode == CONSOLE_FILE && c->file && !can_write(c->file))
+        snap_problem(why, "%s.file: %s: %s", name, c->file, strerror(errno));
+    if (c->mode == CONSOLE_SOCKET && c->socket && !can_write(c->socket))
+        snap_problem(why, "%s.socket: %s: %s", name, c->socket, strerror(errno));
+}
+
+/* Documentation/admin-guide/mm/hugetlbpage.rst */
+static bool free_hugepages(uint64_t size, uint64_t *ret_free)
+{
+    char path[128];
+    unsigned long long n = 0;
+    FILE *f;
+    bool ok;
+
+    (void)snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/free_hugepages",
+                   (unsigned long long)size / 1024);
+    f = fopen(path, "re");
+    if (!f)
+        return false;
+    ok = fscanf(f, "%llu", &n) == 1;
+    (void)fclose(f);
+    *ret_free = n;
+    return ok;
+}
+
+static void check_hugepages(const char *what, bool hugepages, uint64_t size, uint64_t page,
+                            struct snap_problems *why)
+{
+    uint64_t free_now = 0;
+
+    if (!hugepages || !size || !page)
+        return;
+    if (!free_hugepages(page, &free_now))
+        snap_problem(why, "%s: this host has no huge pages of %llu KiB", what,
+                     (unsigned long long)page / 1024);
+    else if (free_now < size / page)
+        snap_problem(why, "%s: it takes %llu huge pages of %llu KiB, %llu are free", what,
+                     (unsigned long long)(size / page), (unsigned long long)page / 1024,
+                     (unsigned long long)free_now);
+}
+
+static void check_memory(const struct memory_config *m, struct snap_problems *why)
+{
+    char what[64];
+
+    check_hugepages("memory", m->hugepages, m->size, m->hugepage_size, why);
+    for (unsigned i = 0; i < m->nr_zones; i++) {
+        const struct memory_zone_config *z = &m->zones[i];
+
+        if (z->file && access(z->file, R_OK | W_OK) < 0)
+            snap_problem(why, "memory zone %s: %s: %s", z->id, z->file, strerror(errno));
+        (void)snprintf(what, sizeof(what), "memory zone %s", z->id);
+        check_hugepages(what, z->hugepages, z->size, z->hugepage_size, why);
+    }
+}
+
+void snap_host_check(const struct vm_config *cfg, bool copied, struct snap_problems *why)
+{
+    check_memory(&cfg->memory, why);
+    check_disks(cfg, copied, why);
+    check_nets(cfg, why);
+    check_console("serial", &cfg->serial, why);
+    check_console("console", &cfg->console, why);
+    check_console("debug_console", &cfg->debug_console, why);
+    if (access(cfg->rng.src, R_OK) < 0)
+        snap_problem(why, "rng.src: %s: %s", cfg->rng.src, strerror(errno));
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "snapshot/snap_host.h"
+#include "snapshot/snap_identity.h"
+#include "tests/unit/snap_fixture.h"
+
+static const struct snap_sets none = {0};
+
+static void renew(struct snap_fixture *s, struct vm_config *cfg, const struct snap_sets *sets)
+{
+    struct err err = {0};
+
+    assert_int_equal(vm_config_copy(&s->cfg, cfg), 0);
+    if (snap_identity_renew(cfg, sets, &s->why, &err) < 0)
+        fail_msg("%s", err.msg);
+}
+
+static void test_a_clone_has_its_own_of_everything(void **state)
+{
+    struct snap_fixture *s = *state;
+    struct vm_config a, b;
+    char end[16];
+
+    renew(s, &a, &none);
+    renew(s, &b, &none);
+    assert_int_equal(s->why.nr, 0);
+    assert_string_not_equal(a.platform.system_uuid, s->cfg.platform.system_uuid);
+    assert_string_not_equal(a.platform.system_uuid, b.platform.system_uuid);
+    assert_memory_not_equal(a.nets[0].mac, s->cfg.nets[0].mac, MAC_LEN);
+    assert_memory_not_equal(a.nets[0].mac, b.nets[0].mac, MAC_LEN);
+    assert_int_equal(a.nets[0].mac[0] & 3, 2); /* local, unicast */
+    assert_null(a.nets[0].tap);
+    (void)snprintf(end, sizeof(end), ".%.8s", a.platform.system_uuid);
+    assert_non_null(strstr(a.disks[0].path, end));
+    assert_non_null(strstr(a.serial.file, end));
+    assert_string_equal(a.disks[1].path, s->ro); /* nobody writes to it: shared */
+    vm_config_release(&a);
+    vm_config_release(&b);
+}
+
+static void test_what_it_was_told_to_be_stays(void **state)
+{
+    char i0[] = "net.lan.tap=tap0", i1[] = "net.lan.mac=x", i2[] = "disks.rw.path=x";
+    char i3[] = "serial.file=x", i4[] = "platform.uuid=x";
+    char *items[] = {i0, i1, i2, i3, i4};
+    const struct snap_sets sets = {items, ARRAY_LEN(items)};
+    struct snap_fixture *s = *state;
+    struct vm_config a;
+
+    renew(s, &a, &sets);
+    assert_string_equal(a.nets[0].tap, "tap0");
+    assert_memory_equal(a.nets[0].mac, s->cfg.nets[0].mac, MAC_LEN);
+    assert_string_equal(a.disks[0].path, s->rw);
+    assert_string_equal(a.serial.file, s->cfg.serial.file);
+    assert_string_equal(a.platform.system_uuid, s->cfg.platform.system_uuid);
+    vm_config_release(&a);
+}
+
+static void test_what_cannot_be_unique_is_refused_by_name(void **state)
+{
+    struct snap_fixture *s = *state;
+    struct memory_zone_config zone = {.shared = true};
+    struct vm_config a;
+    int fd = -1;
+
+    assert_int_equal(vm_config_set_string(&s->cfg.nets[0].ip, "192.0.2.1"), 0);
+    renew(s, &a, &none);
+    snap_fixture_one_problem(s, "net lan: the host's address 192.0.2.1 cannot be on two");
+    vm_config_release(&a);
+    assert_int_equal(vm_config_set_string(&s->cfg.nets[0].ip, NULL), 0);
+
+    s->cfg.nets[0].fds = &fd;
+    s->cfg.nets[0].nr_fds = 1;
+    renew(s, &a, &none);
+    snap_fixture_one_problem(s, "net lan: its tap was handed over as a descriptor");
+    vm_config_release(&a);
+    s->cfg.nets[0].fds = NULL;
+    s->cfg.nets[0].nr_fds = 0;
+
+    zone.id = strdup("z0");
+    zone.file = strdup("/dev/shm");
+    s->cfg.memory.zones = &zone;
+    s->cfg.memory.nr_zones = 1;
+    renew(s, &a, &none);
+    snap_fixture_one_problem(s, "memory zone z0: /dev/shm is shared memory of the original");
+    vm_config_release(&a);
+    s->cfg.memory.zones = NULL;
+    s->cfg.memory.nr_zones = 0;
+    free(zone.id);
+    free(zone.file);
+
+    assert_int_equal(vm_config_set_string(&s->cfg.disks[0].path, "/dev/null"), 0);
+    renew(s, &a, &none);
+    snap_fixture_one_problem(s, "disk rw: /dev/null is writable and no regular file");
+    vm_config_release(&a);
+
+    assert_int_equal(vm_config_set_string(&s->cfg.disks[0].path, "/nonexistent/x"), 0);
+    renew(s, &a, &none);
+    snap_fixture_one_problem(s, "disk rw: /nonexistent/x: No such file");
+    vm_config_release(&a);
+}
+
+static void test_copies_are_equal_and_sparse(void **state)
+{
+    struct snap_fixture *s = *state;
+    auto_close int fd = -1;
+    struct vm_config a;
+    struct err err = {0};
+    struct stat st;
+    char byte = 0;
+
+    renew(s, &a, &none);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), 0);
+    fd = open(a.disks[0].path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, 65536);
+    assert_true(st.st_blocks * 512 < 65536);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(pread(fd, &byte, 1, 40000), 1);
+    assert_int_equal(byte, 'w');
+    assert_int_equal(pread(fd, &byte, 1, 39999), 1);
+    assert_int_equal(byte, 0);
+    vm_config_release(&a);
+}
+
+static void test_a_disk_of_ones_own_is_left_alone(void **state)
+{
+    struct snap_fixture *s = *state;
+    struct vm_config a;
+    struct err err = {0};
+    struct stat st;
+
+    assert_int_equal(vm_config_copy(&s->cfg, &a), 0);
+    assert_int_equal(vm_config_set_string(&a.disks[0].path, snap_fixture_path(s, "mine")), 0);
+    assert_int_equal(mknod(a.disks[0].path, S_IFREG | 0600, 0), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), 0);
+    assert_int_equal(stat(a.disks[0].path, &st), 0);
+    assert_int_equal(st.st_size, 0);
+    vm_config_release(&a);
+}
+
+static void test_a_copy_that_fails_leaves_nothing(void **state)
+{
+    struct snap_fixture *s = *state;
+    struct vm_config a;
+    struct err err = {0};
+
+    s->cfg.disks[1].readonly = false;
+    renew(s, &a, &none);
+    assert_int_equal(unlink(s->ro), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), -ENOENT);
+    assert_memory_equal(err.msg, "disk ro: copy ", 14);
+    assert_int_equal(access(a.disks[0].path, F_OK), -1);
+    assert_int_equal(access(a.disks[1].path, F_OK), -1);
+    err = (struct err){0};
+    /* Nor is anything made where there is nothing to copy to. */
+    assert_int_equal(vm_config_set_string(&a.disks[0].path, "/nonexistent/x"), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), -ENOENT);
+    assert_non_null(strstr(err.msg, "disk rw"));
+    vm_config_release(&a);
+}
+
+/* --- The host ------------------------------------------------------------------------ */
+
+static void test_a_host_that_has_everything_is_good(void **state)
+{
+    struct snap_fixture *s = *state;
+
+    s->cfg.nr_nets = 0; /* a host of tests may have no /dev/net/tun */
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.nr_nets = 1;
+    assert_int_equal(s->why.nr, 0);
+}
+
+static void test_all_that_a_host_lacks_is_listed(void **state)
+{
+    struct snap_fixture *s = *state;
+    int fd = -1;
+
+    assert_int_equal(vm_config_set_string(&s->cfg.disks[1].path, "/nonexistent/ro"), 0);
+    assert_int_equal(vm_config_set_string(&s->cfg.serial.file, "/nonexistent/log"), 0);
+    assert_int_equal(vm_config_set_string(&s->cfg.rng.src, "/nonexistent/rng"), 0);
+    s->cfg.nets[0].fds = &fd;
+    s->cfg.nets[0].nr_fds = 1;
+    s->cfg.memory.hugepages = true;
+    s->cfg.memory.hugepage_size = UINT64_C(1) << 50;
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.nets[0].fds = NULL;
+    s->cfg.nets[0].nr_fds = 0;
+    assert_int_equal(s->why.nr, 5);
+    assert_non_null(strstr(s->why.text[0], "memory: this host has no huge pages"));
+    assert_non_null(strstr(s->why.text[1], "disk ro: /nonexistent/ro"));
+    assert_non_null(strstr(s->why.text[2], "net lan: its tap was a descriptor"));
+    assert_non_null(strstr(s->why.text[3], "serial.file: /nonexistent/log"));
+    assert_non_null(strstr(s->why.text[4], "rng.src: /nonexistent/rng"));
+}
+
+static void test_a_copy_that_is_still_to_be_made_is_not_missed(void **state)
+{
+    struct snap_fixture *s = *state;
+
+    s->cfg.nr_nets = 0;
+    assert_int_equal(
+        vm_config_set_string(&s->cfg.disks[0].path, snap_fixture_path(s, "to-be-made")), 0);
+    snap_host_check(&s->cfg, true, &s->why);
+    assert_int_equal(s->why.nr, 0);
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.nr_nets = 1;
+    snap_fixture_one_problem(s, "to-be-made: No such file");
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, snap_fixture_setup, snap_fixture_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_a_clone_has_its_own_of_everything),
+        T(test_what_it_was_told_to_be_stays),
+        T(test_what_cannot_be_unique_is_refused_by_name),
+        T(test_copies_are_equal_and_sparse),
+        T(test_a_disk_of_ones_own_is_left_alone),
+        T(test_a_copy_that_fails_leaves_nothing),
+        T(test_a_host_that_has_everything_is_good),
+        T(test_all_that_a_host_lacks_is_listed),
+        T(test_a_copy_that_is_still_to_be_made_is_not_missed),
+    };
+
+    return cmocka_run_group_tests_name("snap_identity", tests, NULL, NULL);
+}

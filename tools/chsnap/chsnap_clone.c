@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * clone: start copies of a VM, each with an identity of its own.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "snapshot/snap_restore.h"
+#include "tools/chsnap/chsnap_template.h"
+#include "tools/chsnap/chsnap_vm.h"
+
+extern char **environ;
+
+enum {
+    CLONES_MAX = 1000,
+    START_TIMEOUT_MS = 60000,
+    POLL_MS = 5,
+};
+
+/* "Running", "Paused", ...; false while there is no answer. */
+static bool vm_info(const char *socket_path, char *state, size_t cap, char *uuid, size_t uuid_cap)
+{
+    struct json_object *o = NULL, *v = NULL, *platform = NULL;
+    char *body = NULL;
+    bool ok;
+
+    if (chsnap_call(socket_path, "GET", "/api/v1/vm.info", NULL, &body, NULL) < 0)
+        return false;
+    o = json_tokener_parse(body);
+    free(body);
+    ok = json_object_object_get_ex(o, "state", &v);
+    (void)snprintf(state, cap, "%s", ok ? json_object_get_string(v) : "");
+    uuid[0] = 0;
+    if (json_object_object_get_ex(o, "config", &v) &&
+        json_object_object_get_ex(v, "platform", &platform) &&
+        json_object_object_get_ex(platform, "system_uuid", &v))
+        (void)snprintf(uuid, uuid_cap, "%s", json_object_get_string(v));
+    json_object_put(o);
+    return ok;
+}
+
+/* --- clone ---------------------------------------------------------------------------- */
+
+struct clone {
+    pid_t pid;
+    char socket_path[PATH_MAX];
+    char log_path[PATH_MAX];
+    char uuid[40];
+    uint64_t started_ns;
+    uint64_t took_ns;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+static int start_clone(char *restore, struct clone *clone)
+{
+    char path[PATH_MAX];
+    char name[] = "chvmm", api[] = "--api-socket", opt[] = "--restore";
+    char *argv[] = {name, api, clone->socket_path, opt, restore, NULL};
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    int rc;
+
+    (void)posix_spawn_file_actions_init(&files);
+    (void)posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    (void)posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
+    (void)posix_spawn_file_actions_addopen(&files, 2, clone->log_path, O_WRONLY | O_CREAT | O_TRUNC,
+                                           0600);
+    (void)posix_spawnattr_init(&attr);
+    (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID);
+    clone->started_ns = now_ns();
+    rc = -posix_spawnp(&clone->pid, chsnap_chvmm_path(path, sizeof(path)), &files, &attr, argv,
+                       environ);
+    (void)posix_spawnattr_destroy(&attr);
+    (void)posix_spawn_file_actions_destroy(&files);
+    return rc;
+}
+
+/* Wait until the clone runs; its log says why it does not. */
+static int wait_clone(struct chsnap *c, struct clone *clone)
+{
+    uint64_t deadline = now_ns() + (uint64_t)START_TIMEOUT_MS * 1000000;
+    char state[32] = "";
+    int status;
+
+    while (now_ns() < deadline) {
+        if (vm_info(clone->socket_path, state, sizeof(state), clone->uuid, sizeof(clone->uuid)) &&
+            strcmp(state, "Running") == 0) {
+            clone->took_ns = now_ns() - clone->started_ns;
+            return CHSNAP_OK;
+        }
+        if (waitpid(clone->pid, &status, WNOHANG) == clone->pid) {
+            clone->pid = -1;
+            return chsnap_error(c, "a clone ended at once: see %s", clone->log_path);
+        }
+        (void)usleep(POLL_MS * 1000);
+    }
+    return chsnap_error(c, "a clone does not run after %d s: see %s", START_TIMEOUT_MS / 1000,
+                        clone->log_path);
+}
+
+static int print_clones(struct chsnap *c, const struct clone *clones, unsigned n)
+{
+    struct chsnap_table t = {
+        .nr_columns = 4,
+        .titles = {"PID", "STARTED IN", "UUID", "API SOCKET"},
+        .right = {true,  true,         false,  false       }
+    };
+    struct json_object *all;
+
+    if (!c->json) {
+        for (unsigned i = 0; i < n; i++) {
+            chsnap_cell(&t, "%d", clones[i].pid);
+            chsnap_cell(&t, "%.1f ms", (double)clones[i].took_ns / 1e6);
+            chsnap_cell(&t, "%s", clones[i].uuid);
+            chsnap_cell(&t, "%s", clones[i].socket_path);
+        }
+        chsnap_table_print(c, &t);
+        return CHSNAP_OK;
+    }
+    all = json_object_new_array();
+    for (unsigned i = 0; i < n; i++) {
+        struct json_object *o = json_object_new_object();
+
+        (void)json_object_object_add(o, "pid", json_object_new_int(clones[i].pid));
+        (void)json_object_object_add(o, "started_in_ns", json_object_new_uint64(clones[i].took_ns));
+        (void)json_object_object_add(o, "uuid", json_object_new_string(clones[i].uuid));
+        (void)json_object_object_add(o, "api_socket",
+                                     json_object_new_string(clones[i].socket_path));
+        (void)json_object_array_add(all, o);
+    }
+    return chsnap_put_json(c, all);
+}
+
+/* What is asked for. */
+struct cloning {
+    const char *url;
+    char dir[PATH_MAX];
+    const char *name; /* of sockets and logs, a template */
+    unsigned first, nr;
+    struct chsnap_restore_opts how;
+};
+
+/* A host's name that two clones cannot both have must have the number in it. */
+static int check_sets(struct chsnap *c, const struct cloning *k)
+{
+    static const char *const unique[] = {"tap",    "mac",  "host_mac",    "ip",
+                                         "socket", "uuid", "system_uuid", "file"};
+
+    for (unsigned i = 0; k->nr > 1 && i < k->how.nr_sets; i++) {
+        const char *set = k->how.sets[i], *eq = strchr(set, '=');
+        const char *member = memrchr(set, '.', (size_t)(eq - set));
+
+        for (size_t u = 0; member && u < ARRAY_LEN(unique); u++)
+            if (strlen(unique[u]) == (size_t)(eq - member - 1) &&
+                strncmp(member + 1, unique[u], (size_t)(eq - member - 1)) == 0 &&
+                !chsnap_template_varies(eq))
+                return chsnap_usage_error(c, "--set %s: would be the same for all: put {n} in it",
+                                          set);
+    }
+    if (k->nr > 1 && !chsnap_template_varies(k->name))
+        return chsnap_usage_error(c, "--name %s: would be the same for all: put {n} in it",
+                                  k->name);
+    return CHSNAP_OK;
+}
+
+/* Many share one image of the memory: it is made before they start, and they find it. */
+static int make_image(struct chsnap *c, const struct cloning *k)
+{
+    struct snap_progress p = {0};
+    struct snap *snap = NULL;
+    struct err err = {0};
+    int rc;
+
+    if (k->nr < 2 ||
+        (k->how.mode && strcmp(k->how.mode, "auto") != 0 && strcmp(k->how.mode, "mapped") != 0))
+        return CHSNAP_OK;
+    rc = snap_open(k->url, &snap, &err);
+    if (rc >= 0)
+        rc = snap_expand(snap, &p, &err);
+    snap_close(snap);
+    /* Whoever did not ask for an image can do without: a store that is read only has none. */
+    if (rc < 0 && (k->how.mode || rc == -EBADMSG || rc == -ESTALE))
+        return chsnap_error(c, "%s", err.msg);
+    return CHSNAP_OK;
+}
+
+static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, struct clone *clone)
+{
+    char restore[CHSNAP_RESTORE_MAX], name[NAME_MAX + 1];
+    struct err err = {0};
+    int rc = chsnap_template_expand(k->name, k->first + i, name, sizeof(name), &err);
+
+    if (rc >= 0)
+        rc =
+            chsnap_restore_text(&k->how, k->url, "resume=on,clone=on", k->first + i, restore, &err);
+    if (rc < 0)
+        return chsnap_usage_error(c, "%s", err.msg);
+    if (strchr(name, '/'))
+        return chsnap_usage_error(c, "--name %s: a name holds no slash", name);
+    (void)snprintf(clone->socket_path, sizeof(clone->socket_path), "%s/%s.sock", k->dir, name);
+    (void)snprintf(clone->log_path, sizeof(clone->log_path), "%s/%s.log", k->dir, name);
+    rc = start_clone(restore, clone);
+    return rc < 0 ? chsnap_error(c, "chvmm: %s", strerror(-rc)) : CHSNAP_OK;
+}
+
+static int make_clones(struct chsnap *c, const struct cloning *k)
+{
+    struct clone *clones = calloc(k->nr, sizeof(*clones));
+    int rc = clones ? make_image(c, k) : chsnap_error(c, "out of memory");
+
+    for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
+        rc = start_one(c, k, i, &clones[i]);
+    for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
+        rc = wait_clone(c, &clones[i]);
+    /* All or none: what was started is ended again. */
+    for (unsigned i = 0; clones && rc != CHSNAP_OK && i < k->nr; i++)
+        if (clones[i].pid > 0)
+            (void)kill(clones[i].pid, SIGTERM);
+    if (rc == CHSNAP_OK)
+        rc = print_clones(c, clones, k->nr);
+    free(clones);
+    return rc;
+}
+
+static bool parse_count(const char *text, unsigned lowest, unsigned highest, unsigned *ret)
+{
+    char *end;
+    unsigned long n = strtoul(text, &end, 10);
+
+    if (end == text || *end || n < lowest || n > highest)
+        return false;
+    *ret = (unsigned)n;
+    return true;
+}
+
+static int take_option(struct chsnap *c, int opt, struct cloning *k, const char **dir_text)
+{
+    if (opt == 'd') {
+        *dir_text = optarg;
+    } else if (opt == 'N') {
+        k->name = optarg;
+    } else if (opt == 'n') {
+        if (!parse_count(optarg, 1, CLONES_MAX, &k->nr))
+            return chsnap_usage_error(c, "--number %s: 1 to %d", optarg, CLONES_MAX);
+    } else if (opt == 'F') {
+        if (!parse_count(optarg, 0, INT_MAX, &k->first))
+            return chsnap_usage_error(c, "--first %s: is not a number", optarg);
+    } else {
+        return chsnap_restore_opt(c, opt, &k->how);
+    }
+    return CHSNAP_OK;
+}
+
+static int run_clone(struct chsnap *c, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"number",           required_argument, NULL, 'n'},
+        {"dir",              required_argument, NULL, 'd'},
+        {"name",                  required_argument, NULL, 'N'},
+        {"first",required_argument, NULL, 'F'},
+        CHSNAP_RESTORE_LONGS,
+        {0              }
+    };
+    char url[PATH_MAX + STORE_DIGEST_HEX + 16];
+    struct cloning k = {.url = url, .name = "clone-{n}", .nr = 1};
+    const char *dir_text = NULL;
+    char **args;
+    int opt, rc;
+
+    while ((opt = chsnap_getopt(c, argc, argv, "n:d:" CHSNAP_RESTORE_SHORTS, longs)) != -1) {
+        rc = take_option(c, opt, &k, &dir_text);
+        if (rc != CHSNAP_OK)
+            return rc < 0 ? chsnap_option_end(opt) : rc;
+    }
+    args = argv + optind;
+    if (!dir_text)
+        return chsnap_usage_error(c, "where shall the clones' sockets be? give a --dir");
+    rc = check_sets(c, &k);
+    if (rc != CHSNAP_OK)
+        return rc;
+    if (mkdir(dir_text, 0700) < 0 && errno != EEXIST)
+        return chsnap_error(c, "%s: %m", dir_text);
+    if (!realpath(dir_text, k.dir) || strlen(k.dir) > 80)
+        return chsnap_error(c, "--dir %s: no directory, or too long a path for a socket", dir_text);
+    rc = chsnap_open(c, STORE_RDONLY, &args);
+    if (rc == CHSNAP_OK)
+        rc = chsnap_source_url(c, args, url, sizeof(url));
+    return rc == CHSNAP_OK ? make_clones(c, &k) : rc;
+}
+
+const struct chsnap_command chsnap_clone = {
+    .name = "clone",
+    .summary = "start copies of a VM, each with an identity of its own",
+    .usage = "[-n NUMBER] --dir DIR [--name NAME] [--set KEY=VALUE]... [STORE] SNAPSHOT",
+    .help = "Each clone is a chvmm of its own that goes on by itself: with a new UUID, VM\n"
+            "generation id, MAC addresses and taps, copies of the writable disks (by reference\n"
+            "where the file system can), and other names for the files and sockets of serial\n"
+            "port and console.  Several share one image of the memory, which is kept in the\n"
+            "store.  What cannot be made unique, and a disk that has changed since, is refused\n"
+            "by name in the clone's log.  In names and values {n} is the clone's number; {n:03}\n"
+            "has zeroes in front, {n:02x} is hexadecimal.\n"
+            "\n"
+            "  -n, --number NUMBER      how many (1)\n"
+            "  -d, --dir DIR            for API sockets and logs\n"
+            "      --name NAME          of these, without .sock and .log (clone-{n})\n"
+            "      --first NUMBER       of the first clone (0)\n" CHSNAP_RESTORE_HELP,
+    .run = run_clone,
+};
