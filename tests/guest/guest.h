@@ -62,6 +62,7 @@ extern char image_start[], image_end[], bss_end[], file_end[];
 void out(const char *fmt, ...);
 void beat_out(const char *text, unsigned len); /* from the timer interrupt */
 void serial_interrupt(void);
+void serial_restart(void); /* whatever its registers hold */
 bool parse_u64(const char *text, uint64_t *ret_value);
 bool arg_u64(unsigned argc, char **argv, unsigned i, const char *name, uint64_t *ret_value);
 bool same_text(const char *a, const char *b);
@@ -110,6 +111,7 @@ uint16_t acpi_pm_timer(void);
 void ged_interrupt(void);
 void ged_poll(void);
 bool ged_pending(void);
+uint64_t ged_address(void); /* of its registers; 0 without one */
 void __attribute__((noreturn)) halt_forever(void);
 extern const struct command acpi_commands[];
 

@@ -240,6 +240,11 @@ void ged_interrupt(void)
         ged_events |= *(volatile uint8_t *)at(ged_gpa);
 }
 
+uint64_t ged_address(void)
+{
+    return find_ged();
+}
+
 bool ged_pending(void)
 {
     return ged_events != 0;

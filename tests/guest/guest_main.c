@@ -84,6 +84,12 @@ static void serial_init(void)
     outb(UART_MCR, 0x0b);
 }
 
+void serial_restart(void)
+{
+    serial_init();
+    outb(UART_IER, 1);
+}
+
 static void serial_wait_empty(void)
 {
     for (unsigned i = 0; i < 100000 && !(inb(UART_LSR) & LSR_THR_EMPTY); i++)
@@ -381,8 +387,8 @@ static const struct command main_commands[] = {
 };
 
 static const struct command *const command_lists[] = {
-    main_commands, cpu_commands, smp_commands, clock_commands, acpi_commands,
-    mem_commands,  pci_commands, blk_commands, net_commands,   misc_commands,
+    main_commands, cpu_commands, smp_commands, clock_commands, acpi_commands,     mem_commands,
+    pci_commands,  blk_commands, net_commands, misc_commands,  scribble_commands,
 };
 
 static void cmd_help(unsigned argc, char **argv)

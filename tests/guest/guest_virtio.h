@@ -91,6 +91,6 @@ bool net_pending(void);
 bool net_step(void);
 bool misc_pending(void);
 bool misc_step(void);
-extern const struct command blk_commands[], net_commands[], misc_commands[];
+extern const struct command blk_commands[], net_commands[], misc_commands[], scribble_commands[];
 
 #endif

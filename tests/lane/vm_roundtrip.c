@@ -36,6 +36,7 @@ enum {
     ANSWER_MS = 60000,
     PAUSES = 3, /* of each activity */
     DISK_LEN = 16 << 20,
+    HOSTILE_ROUNDS = 3,
 };
 
 static const char *guest_path;
@@ -453,6 +454,41 @@ static void test_so_it_is_with_several_processors(void **state)
     all_moments(4);
 }
 
+/*
+ * What a hostile guest leaves behind in any register can be saved and loaded, too; and after a reset
+ * the machine is as new.
+ */
+static void test_so_it_is_when_the_guest_writes_anything_anywhere(void **state)
+{
+    static const char *const kinds[] = {"pio", "mmio", "pci", "rings", "all"};
+    struct fixture *fix = calloc(1, sizeof(*fix));
+    char text[64];
+
+    (void)state;
+    assert_non_null(fix);
+    start(fix, 2);
+    for (unsigned i = 0; i < ARRAY_LEN(kinds) * HOSTILE_ROUNDS; i++) {
+        const char *kind = kinds[i % ARRAY_LEN(kinds)];
+        struct err err = {0};
+
+        (void)snprintf(text, sizeof(text), "scribble %s %u 200", kind, i + 1);
+        send_line(fix, text);
+        for (unsigned k = 0; k < PAUSES; k++) {
+            (void)usleep(60000);
+            round_trip(fix, text);
+        }
+        if (vm_reset(fix->vm, &err))
+            fail_msg("%s: reset: %s", text, err.msg);
+        expect(fix, "chrysalis-guest ready");
+        sync_line(fix);
+        command(fix, "blk 0 write 0 64 3");
+        command(fix, "blk 0 verify 0 64 3");
+        command(fix, "rng 16");
+        command(fix, "pci");
+    }
+    finish(fix);
+}
+
 /* A state that was loaded and saved again, never run between, goes on from where it stopped. */
 static void test_clocks_survive_a_machine_that_never_ran(void **state)
 {
@@ -545,6 +581,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_machine_is_the_same_at_any_moment),
         cmocka_unit_test(test_so_it_is_with_several_processors),
+        cmocka_unit_test(test_so_it_is_when_the_guest_writes_anything_anywhere),
         cmocka_unit_test(test_clocks_survive_a_machine_that_never_ran),
         cmocka_unit_test(test_a_tsc_of_another_rate_has_to_be_accepted),
     };
