@@ -238,7 +238,7 @@ static int build(struct vm *vm, const struct vm_origin *from, struct err *err)
     if (rc >= 0)
         rc = kvm_open(&vm->kvm, err);
     if (rc >= 0)
-        rc = kvm_map_memory(vm->kvm, vm->gm, err);
+        rc = vm_map_memory_begin(vm, !from, err);
     if (rc >= 0)
         rc = dirty_new(vm->gm, &kvm_dirty_log_ops, vm->kvm, &vm->dirty);
     if (rc >= 0)
@@ -251,7 +251,7 @@ static int build(struct vm *vm, const struct vm_origin *from, struct err *err)
         rc = vm->board_ops->build(vm, vm->cfg, &vm->board, err);
     if (rc >= 0)
         rc = start_io_thread(vm, err);
-    return rc;
+    return rc < 0 ? rc : vm_map_memory_end(vm, err);
 }
 
 int vm_new(const struct vm_config *cfg, const struct vm_origin *from,
@@ -280,6 +280,7 @@ void vm_free(struct vm *vm)
 {
     if (!vm)
         return;
+    (void)!vm_map_memory_end(vm, NULL);
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         vcpu_free(vm->vcpus[i]);
     if (vm->state == VM_RUNNING && vm_quiesce_devices(vm, NULL) < 0)

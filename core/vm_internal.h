@@ -25,6 +25,15 @@
 #include "core/loop.h"
 #include "core/vm.h"
 
+/* Guest memory on its way into KVM, in a thread of its own while the VM is built. */
+struct vm_mapping {
+    pthread_t thread;
+    bool going_on;
+    bool fresh; /* a guest will boot in it */
+    int rc;
+    struct err err;
+};
+
 struct vm {
     const struct vm_config *cfg; /* borrowed */
     const struct vm_board_ops *board_ops;
@@ -33,6 +42,7 @@ struct vm {
 
     struct kvm *kvm;
     struct gmem *gm;
+    struct vm_mapping mapping;
     struct dirty *dirty;
     struct bus *pio;
     struct bus *mmio;
@@ -70,6 +80,25 @@ struct vm {
  * Threads: control.
  */
 CHECKED int vm_build_memory(const struct vm_config *cfg, struct gmem **ret_gm, struct err *err);
+
+/**
+ * vm_map_memory_begin() - have guest memory mapped into the VM by a thread.
+ * @fresh: a guest will boot: the first pages are put in place too.
+ *
+ * Until vm_map_memory_end() the memory is not to be written by KVM.
+ *
+ * Return: 0; the kernel's errno.
+ * Threads: control, while building.
+ */
+CHECKED int vm_map_memory_begin(struct vm *vm, bool fresh, struct err *err);
+
+/**
+ * vm_map_memory_end() - wait for that; harmless when it was not begun or has ended.
+ *
+ * Return: 0; kvm_map_memory()'s.
+ * Threads: control.
+ */
+CHECKED int vm_map_memory_end(struct vm *vm, struct err *err);
 
 /**
  * vm_load_payload() - tables, kernel, initramfs, and the boot vCPU's registers.
