@@ -286,7 +286,7 @@ void store_writer_counts(const struct store_writer *w, struct store_counts *ret_
 static int begin_regions(struct store_writer *w, const struct store_writer_cfg *cfg,
                          struct err *err)
 {
-    uint64_t floor = 0;
+    uint64_t floor = 0, pages = 0;
 
     if (cfg->nr_regions > STORE_REGIONS_MAX)
         return err_set(err, -E2BIG, "%u regions, at most %u", cfg->nr_regions, STORE_REGIONS_MAX);
@@ -302,6 +302,9 @@ static int begin_regions(struct store_writer *w, const struct store_writer_cfg *
             return err_set(err, -EINVAL, "region %u: address 0x%llx", i,
                            (unsigned long long)from->gpa);
         floor = from->gpa + from->pages * PAGE_SIZE_4K;
+        pages += from->pages;
+        if (pages > STORE_REGION_PAGES_MAX)
+            return err_set(err, -E2BIG, "regions: over 16 TiB of memory");
         g->gpa = from->gpa;
         g->pages = from->pages;
         g->parent = -1;

@@ -771,6 +771,21 @@ static void test_two_processes_write_at_once(void **state)
 
 /* ---- what is not a store ---- */
 
+static void test_more_memory_than_a_writer_takes_is_refused(void **state)
+{
+    const struct store_writer_region regions[] = {
+        {.gpa = 0,                 .pages = (uint64_t)1 << 31      },
+        {.gpa = (uint64_t)1 << 44, .pages = ((uint64_t)1 << 31) + 1},
+    };
+    const struct store_writer_cfg cfg = {.nr_regions = 2, .regions = regions};
+    struct store_writer *w = NULL;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(store_writer_begin(st, &cfg, &w, &err), -E2BIG);
+    assert_non_null(strstr(err.msg, "over 16 TiB"));
+}
+
 static void test_missing_and_foreign_directories_are_refused(void **state)
 {
     char path[2 * FIXTURE_PATH_MAX];
@@ -881,6 +896,7 @@ int main(void)
         store_test(test_several_threads_feed_one_writer),
         store_test(test_several_threads_read_one_snapshot),
         store_test(test_two_processes_write_at_once),
+        store_test(test_more_memory_than_a_writer_takes_is_refused),
         store_test(test_missing_and_foreign_directories_are_refused),
         store_test(test_later_format_is_refused_with_its_number),
         store_test(test_foreign_tables_and_triggers_are_refused),
