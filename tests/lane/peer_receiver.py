@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A second receiver of migrations, written from docs/migration-protocol.md alone: it takes a guest's
+memory and state in over a UNIX socket or TCP on loopback, checks every rule of the document that a
+sender can break, and gives the guest back with ABORT, or says RUNNING and keeps it.
+"""
+
+import hashlib
+import mmap
+import os
+import selectors
+import socket
+import struct
+import threading
+
+PAGE = 4096
+SECRET_SIZE = 32
+
+# Chapter 2.
+HELLO, CONFIG, READY, REFUSE, LANE, PAGES, ROUND_END, ROUND_DONE, STOP, STATE, LOADED, COMMIT, \
+    RUNNING, ABORT, KEEPALIVE = range(1, 16)
+OPTIONAL = 1
+LENGTHS = {
+    HELLO: (24, 16384), CONFIG: (8, 8 + 64 * 48 + (16 << 20)), LANE: (40, 40),
+    PAGES: (16, 16 + 256 * 24 + (1 << 20)), ROUND_END: (24, 24), STOP: (0, 0),
+    STATE: (8, 8 + (1 << 20)), COMMIT: (0, 0), ABORT: (0, 255), KEEPALIVE: (0, 0),
+}
+ZERO, DATA = 0, 1
+RAW = 0
+LAST = 1
+KEEPALIVE_S = 1
+
+
+class ProtocolError(Exception):
+    """The sender broke the protocol, or gave up."""
+
+
+def need(condition, what):
+    if not condition:
+        raise ProtocolError(what)
+
+
+class Channel:
+    """Messages over a socket."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.sock.settimeout(60)
+        self.lock = threading.Lock()
+
+    def read(self, length):
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            got = self.sock.recv_into(view)
+            need(got, "the sender closed the connection")
+            view = view[got:]
+        return data
+
+    def head(self):
+        kind, flags, length = struct.unpack("<HHI", self.read(8))
+        least, most = LENGTHS.get(kind, (0, 16384))
+        need(least <= length <= most, f"message type {kind}: {length} bytes")
+        return kind, flags, length
+
+    def receive(self):
+        """The next message that matters.  Return: type, body."""
+        while True:
+            kind, flags, length = self.head()
+            body = self.read(length)
+            if kind == KEEPALIVE:
+                continue
+            if kind == ABORT:
+                raise ProtocolError(f"the sender gave up: {body.decode('ascii')}")
+            if kind not in LENGTHS:
+                need(flags & OPTIONAL, f"message type {kind} is not known here")
+                continue
+            return kind, body
+
+    def expect(self, wanted):
+        kind, body = self.receive()
+        need(kind == wanted, f"message type {kind} where {wanted} was due")
+        return body
+
+    def send(self, kind, body=b""):
+        with self.lock:
+            self.sock.sendall(struct.pack("<HHI", kind, 0, len(body)) + body)
+
+
+class Region:
+    def __init__(self, gpa, length, name):
+        self.gpa, self.length, self.name = gpa, length, name
+        # Zero until something is written, and not there until then.
+        self.memory = mmap.mmap(-1, length)
+        self.written = bytearray(length // PAGE)
+
+
+class Receiver:
+    """
+    url: "unix:<path>" or "tcp:127.0.0.1:<port>".  answer: ABORT gives the guest back, RUNNING keeps
+    it.  run() does all of it; afterwards regions has the memory, state the state, rounds how many.
+    """
+
+    def __init__(self, url, answer=ABORT, lanes=4, capabilities=()):
+        self.answer = answer
+        self.lanes_most = lanes
+        self.known = set(capabilities)
+        if url.startswith("unix:"):
+            self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.listener.bind(url[5:])
+            self.listener.listen()
+        else:
+            host, _, port = url[4:].rpartition(":")
+            self.listener = socket.create_server((host, int(port)))
+        self.listener.settimeout(60)
+        self.secret = os.urandom(SECRET_SIZE)
+        self.regions, self.config, self.state = [], b"", b""
+        self.rounds = self.data_pages = self.zero_pages = 0
+        self.codecs = set()
+        self._ended = threading.Event()
+
+    # ---- chapter 4: the order
+
+    def run(self):
+        control = Channel(self.listener.accept()[0])
+        threading.Thread(target=self._keep_alive, args=(control,), daemon=True).start()
+        channels = [control]
+        try:
+            self._greet(control)
+            self._describe(control)
+            channels += self._take_lanes()
+            self._take_memory(control, channels[1:])
+            control.send(LOADED)
+            control.expect(COMMIT)
+            if self.answer == ABORT:
+                control.send(ABORT, b"a second receiver gives the guest back")
+            else:
+                control.send(RUNNING, struct.pack("<4Q", 0, 0, 0, 0))
+            control.sock.shutdown(socket.SHUT_WR)
+            while control.sock.recv(4096):
+                pass
+        finally:
+            self._ended.set()
+            self.listener.close()
+            for channel in channels:
+                channel.sock.close()
+
+    def _keep_alive(self, control):
+        while not self._ended.wait(KEEPALIVE_S):
+            try:
+                control.send(KEEPALIVE)
+            except OSError:
+                return
+
+    # ---- chapter 3: the bodies
+
+    def _greet(self, control):
+        body = control.expect(HELLO)
+        magic, oldest, newest, page, lanes, nr, _ = struct.unpack_from("<8sHHIIHH", body)
+        need(magic == b"CHRYSMIG", "HELLO: magic")
+        need(oldest <= 1 <= newest, f"HELLO: versions {oldest} to {newest}")
+        need(page == PAGE and 1 <= lanes <= 128 and nr <= 16, "HELLO: page size, lanes, capabilities")
+        at, common = 24, []
+        for _ in range(nr):
+            flags, length = body[at], body[at + 1]
+            name = bytes(body[at + 2:at + 2 + length])
+            at += 2 + length
+            need(1 <= length <= 31 and len(name) == length, "HELLO: name of a capability")
+            need(name.decode("ascii") in self.known or not flags & 1,
+                 f"HELLO: {name.decode('ascii')} is required, and not known here")
+            if name.decode("ascii") in self.known:
+                common.append(bytes([0, length]) + name)
+        need(at == len(body), "HELLO: more than its capabilities")
+        self.lanes = min(lanes, self.lanes_most)
+        control.send(HELLO, struct.pack("<8sHHIIHH", b"CHRYSMIG", 1, 1, PAGE, self.lanes,
+                                        len(common), 0) + b"".join(common))
+
+    def _describe(self, control):
+        body = control.expect(CONFIG)
+        nr, length = struct.unpack_from("<II", body)
+        need(1 <= nr <= 64 and len(body) == 8 + 48 * nr + length, "CONFIG: its lengths")
+        end = 0
+        for i in range(nr):
+            gpa, size, name = struct.unpack_from("<QQ32s", body, 8 + 48 * i)
+            need(size and not (gpa | size) % PAGE and gpa >= end, f"CONFIG: region {i}")
+            need(b"\0" in name, f"CONFIG: name of region {i}")
+            end = gpa + size
+            self.regions.append(Region(gpa, size, name.split(b"\0")[0].decode("ascii")))
+        self.config = bytes(body[8 + 48 * nr:])
+        control.send(READY, self.secret + struct.pack("<II", self.lanes, 0))
+
+    def _take_lanes(self):
+        lanes = {}
+        while len(lanes) < self.lanes:
+            channel = Channel(self.listener.accept()[0])
+            kind, _, _ = channel.head()
+            need(kind == LANE, f"message type {kind} is the first on a lane")
+            secret, index, _ = struct.unpack("<32sII", channel.read(40))
+            need(secret == self.secret, "LANE: the secret")
+            need(index < self.lanes and index not in lanes, f"LANE: index {index}")
+            lanes[index] = channel
+        return [lanes[i] for i in range(self.lanes)]
+
+    def _take_memory(self, control, lanes):
+        """
+        Control channel and lanes together: until all lanes have had LAST and all the state is
+        there.  A lane that has finished a round is not read until all of them have.
+        """
+        with selectors.DefaultSelector() as ready:
+            ready.register(control.sock, selectors.EVENT_READ)
+            for i, lane in enumerate(lanes):
+                ready.register(lane.sock, selectors.EVENT_READ, i)
+            counts = [[0, 0] for _ in lanes]
+            finished, stopped, state_done, last = set(), False, False, False
+            while not (last and state_done):
+                events = ready.select(60)
+                need(events, "nothing came for a minute")
+                for key, _ in events:
+                    if key.data is None:
+                        kind, body = control.receive()
+                        stopped, state_done = self._on_control(kind, body, stopped, state_done)
+                        continue
+                    ended = self._on_lane(lanes[key.data], counts[key.data])
+                    if ended is None:
+                        continue
+                    finished.add(key.data)
+                    ready.unregister(key.fileobj)
+                    need(ended == last or len(finished) == 1, "LAST: on some lanes only")
+                    last = ended
+                if len(finished) == len(lanes):
+                    self.rounds += 1
+                    if last:
+                        continue
+                    control.send(ROUND_DONE, struct.pack("<II", self.rounds - 1, 0))
+                    for i in finished:
+                        ready.register(lanes[i].sock, selectors.EVENT_READ, i)
+                        counts[i] = [0, 0]
+                    finished = set()
+
+    def _on_control(self, kind, body, stopped, state_done):
+        if kind == STOP:
+            need(not stopped, "STOP: twice")
+            return True, False
+        need(kind == STATE and stopped and not state_done, f"message type {kind} before its time")
+        flags, _ = struct.unpack_from("<II", body)
+        need(len(body) > 8 or flags & LAST, "STATE: empty, and not the last")
+        self.state += bytes(body[8:])
+        return True, bool(flags & LAST)
+
+    def _on_lane(self, lane, count):
+        """One message.  Return: None, or at the end of a round whether it was the last."""
+        kind, _, length = lane.head()
+        if kind == PAGES:
+            self._pages(lane, length, count)
+            return None
+        need(kind == ROUND_END, f"message type {kind} on a lane")
+        number, flags, data, zero = struct.unpack("<IIQQ", lane.read(length))
+        need(number == self.rounds, f"ROUND_END: round {number}, {self.rounds} was due")
+        need([data, zero] == count, f"ROUND_END: {data} + {zero} pages, {count} came")
+        self.data_pages += data
+        self.zero_pages += zero
+        return bool(flags & LAST)
+
+    def _pages(self, lane, length, count):
+        nr, codec, payload, _ = struct.unpack("<IIII", lane.read(16))
+        need(1 <= nr <= 256 and length == 16 + 24 * nr + payload, "PAGES: its lengths")
+        need(codec == RAW, f"PAGES: codec {codec} was not agreed upon")
+        self.codecs.add(codec)
+        runs = [struct.unpack_from("<QIIII", head) for head in
+                [lane.read(24) for _ in range(nr)]]
+        for first, index, pages, kind, _ in runs:
+            need(index < len(self.regions), f"PAGES: region {index}")
+            region = self.regions[index]
+            need(pages and (first + pages) * PAGE <= region.length, "PAGES: outside of its region")
+            need(kind in (ZERO, DATA), f"PAGES: kind {kind}")
+            start, end = first * PAGE, (first + pages) * PAGE
+            if kind == DATA:
+                region.memory[start:end] = bytes(lane.read(end - start))
+                region.written[first:first + pages] = b"\1" * pages
+                payload -= end - start
+                count[0] += pages
+                continue
+            count[1] += pages
+            for page in range(first, first + pages):
+                if region.written[page]:
+                    region.memory[page * PAGE:(page + 1) * PAGE] = bytes(PAGE)
+        need(payload == 0, "PAGES: the payload is not that of its runs")
+
+    # ---- what came
+
+    def read(self, gpa, length):
+        for region in self.regions:
+            if region.gpa <= gpa and gpa + length <= region.gpa + region.length:
+                return region.memory[gpa - region.gpa:gpa - region.gpa + length]
+        raise ValueError(f"no memory at {gpa:#x}")
+
+    def page_digests(self):
+        """One digest for each page of the first region."""
+        memory = self.regions[0].memory
+        return [hashlib.blake2b(memory[at:at + PAGE], digest_size=8).digest()
+                for at in range(0, len(memory), PAGE)]
+
+
+def words_digest(data):
+    """The digest of the test guest: tests/guest/README.md."""
+    digest = len(data)
+    for (word,) in struct.iter_unpack("<Q", data):
+        digest = (digest ^ word) * 0x100000001b3 & 0xFFFFFFFFFFFFFFFF
+    return digest
