@@ -82,6 +82,17 @@ struct vm_origin {
 };
 
 /**
+ * vm_check_origin() - whether this host's processors can go on with a guest from elsewhere.
+ *
+ * vm_new() asks the same; this asks before anything is built.
+ *
+ * Return: 0; -ENOTSUP with what is missing; -ENOMEM; the kernel's errno.
+ * Threads: control.
+ */
+CHECKED int vm_check_origin(const struct vm_config *cfg, const struct vm_origin *from,
+                            struct err *err);
+
+/**
  * vm_new() - build a machine.
  * @cfg:   complete; borrowed for the life of the machine.
  * @from:  where the guest comes from; NULL: it begins here. Borrowed for the call.

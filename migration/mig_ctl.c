@@ -61,6 +61,9 @@ static int send_locked(struct mig_ctl *ctl, enum mig_msg type, const struct iove
     if (rc < 0)
         return rc;
     hdr = mig_hdr_make(type, len);
+    /* Not in the first version: who does not know it builds without. */
+    if (type == MIG_MSG_FACTS)
+        hdr.flags = le16_make(MIG_MSG_OPTIONAL);
     iov[0] = (struct iovec){&hdr, sizeof(hdr)};
     rc = mig_channel_writev(ctl->ch, iov, 1 + nr, wait, err);
     if (rc < 0) {

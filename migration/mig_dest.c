@@ -269,6 +269,22 @@ static int build(struct mig_dest *dst, const struct mig_message *msg, struct err
     return 0;
 }
 
+/* What comes before CONFIG, and CONFIG. */
+static int await_config(struct mig_dest *dst, struct mig_message *ret_msg, struct err *err)
+{
+    int rc;
+
+    for (;;) {
+        rc = mig_ctl_recv(dst->ctl, 0, ret_msg, err);
+        if (rc < 0 || ret_msg->type == MIG_MSG_CONFIG)
+            return rc;
+        if (dst->p.ops->facts)
+            rc = dst->p.ops->facts(dst->p.arg, (const char *)ret_msg->body, ret_msg->len, err);
+        if (rc < 0)
+            return rc;
+    }
+}
+
 static int round_done(void *arg, uint32_t round, struct err *err)
 {
     struct mig_dest *dst = arg;
@@ -556,7 +572,7 @@ static int take_in(struct mig_dest *dst, struct err *err)
     dst->took.connect = loop_now_ns() - begin;
     mig_progress_phase(&dst->progress, MIG_PHASE_PREPARE);
     if (rc >= 0)
-        rc = mig_ctl_expect(dst->ctl, MIG_MSG_CONFIG, &msg, NULL, err);
+        rc = await_config(dst, &msg, err);
     if (rc >= 0)
         rc = build(dst, &msg, err);
     if (rc >= 0)

@@ -23,6 +23,8 @@
 
 /* All are called from the thread inside mig_dest_run(). */
 struct mig_dest_ops {
+    /* What the source tells before build(), if it does; borrowed for the call.  May be NULL. */
+    CHECKED int (*facts)(void *arg, const char *text, size_t len, struct err *err);
     /*
      * Build everything that a stopped machine needs.  *ret_gm reads as zero
      * everywhere and stays until discard(), or for ever.  A refusal's reasons

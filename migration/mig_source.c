@@ -211,6 +211,22 @@ static int connect_control(struct mig_source *src, struct mig_refusal *why, stru
     return rc;
 }
 
+/* What the destination may refuse by, besides CONFIG. */
+static int send_facts(struct mig_source *src, struct err *err)
+{
+    char *text = NULL;
+    size_t len = 0;
+    int rc;
+
+    if (!src->p.ops->facts)
+        return 0;
+    rc = src->p.ops->facts(src->p.arg, &text, &len, err);
+    if (rc >= 0 && len <= MIG_SMALL_MAX)
+        rc = mig_ctl_send(src->ctl, MIG_MSG_FACTS, &(struct iovec){text, len}, 1, err);
+    free(text);
+    return rc;
+}
+
 /* Send CONFIG and wait until the destination has built the machine. */
 static int prepare(struct mig_source *src, struct mig_ready_wire *ret_ready,
                    struct mig_refusal *why, struct err *err)
@@ -224,7 +240,9 @@ static int prepare(struct mig_source *src, struct mig_ready_wire *ret_ready,
     int rc;
 
     mig_progress_phase(&src->progress, MIG_PHASE_PREPARE);
-    rc = mig_layout_of(src->p.gm, &layout, err);
+    rc = send_facts(src, err);
+    if (rc >= 0)
+        rc = mig_layout_of(src->p.gm, &layout, err);
     if (rc >= 0)
         rc = src->p.ops->describe(src->p.arg, &config, err);
     if (rc >= 0) {

@@ -33,6 +33,11 @@
 struct mig_source_ops {
     /* What the destination needs to build the machine; at most MIG_CONFIG_MAX bytes. */
     CHECKED int (*describe)(void *arg, struct state_buf *config, struct err *err);
+    /*
+     * What a destination wants to know before it builds; text, *ret_text on the
+     * heap.  More than MIG_SMALL_MAX bytes are not sent.  May be NULL.
+     */
+    CHECKED int (*facts)(void *arg, char **ret_text, size_t *ret_len, struct err *err);
     /* Stop the guest; on failure it goes on running. */
     CHECKED int (*pause)(void *arg, struct err *err);
     /* The state of the stopped machine; may write guest memory. */

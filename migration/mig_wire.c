@@ -40,6 +40,7 @@ static const struct {
                             sizeof(struct mig_times_wire)},
     [MIG_MSG_ABORT]      = {"ABORT", 0, MIG_REASON_MAX},
     [MIG_MSG_KEEPALIVE]  = {"KEEPALIVE", 0, 0},
+    [MIG_MSG_FACTS]      = {"FACTS", 2, MIG_SMALL_MAX},
   /* clang-format on */
 };
 

@@ -49,6 +49,7 @@ enum mig_msg {
     MIG_MSG_RUNNING = 13,
     MIG_MSG_ABORT = 14,
     MIG_MSG_KEEPALIVE = 15,
+    MIG_MSG_FACTS = 16,
     MIG_NR_MSGS
 };
 

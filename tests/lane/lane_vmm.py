@@ -69,11 +69,11 @@ class Vmm:
     """
     Runs in a directory of its own, so that relative paths (serial.sock) of two processes with one
     configuration do not meet.  netns: the name of a network namespace to run in.  Arguments for all
-    of them: $LANE_CHVMM_ARGS ("--seccomp log").
+    of them: $LANE_CHVMM_ARGS ("--seccomp log").  prefix: a command that execs the rest of its line.
     """
 
     def __init__(self, test, name, args=(), serial="socket", netns=None, line=None, wait_api=True,
-                 pass_fds=()):
+                 pass_fds=(), prefix=()):
         self.test = test
         self.name = name
         self.dir = test.dir / name
@@ -93,6 +93,7 @@ class Vmm:
             command += ["--console", "off"]
         if netns:
             command = ["ip", "netns", "exec", netns, *command]
+        command = [*prefix, *command]
         self.command = command
         self.events_path.touch()
         self.stderr = open(self.dir / "chvmm.log", "wb")

@@ -24,7 +24,7 @@ mtype = { SRC_START, SRC_GREETED, SRC_AGREED, SRC_DESCRIBED, SRC_ROUNDS, SRC_STO
           SRC_LOADED, SRC_COMMITTED, SRC_DONE, SRC_FAILED }
 mtype = { DST_START, DST_GREETED, DST_AGREED, DST_DESCRIBED, DST_ROUNDS, DST_STOPPED,
           DST_LOADED, DST_COMMITTED, DST_DONE, DST_FAILED }
-mtype = { HELLO, CONFIG, READY, REFUSE, ROUND_DONE, STOP, STATE, LOADED, COMMIT, RUNNING, ABORT }
+mtype = { HELLO, FACTS, CONFIG, READY, REFUSE, ROUND_DONE, STOP, STATE, LOADED, COMMIT, RUNNING, ABORT }
 
 /* The link.  Closed in order: what is under way arrives.  Cut: it may not. */
 mtype = { UP, CLOSED, CUT }
@@ -119,7 +119,7 @@ inline src_fail()
 active proctype Source()
 {
     byte rounds;
-    bool state_sent;
+    bool facts_sent, state_sent;
 
 end:
     do
@@ -133,12 +133,13 @@ end:
             :: empty(to_dst) && empty(to_src) -> break
             od;
             link = UP; attempt++; verdict = UNKNOWN; dst_lost = false;
-            rounds = 0; state_sent = false; src = SRC_START
+            rounds = 0; facts_sent = false; state_sent = false; src = SRC_START
        }
     :: atomic { (link == UP && src_has) && SRC_OUT(SRC_START, HELLO, SRC_GREETED) }
     :: atomic { (link != UP && src == SRC_START) -> src = SRC_FAILED } /* no connection */
     :: atomic { SRC_IN(SRC_GREETED, HELLO, SRC_AGREED) }
     :: atomic { SRC_IN(SRC_GREETED, REFUSE, SRC_FAILED); src_fail() }
+    :: atomic { !facts_sent && SRC_OUT(SRC_AGREED, FACTS, SRC_AGREED); facts_sent = true }
     :: atomic { SRC_OUT(SRC_AGREED, CONFIG, SRC_DESCRIBED) }
     :: atomic { SRC_IN(SRC_DESCRIBED, READY, SRC_ROUNDS) }
     :: atomic { SRC_IN(SRC_DESCRIBED, REFUSE, SRC_FAILED); src_fail() }
@@ -202,6 +203,7 @@ end:
     :: atomic { DST_IN(DST_START, HELLO, DST_GREETED); rounds = 0; dst_got_state = false }
     :: atomic { DST_OUT(DST_GREETED, HELLO, DST_AGREED) }
     :: atomic { fails && DST_OUT(DST_GREETED, REFUSE, DST_FAILED); discard(); CLOSE }
+    :: atomic { DST_IN(DST_AGREED, FACTS, DST_AGREED) }
     :: atomic { DST_IN(DST_AGREED, CONFIG, DST_DESCRIBED) }
     :: atomic { DST_OUT(DST_DESCRIBED, READY, DST_ROUNDS) }
     :: atomic { fails && DST_OUT(DST_DESCRIBED, REFUSE, DST_FAILED); discard(); CLOSE }

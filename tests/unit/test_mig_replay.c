@@ -543,7 +543,8 @@ static void test_messages_out_of_place_are_refused(void **state)
             struct fake_guest to;
             int rc;
 
-            if (type == due[i] || type == MIG_MSG_KEEPALIVE)
+            if (type == due[i] || type == MIG_MSG_KEEPALIVE ||
+                (due[i] == MIG_MSG_CONFIG && type == MIG_MSG_FACTS))
                 continue;
             read_golden(&t);
             replace(&t.to_dest, due[i], type, 0, junk, sizeof(junk), sizeof(junk));

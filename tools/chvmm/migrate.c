@@ -10,6 +10,7 @@
 #include "core/x86/cpu_model.h"
 #include "migration/mig_dest.h"
 #include "migration/mig_source.h"
+#include "tools/chvmm/facts.h"
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/resolve.h"
 
@@ -32,6 +33,8 @@ struct migration {
     bool accept_tsc;
     struct net_fds_config *net_fds;
     unsigned nr_net_fds;
+    struct facts *facts;     /* NULL: the source has told none */
+    struct mig_refusal *why; /* borrowed while the machine is built */
     int build_rc;
     struct err *build_err;
 };
@@ -49,6 +52,7 @@ static void migration_free(struct migration *m)
     disk_stamps_free(m->stamps);
     vm_config_release(&m->cfg);
     free(m->model);
+    free(m->facts);
     free(m);
 }
 
@@ -86,6 +90,13 @@ static int src_describe(void *arg, struct state_buf *config, struct err *err)
     const struct migration *m = arg;
 
     return vm_describe(m->vmm->vm, config, err);
+}
+
+static int src_facts(void *arg, char **ret_text, size_t *ret_len, struct err *err)
+{
+    const struct migration *m = arg;
+
+    return facts_make(m->vmm->vm, ret_text, ret_len, err);
 }
 
 static int src_pause(void *arg, struct err *err)
@@ -228,6 +239,7 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
 {
     static const struct mig_source_ops src_ops = {
         .describe = src_describe,
+        .facts = src_facts,
         .pause = src_pause,
         .save = src_save,
         .release = src_release,
@@ -273,17 +285,43 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
 
 /* --- The destination's machine ------------------------------------------------------ */
 
-/* On the control thread. */
+static int dst_facts(void *arg, const char *text, size_t len, struct err *err)
+{
+    struct migration *m = arg;
+
+    free(m->facts);
+    m->facts = NULL;
+    return facts_parse(text, len, &m->facts, err);
+}
+
+static void refuse(void *arg, const char *reason)
+{
+    (void)mig_refuse(arg, "%s", reason);
+}
+
+/*
+ * On the control thread.  All that can be known before a page is sent is a
+ * reason of its own; only who has none gets a machine.
+ */
 static void build(void *arg)
 {
     struct migration *m = arg;
     struct vmm *vmm = m->vmm;
     const struct vm_origin from = {.model = m->model, .accept_tsc = m->accept_tsc};
 
+    m->build_rc = vm_check_origin(&m->cfg, &from, m->build_err);
+    if (m->build_rc < 0 && m->why->nr)
+        (void)mig_refuse(m->why, "%s", m->build_err->msg);
+    if (m->build_rc >= 0 && m->why->nr)
+        m->build_rc = -ENOTSUP;
+    if (m->build_rc < 0)
+        return;
     vmm->cfg = m->cfg;
     m->cfg = (struct vm_config){0};
     vmm->has_cfg = true;
     m->build_rc = vmm_build(vmm, &from, m->build_err);
+    if (m->build_rc >= 0 && facts_check_state(m->facts, vmm->vm, refuse, m->why))
+        m->build_rc = -ENOTSUP;
 }
 
 static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem **ret_gm,
@@ -292,7 +330,6 @@ static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem *
     struct migration *m = arg;
     int rc = vm_parse_description(&config, &len, &m->cfg, &m->model, err);
 
-    (void)why; /* a failure is a reason by its message */
     if (rc >= 0 && len)
         rc = err_set(err, -EBADMSG, "the description of the VM goes on after its end");
     if (rc >= 0)
@@ -300,7 +337,9 @@ static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem *
     if (rc < 0)
         return rc;
     vmm_event(m->vmm, "migration-receive-started");
+    (void)facts_check_host(m->facts, &m->cfg, refuse, why);
     m->build_err = err;
+    m->why = why;
     rc = loop_call(m->vmm->loop, build, m);
     if (rc >= 0)
         rc = m->build_rc;
@@ -392,6 +431,7 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
                       void *arg, struct err *err)
 {
     static const struct mig_dest_ops dst_ops = {
+        .facts = dst_facts,
         .build = dst_build,
         .load = dst_load,
         .acquire = dst_acquire,

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Never two, never silently none: the link is cut, and either end killed, at the border of every
+message; and a person resolves what neither end could decide.  docs/migration-protocol.md 5, 6.
+"""
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+
+import lane_base
+from lane_base import MIB, LaneTest, wait_until
+from lane_move import free_port
+from lane_proxy import TO_DESTINATION, TO_SOURCE, Border, Proxy
+from lane_vmm import Background, Vmm
+
+F_OFD_GETLK = 36
+F_OFD_SETLK = 37
+DISK_SIZE = 8 * MIB
+RSS_SLACK_KIB = 8 << 10
+
+# Every border of a migration with one lane; in the order of time.
+BORDERS = [Border("HELLO", "before", direction=TO_DESTINATION),
+           Border("HELLO", direction=TO_DESTINATION), Border("HELLO", direction=TO_SOURCE),
+           Border("CONFIG"), Border("READY"), Border("LANE"), Border("PAGES"), Border("ROUND_END"),
+           Border("ROUND_DONE"), Border("STOP"), Border("STATE"), Border("LOADED", "before"),
+           Border("LOADED"), Border("COMMIT", "before"), Border("COMMIT"), Border("RUNNING",
+                                                                                 "before"),
+           Border("RUNNING")]
+
+
+def rss_kib(vmm):
+    """Anonymous memory that is resident."""
+    with open(f"/proc/{vmm.pid}/status", encoding="ascii") as status:
+        return int(re.search(r"RssAnon:\s+(\d+)", status.read()).group(1))
+
+
+def is_locked(path):
+    """Whether some process holds a lock on the file."""
+    with open(path, "rb+") as disk:
+        query = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(disk.fileno(), F_OFD_GETLK, query)
+        return struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK
+
+
+class CommitTest(LaneTest):
+    """Processes of one test: proxies, sources and destinations, and what must hold of them."""
+
+    def start(self, name="source"):
+        self.disk = self.make_disk("disk.img", DISK_SIZE)
+        source = Vmm(self, name, ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",
+                                  "--memory", "size=64M", "--disk", f"path={self.disk}"])
+        source.boot()
+        source.guest.do("fill 16 1 sparse 3", timeout_s=60)
+        # Cold memory that still is the guest's own, so that there is something to give back.
+        source.guest.do("dirty 32 2 4 seq")
+        return source
+
+    def destination(self, source, name):
+        vmm = Vmm(self, name, line=source.line)
+        vmm.serial = source.serial
+        return vmm
+
+    def receive(self, destination):
+        """Return: the port, and the request that waits for its end."""
+        port = free_port()
+        nr = destination.event_names().count("migration-receive-ready")
+        waiting = Background(destination.put, "vm.receive-migration",
+                             {"receiver_url": f"tcp:127.0.0.1:{port}"}, timeout_s=120)
+        wait_until(lambda: destination.event_names().count("migration-receive-ready") > nr, 20,
+                   "a destination that listens")
+        return port, waiting
+
+    def attempt(self, source, destination, at=None, act=None):
+        port, waiting = self.receive(destination)
+        proxy = Proxy(port, at, act)
+        self.addCleanup(proxy.close)
+        source.call("PUT", "vm.send-migration", {"destination_url": proxy.url()})
+        return proxy, waiting
+
+    def result(self, source):
+        """What the source says at the end; "gone" if its process has ended."""
+        def look():
+            if not source.is_running():
+                return "gone"
+            try:
+                progress = source.get("vm.migration-progress")
+            except AssertionError:
+                return None
+            return progress["phase"] == "done" and progress["result"]
+        return wait_until(look, 60, "the end of the migration")
+
+    def goes_on(self, vmm):
+        """It runs, with its locks, and its guest is whole."""
+        self.assertEqual(vmm.state(), "Running")
+        self.assertTrue(is_locked(self.disk))
+        vmm.guest.do("dirty check", timeout_s=60)
+        vmm.guest.do("verify", timeout_s=60)
+
+    def succeeds(self, source, destination):
+        """An attempt that nothing hinders: at once."""
+        proxy, waiting = self.attempt(source, destination)
+        waiting.result(60)
+        self.assertEqual(source.wait_exit(), 0)
+        wait_until(destination.attach_now, 10, "the line of the destination")
+        self.goes_on(destination)
+        destination.put("vmm.shutdown")
+        destination.wait_exit()
+        return proxy
+
+
+class CutTest(CommitTest):
+    def test_the_link_is_cut_at_every_message(self):
+        """One source, one destination: the failures leave both as they were."""
+        source = self.start()
+        destination = self.destination(source, "destination")
+        idle_kib = rss_kib(destination)
+        source_kib = rss_kib(source)
+        # What is decided by a statement has tests of its own.
+        for border in BORDERS:
+            if border.name == "RUNNING" or str(border) == "behind COMMIT 1":
+                continue  # it is the destination's: ResolveTest
+            proxy, waiting = self.attempt(source, destination, border)
+            result = self.result(source)
+            if str(border) in ("behind LOADED 1", "before COMMIT 1"):
+                # COMMIT goes into a wire that is being cut.
+                self.assertIn(result, ("failed", "undecided"), str(border))
+            else:
+                self.assertEqual(result, "failed", str(border))
+            self.assertTrue(proxy.acted.is_set(), str(border))
+            if border is BORDERS[0]:
+                # Nobody said HELLO: it goes on listening.
+                self.assertFalse(waiting.is_done())
+                destination.put("vm.migration-cancel")
+            waiting.wait(60)
+            self.assertIsNone(destination.state())
+            if result == "undecided":
+                said = destination.put("vm.migration-resolve")
+                self.assertEqual(said["outcome"], "never")
+                source.put("vm.migration-resolve", {"statement": said["statement"]})
+            self.goes_on(source)
+        self.assertLess(rss_kib(destination), idle_kib + RSS_SLACK_KIB)
+        self.assertLess(rss_kib(source), source_kib + RSS_SLACK_KIB)
+        self.succeeds(source, destination)
+
+    def test_either_end_is_killed_at_every_message(self):
+        source = self.start()
+        for nr, border in enumerate(BORDERS):
+            for victim in ("destination", "source"):
+                source = self.kill_at(source, border, victim, f"{nr}{victim[0]}")
+        source.put("vmm.shutdown")
+
+    def kill_at(self, source, border, victim, name):
+        """Return: a source for the next one."""
+        destination = self.destination(source, f"to{name}")
+        ends = {"destination": destination, "source": source}
+
+        def act(proxy):
+            ends[victim].kill()
+            if border.when == "before":
+                proxy.cut()  # what it sent last is lost with it
+
+        proxy, waiting = self.attempt(source, destination, border, act)
+        wait_until(proxy.acted.is_set, 60, str(border))
+        wait_until(lambda: not ends[victim].is_running(), 20, "a dead process")
+        if victim == "source":
+            if border is BORDERS[0]:
+                destination.put("vm.migration-cancel")  # it has seen no HELLO, and goes on listening
+            # The guest is the destination's if COMMIT came; otherwise it died with its host.
+            waiting.wait(60)
+            taken = border.name in ("COMMIT", "RUNNING") and str(border) != "before COMMIT 1"
+            self.assertEqual(destination.state(), "Running" if taken else None, str(border))
+            self.assertEqual(is_locked(self.disk), taken)
+            destination.close()
+            return self.start(f"from{name}")
+        result = self.result(source)
+        if border.name == "RUNNING":
+            # It had been taken, and died there.
+            self.assertIn(result, ("gone", "undecided") if border.when == "behind" else
+                          ("undecided",), str(border))
+            source.close()
+            self.assertFalse(is_locked(self.disk))
+            return self.start(f"from{name}")
+        if border.name == "COMMIT":
+            self.assertEqual(result, "undecided", str(border))
+        elif str(border) == "behind LOADED 1":
+            # COMMIT is written into a connection that breaks, or is broken already.
+            self.assertIn(result, ("undecided", "failed"))
+        else:
+            self.assertEqual(result, "failed", str(border))
+        if result == "undecided":
+            self.is_lost(source)
+        self.goes_on(source)
+        return source
+
+    def is_lost(self, source):
+        """The destination died behind COMMIT: nobody runs, and that is not silent."""
+        self.assertEqual(source.state(), "Paused")
+        self.assertFalse(is_locked(self.disk))
+        self.assertTrue(source.refused("vm.resume").names("undecided"))
+        migration = source.get("vm.migration-progress")["migration"]
+        source.put("vm.migration-resolve", {"lost": migration})
+
+
+class ResolveTest(CommitTest):
+    def undecided(self, border):
+        source = self.start()
+        destination = self.destination(source, "destination")
+        _, waiting = self.attempt(source, destination, border)
+        self.assertEqual(self.result(source), "undecided")
+        waiting.wait(60)
+        self.assertEqual(source.state(), "Paused")
+        return source, destination
+
+    def chctl(self, vmm, *words):
+        done = subprocess.run([lane_base.program("chctl"), "--api-socket", str(vmm.api_path),
+                               *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=60)
+        return done.returncode, done.stdout, done.stderr
+
+    def statement(self, destination, outcome):
+        code, out, err = self.chctl(destination, "migration-resolve")
+        self.assertEqual(code, 0, err)
+        found = re.search(r'"statement":\s*"(.*?)"', out)
+        self.assertTrue(found, out)
+        self.assertTrue(found.group(1).startswith(outcome + ":"), out)
+        return found.group(1)
+
+    def is_refused(self, vmm, *words, why):
+        code, _, err = self.chctl(vmm, "migration-resolve", *words)
+        self.assertEqual(code, 1, err)
+        self.assertIn(why, err)
+
+    def test_the_answer_to_commit_is_lost(self):
+        """COMMIT arrives, RUNNING does not: the destination runs."""
+        source, destination = self.undecided(Border("RUNNING", "before"))
+        self.assertEqual(destination.state(), "Running")
+        for action in ("vm.resume", "vm.boot", "vm.reboot", "vm.shutdown", "vm.delete"):
+            self.assertTrue(source.refused(action).names("undecided"), action)
+        self.assertTrue(source.refused("vm.send-migration", {"destination_url": "tcp:127.0.0.1:1"})
+                        .names("undecided"))
+        said = self.statement(destination, "taken")
+        migration = source.get("vm.migration-progress")["migration"]
+        self.assertEqual(destination.get("vm.migration-progress")["migration"], migration)
+        self.assertIn(migration, said)
+        # What a tired person may do.
+        self.is_refused(source, why="run migration-resolve at the destination")
+        self.is_refused(source, "statement=" + said.replace("taken", "never"),
+                        why="has not said that")
+        self.is_refused(source, "statement=" + said[:-1], why="is not one")
+        self.is_refused(source, "statement=" + said.replace(migration, "0" * 16),
+                        why="is of migration 0000000000000000")
+        self.is_refused(source, "lost=" + "0" * 16, why="is not the migration")
+        self.is_refused(destination, "statement=" + said, why="no migration away from here")
+        # The guest writes to its disk, so that even "lost" cannot make two of it.
+        wait_until(destination.attach_now, 10, "the line of the destination")
+        destination.guest.do("blk 0 run 0 64")
+        destination.line.run(0.3)
+        self.is_refused(source, "lost=" + migration, why="was written after this VM let go of it")
+        self.assertEqual(source.state(), "Paused")
+        code, out, err = self.chctl(source, "migration-resolve", "statement=" + said)
+        self.assertEqual(code, 0, err)
+        self.assertIn('"taken"', out)
+        self.assertEqual(source.wait_exit(), 0)
+        destination.guest.do("blk 0 stop")
+        destination.guest.do("blk 0 check", timeout_s=60)
+        self.goes_on(destination)
+
+    def test_commit_is_lost(self):
+        """COMMIT goes into a dead wire: the destination never starts."""
+        source, destination = self.undecided(Border("COMMIT", "before"))
+        self.assertIsNone(destination.state())
+        said = self.statement(destination, "never")
+        # It remembers, whatever it does next.
+        _, waiting = self.receive(destination)
+        self.is_refused(destination, why="is not over")
+        destination.put("vm.migration-cancel")
+        waiting.wait(20)
+        self.assertEqual(self.statement(destination, "never"), said)
+        code, out, err = self.chctl(source, "migration-resolve", "statement=" + said)
+        self.assertEqual(code, 0, err)
+        self.assertIn('"Running"', out)
+        self.goes_on(source)
+        self.is_refused(source, "statement=" + said, why="no migration away from here")
+        self.assertIn("migration-resolved", source.event_names())
+        self.succeeds(source, destination)
+
+    def test_nothing_to_resolve(self):
+        source = self.start()
+        self.is_refused(source, why="no migration has ended in this process")
+        self.is_refused(source, "lost=" + "0" * 16, why="no migration away from here")
+        code, _, err = self.chctl(source, "migration-resolve", "statement=a,lost=b")
+        self.assertEqual(code, 2, err)
+        self.assertIn("only one of them", err)
+
+
+class RefusalTest(CommitTest):
+    def test_every_reason_before_the_first_page(self):
+        """The destination's host has other files where the source has its disks."""
+        lane_base.need_root()
+        unshare = lane_base.need_tool("unshare")
+        here, there = self.dir / "disks", self.dir / "there"
+        disks = []
+        for name in ("short", "gone", "locked", "good"):
+            for place in (here, there):
+                place.mkdir(exist_ok=True)
+                (place / name).write_bytes(bytes(MIB))
+            disks += ["--disk", f"path={here / name}"]
+        (there / "gone").unlink()
+        (there / "short").write_bytes(bytes(MIB // 2))
+        self.disk = here / "good"
+        source = Vmm(self, "source", ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",
+                                      "--memory", "size=64M", *disks])
+        source.boot()
+        source.guest.do("fill 16 1 mix 3", timeout_s=60)
+        source.guest.do("dirty 32 2 4 seq")
+        destination = Vmm(self, "destination", line=source.line, prefix=[
+            unshare, "--mount", "sh", "-c", f'mount --bind {there} {here} && exec "$@"', "sh"])
+        destination.serial = source.serial
+        with open(there / "locked", "rb+") as locked:
+            fcntl.fcntl(locked.fileno(), F_OFD_SETLK,
+                        struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, MIB, 0))
+            _, waiting = self.attempt(source, destination)
+            self.assertEqual(self.result(source), "failed")
+            waiting.wait(60)
+        for reason in (r"refused: disk _disk0: .*short has 524288 bytes, 1048576 at the source",
+                       r"refused: disk _disk1: .*gone: No such file or directory",
+                       r"refused: disk _disk2: .*locked is locked by another process than the "):
+            self.assertRegex(source.log(), reason)
+        self.assertNotIn("refused: disk _disk3", source.log())
+        self.assertEqual(source.get("vm.migration-progress")["wire_bytes"], 0)
+        self.assertIsNone(destination.state())
+        self.goes_on(source)
+
+
+if __name__ == "__main__":
+    lane_base.main()
