@@ -221,7 +221,7 @@ static int send_facts(struct mig_source *src, struct err *err)
     if (!src->p.ops->facts)
         return 0;
     rc = src->p.ops->facts(src->p.arg, &text, &len, err);
-    if (rc >= 0 && len <= MIG_SMALL_MAX)
+    if (rc >= 0 && len && len <= MIG_SMALL_MAX)
         rc = mig_ctl_send(src->ctl, MIG_MSG_FACTS, &(struct iovec){text, len}, 1, err);
     free(text);
     return rc;

@@ -35,7 +35,7 @@ struct mig_source_ops {
     CHECKED int (*describe)(void *arg, struct state_buf *config, struct err *err);
     /*
      * What a destination wants to know before it builds; text, *ret_text on the
-     * heap.  More than MIG_SMALL_MAX bytes are not sent.  May be NULL.
+     * heap.  None, and more than MIG_SMALL_MAX bytes, are not sent.  May be NULL.
      */
     CHECKED int (*facts)(void *arg, char **ret_text, size_t *ret_len, struct err *err);
     /* Stop the guest; on failure it goes on running. */

@@ -313,7 +313,17 @@ static void do_committed(void *arg)
     (void)op(arg, FAKE_OP_COMMITTED, NULL);
 }
 
+static int do_facts(void *arg, char **ret_text, size_t *ret_len, struct err *err)
+{
+    const struct fake_guest *g = arg;
+
+    *ret_text = g->facts ? strdup(g->facts) : NULL;
+    *ret_len = g->facts ? strlen(g->facts) : 0;
+    return g->facts && !*ret_text ? err_set(err, -ENOMEM, "out of memory") : 0;
+}
+
 const struct mig_source_ops fake_source_ops = {
+    .facts = do_facts,
     .describe = do_describe,
     .pause = do_pause,
     .save = do_save,
@@ -393,7 +403,19 @@ static void do_discard(void *arg)
     atomic_store(&g->holds_locks, false);
 }
 
+static int hear_facts(void *arg, const char *text, size_t len, struct err *err)
+{
+    struct fake_guest *g = arg;
+
+    if (len >= sizeof(g->facts_heard))
+        return err_set(err, -E2BIG, "facts: too many");
+    memcpy(g->facts_heard, text, len);
+    g->facts_heard[len] = 0;
+    return 0;
+}
+
 const struct mig_dest_ops fake_dest_ops = {
+    .facts = hear_facts,
     .build = do_build,
     .load = do_load,
     .acquire = do_acquire,

@@ -107,6 +107,11 @@ static void transcript_release(struct transcript *t)
     free(t->lane.p);
 }
 
+/* Of a source that tells facts: the lane and the way back are as above. */
+static const char facts_name[] = "migration/v1-facts/control-to-destination.bin";
+static const char facts_text[] = "{\"boot\":\"fake\",\"disks\":[]}";
+static const char *facts_told; /* by run_source(); NULL: none */
+
 static void read_golden(struct transcript *t)
 {
     struct bytes *all[] = {&t->to_dest, &t->to_source, &t->lane};
@@ -393,6 +398,7 @@ static int run_source(const struct transcript *t, struct fake_guest *from,
 
     fake_guest_start(from, &recorded);
     from->quiet_save = true;
+    from->facts = facts_told;
     sp.gm = from->gm;
     sp.dirty = from->dirty;
     assert_int_equal(mig_source_new(&sp, &src, NULL), 0);
@@ -435,6 +441,52 @@ static void test_the_source_hands_over_to_a_recorded_destination(void **state)
     transcript_release(&got);
     transcript_release(&t);
     fake_guest_release(&from);
+}
+
+/* --- Facts ---------------------------------------------------------------- */
+
+static void use_facts(struct transcript *t)
+{
+    read_golden(t);
+    free(t->to_dest.p);
+    t->to_dest.p = golden_read(facts_name, &t->to_dest.len);
+    if (!t->to_dest.p)
+        fail_msg("no golden file %s", facts_name);
+}
+
+static void test_a_source_tells_facts_as_it_was_recorded(void **state)
+{
+    struct transcript t = {0}, got;
+    enum mig_result result;
+    struct fake_guest from;
+
+    (void)state;
+    read_golden(&t);
+    facts_told = facts_text;
+    assert_int_equal(run_source(&t, &from, &result, &got), 0);
+    facts_told = NULL;
+    golden_check(facts_name, got.to_dest.p, got.to_dest.len);
+    transcript_release(&got);
+    transcript_release(&t);
+    fake_guest_release(&from);
+}
+
+static void test_a_destination_hears_recorded_facts(void **state)
+{
+    struct transcript t = {0}, got;
+    struct fake_guest to;
+
+    (void)state;
+    use_facts(&t);
+    assert_int_equal(run_dest(&t, &to, &got), 0);
+    assert_string_equal(to.facts_heard, facts_text);
+    normalise(&got);
+    /* What it says to them is nothing. */
+    assert_int_equal(got.to_source.len, t.to_source.len);
+    assert_memory_equal(got.to_source.p, t.to_source.p, t.to_source.len);
+    transcript_release(&got);
+    transcript_release(&t);
+    fake_guest_release(&to);
 }
 
 /* --- Every byte changed -------------------------------------------------- */
@@ -720,6 +772,8 @@ int main(void)
         cmocka_unit_test(test_the_engines_write_the_golden_transcripts),
         cmocka_unit_test(test_the_destination_takes_a_recorded_guest),
         cmocka_unit_test(test_the_source_hands_over_to_a_recorded_destination),
+        cmocka_unit_test(test_a_source_tells_facts_as_it_was_recorded),
+        cmocka_unit_test(test_a_destination_hears_recorded_facts),
         cmocka_unit_test(test_a_changed_byte_to_the_destination_never_does_harm),
         cmocka_unit_test(test_a_changed_byte_on_a_lane_never_does_harm),
         cmocka_unit_test(test_a_changed_byte_to_the_source_never_does_harm),
