@@ -86,6 +86,8 @@ static void test_what_is_wrong_is_refused_by_name(void **state)
         {"{\"disks\":[{\"size\":1}]}",                    "id: is missing"                },
         {"{\"disks\":[{\"id\":\"a\",\"size\":-1}]}",      "size"                          },
         {"{\"sections\":[{\"id\":\"a\",\"version\":0}]}", "version"                       },
+        {"{\"disks\":[{\"id\":\"a\"}]}",                  "size: is missing"              },
+        {"{\"sections\":[{\"id\":\"a\"}]}",               "version: is missing"           },
         {"{\"boot\":5}",                                  "boot"                          },
         {"{",                                             ""                              },
     };

@@ -119,6 +119,12 @@ int facts_make(struct vm *vm, char **ret_text, size_t *ret_len, struct err *err)
 
 /* --- Reading them --------------------------------------------------------- */
 
+/* A member that must be there: 1, 0 and failures of json_get_u64(). */
+static int need(int rc, const char *key, struct err *err)
+{
+    return rc == 0 ? err_set(err, -EINVAL, "%s: is missing", key) : rc;
+}
+
 static int get_id(struct json_object *o, const char *what, char id[FACTS_ID_MAX + 1],
                   struct err *err)
 {
@@ -145,7 +151,7 @@ static int get_disk(struct json_object *o, struct facts *f, struct err *err)
         return err_set(err, -E2BIG, "facts.disks: more than %d", FACTS_DISKS_MAX);
     rc = get_id(o, "disks", d->id, err);
     if (rc >= 0)
-        rc = json_get_u64(o, "size", 0, INT64_MAX, &d->size, err);
+        rc = need(json_get_u64(o, "size", 0, INT64_MAX, &d->size, err), "size", err);
     if (rc >= 0)
         rc = json_get_u64(o, "device", 0, UINT64_MAX - 1, &d->device, err);
     if (rc >= 0)
@@ -164,7 +170,7 @@ static int get_section(struct json_object *o, struct facts *f, struct err *err)
         return err_set(err, -E2BIG, "facts.sections: more than %d", FACTS_SECTIONS_MAX);
     rc = get_id(o, "sections", s->id, err);
     if (rc >= 0)
-        rc = json_get_u64(o, "version", 1, UINT16_MAX, &version, err);
+        rc = need(json_get_u64(o, "version", 1, UINT16_MAX, &version, err), "version", err);
     s->version = (uint32_t)version;
     f->nr_sections += rc >= 0;
     return rc < 0 ? err_prefix(err, rc, "sections") : 0;
