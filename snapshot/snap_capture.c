@@ -42,6 +42,7 @@ struct capture {
     struct aside *aside;          /* owned; likewise */
     struct snap_moment *moment;   /* where it is protected */
     struct state_buf state;
+    char *disks; /* owned; snap_disks_describe() of the moment */
     bool paused_by_us;
     uint64_t paused_at_ns;
 };
@@ -243,7 +244,10 @@ static int save_state(struct capture *c, struct err *err)
 {
     int rc = vm_describe(c->vm, &c->state, err);
 
-    return rc < 0 ? rc : vm_save(c->vm, &c->state, err);
+    if (rc >= 0)
+        rc = vm_save(c->vm, &c->state, err);
+    /* As they are now: what is written from here on is not what its memory knows. */
+    return rc < 0 ? rc : snap_disks_describe(vm_config(c->vm), &c->disks, err);
 }
 
 /* End of the time in which the guest stands still, whatever came of it. */
@@ -386,7 +390,6 @@ static int publish(struct capture *c, char *ret_id, struct err *err)
 {
     struct store_publish what = {.state = c->state.data, .state_len = c->state.len};
     auto_free char *config = NULL;
-    auto_free char *disks = NULL;
     size_t len;
     int rc = vm_config_to_text(vm_config(c->vm), &config, &len);
 
@@ -394,13 +397,11 @@ static int publish(struct capture *c, char *ret_id, struct err *err)
     if (rc >= 0)
         rc = vm_sync_disks(c->vm, err);
     if (rc >= 0)
-        rc = snap_disks_describe(vm_config(c->vm), &disks, err);
-    if (rc >= 0)
         rc = snap_check(c->p, err);
     if (rc < 0)
         return rc;
     what.config = config;
-    what.disks = disks;
+    what.disks = c->disks;
     atomic_store(&c->p->phase, SNAP_PHASE_PUBLISH);
     return store_writer_publish(steal_ptr(c->writer), &what, ret_id, err);
 }
@@ -439,6 +440,7 @@ int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_
     store_close(c.store);
     state_buf_release(&c.state);
     free(c.aside);
+    free(c.disks);
     snap_progress_end(p);
     /* What was taken off the track is in no snapshot, or nobody wants the next one. */
     if (rc < 0 || !cfg->keep_track)

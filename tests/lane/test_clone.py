@@ -8,9 +8,10 @@ import subprocess
 import uuid
 
 import lane_base
-from lane_base import MIB, LaneTest, program
+from lane_base import MIB, LaneTest, program, wait_until
 from lane_guest import Guest, Line
-from lane_vmm import Vmm, vm_args
+from lane_host import GuestMemory
+from lane_vmm import Background, Vmm, vm_args
 
 
 class CloneTest(LaneTest):
@@ -125,6 +126,28 @@ class CloneTest(LaneTest):
         back.wait_state("Running")
         back.attach()
         back.guest.do("verify", timeout_s=60)
+
+    def test_a_disk_written_while_memory_is_read_has_changed(self):
+        disk = self.make_disk("disk.img", 8 * MIB)
+        vmm = Vmm(self, "vm", vm_args(memory="512M", disk=f"path={disk}"))
+        vmm.boot()
+        memory = GuestMemory(vmm.pid, 512 * MIB)
+        with open(f"/proc/{vmm.pid}/mem", "r+b", buffering=0) as out:
+            for at in range(64 * MIB, 512 * MIB, 8 * MIB):
+                os.pwrite(out.fileno(), os.urandom(8 * MIB), memory.base + at)
+        memory.close()
+        vmm.guest.do("blk 0 run 0 2048")
+        request = Background(vmm.put, "vm.snapshot",
+                             {"destination_url": f"store:{self.dir}/store#warm",
+                              "mode": "Moment"}, timeout_s=120)
+        # The moment is over once the guest runs again; its memory is still being read.
+        wait_until(lambda: request.is_done() or
+                   vmm.get("vm.snapshot-progress")["phase"] in ("copy", "publish", "done"), 60,
+                   "a guest that runs on")
+        vmm.guest.do("blk 0 stop", timeout_s=60)
+        request.result(120)
+        vmm.kill()
+        self.assertIn("it was written after the snapshot", self.refused(",resume=on"))
 
     def test_all_that_is_wrong_is_said_at_once(self):
         disk = self.make_disk("disk.img", 8 * MIB)
