@@ -6,6 +6,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +26,7 @@ enum {
     LAZY_WINDOW_PAGES = LAZY_BLOCK_PAGES * LAZY_WINDOW_BLOCKS,
     LAZY_ZERO_PAGES = 512, /* zero pages put in place at once */
     LAZY_HANDLERS_MAX = 4,
-    LAZY_NICE = 10, /* the background yields to the guest */
+    LAZY_NICE = 5, /* the background yields to the guest */
 };
 
 struct lazy_region {
@@ -396,6 +397,15 @@ static void tell_whole(const struct lazy *l)
     l->p.whole(l->p.arg, &f);
 }
 
+/* Also where the process has a real-time priority, which threads inherit. */
+static void yield_to_guest(void)
+{
+    const struct sched_param param = {0};
+
+    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &param);
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LAZY_NICE);
+}
+
 static void *filler_main(void *arg)
 {
     struct lazy *l = arg;
@@ -405,8 +415,8 @@ static void *filler_main(void *arg)
     int rc;
 
     log_thread_name("lazy-fill");
+    yield_to_guest();
     rc = c.buf ? fill_order(&c, &err) : err_set(&err, -ENOMEM, "out of memory");
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LAZY_NICE);
     if (rc >= 0)
         rc = fill_rest(&c, &err);
     free(c.buf);

@@ -47,6 +47,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"rt_sigtimedwait",   ALL,       "a console whose reader went away: SIGPIPE is taken back"},
     {"rt_sigreturn",      ALL,       "return from the signal that interrupts a vCPU"},
     {"sched_getaffinity", I | W | A, "number of processors"},
+    {"sched_setscheduler", W,        "a restore in the background yields to the guest"},
     {"sched_yield",       ALL,       "spinning in libraries"},
     {"seccomp",           ALL,       "the narrower filter of a new thread"},
     {"set_robust_list",   I | W | A, "start of a thread"},
