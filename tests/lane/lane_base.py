@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -59,6 +60,31 @@ def wait_until(condition, timeout_s, what):
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout_s} s: {what}")
         time.sleep(0.01)
+
+
+class Jitter(threading.Thread):
+    """How late this machine wakes a thread up that asked for a millisecond, sample by sample."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.late = []  # (time.monotonic(), seconds)
+        self.ending = threading.Event()
+        self.start()
+
+    def run(self):
+        before = time.monotonic()
+        while not self.ending.is_set():
+            time.sleep(0.001)
+            now = time.monotonic()
+            self.late.append((now, now - before - 0.001))
+            before = now
+
+    def worst_s(self, since):
+        return max((late for when, late in self.late if when >= since), default=0.0)
+
+    def stop(self):
+        self.ending.set()
+        self.join(5)
 
 
 class LaneTest(unittest.TestCase):

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moves between two processes on this host: tcp, TLS, UNIX socket; failures; the wire cut."""
 
+import json
 import os
+import subprocess
 import time
 
 import lane_base
-from lane_base import MIB, LaneTest, wait_until
+from lane_base import MIB, Jitter, LaneTest, program, wait_until
 from lane_host import GuestMemory, differing_pages
 from lane_move import Move, free_port, move
 from lane_net import Network, Pinger
 from lane_tls import Authority
-from lane_vmm import Vmm, vm_args
+from lane_vmm import Background, Vmm, vm_args
 
 RAM = 256 * MIB
 GAP_LIMIT_S = float(os.environ.get("LANE_GAP_LIMIT_S", "1.0"))
+BLACKOUT_S = 0.05  # what a move may take from the guest, beyond what the machine itself does
 
 
 class MovingTest(LaneTest):
@@ -56,14 +59,31 @@ class MigrationTest(MovingTest):
         disk = self.make_disk("disk.img", 32 * MIB)
         source = self.start(disk=f"path={disk}")
         self.busy(source, disk=True)
+        jitter = Jitter()
+        self.addCleanup(jitter.stop)
+        quiet = time.monotonic()
+        source.line.run(2)
+        calm = source.line.longest_gap_s(quiet)
         begin = time.monotonic()
         migration = Move(source, "destination", url, **options)
+        end = Background(source.get, "vm.migration-wait")
         seconds = migration.finish()
         destination = migration.destination
         destination.line.run(1)
         gap = destination.line.longest_gap_s(begin)
+        noise = calm + jitter.worst_s(quiet)
+        phases = end.result()["phases_ns"]
+        blackout = phases["blackout"] / 1e9
         print(f"\n{self.id().rsplit('.', 1)[-1]}: {RAM // MIB} MiB in {seconds:.2f} s, "
-              f"longest gap between heartbeats {gap * 1000:.0f} ms")
+              f"longest gap between heartbeats {gap * 1000:.0f} ms (before the move "
+              f"{calm * 1000:.0f}), blackout {blackout * 1000:.1f} ms, machine's jitter "
+              f"{(noise - calm) * 1000:.0f} ms")
+        # What the source counts is what the guest missed, and what is in it is accounted for.
+        parts = sum(phases[p] for p in ("pause", "harvest", "save", "send", "release", "commit"))
+        self.assertLessEqual(blackout, BLACKOUT_S + 2 * noise)
+        self.assertLessEqual(gap, blackout + BLACKOUT_S + 2 * noise)
+        self.assertLessEqual(parts / 1e9, blackout + 0.001)
+        self.assertGreater(parts / 1e9, blackout / 2)
         self.assertEqual(destination.state(), "Running")
         self.check(destination, disk=True)
         self.assertLess(gap, GAP_LIMIT_S)
@@ -75,6 +95,36 @@ class MigrationTest(MovingTest):
 
     def test_unix(self):
         self.moves(f"unix:{self.short}/move")
+
+    def follow(self, vmm):
+        return subprocess.Popen([program("chctl"), "--api-socket", str(vmm.api_path),
+                                 "migration-progress", "--follow"], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+
+    def test_both_ends_tell_how_it_ended(self):
+        """Also the source, which ends itself."""
+        source = self.start()
+        source.guest.do("dirty 100 100 0 seq")
+        migration = Move(source, "first", self.tcp(), downtime_ms=1)
+        followers = [self.follow(source), self.follow(migration.destination)]
+        source.line.run(0.5)
+        source.put("vm.migration-cancel")
+        for follower in followers:
+            out, _ = follower.communicate(timeout=30)
+            self.assertEqual(follower.returncode, 1)
+            self.assertIn(json.loads(out)["result"], ("cancelled", "failed"))
+        # One that lasts for three seconds, so that the follower is there, and then gets through.
+        migration = Move(source, "second", self.tcp(), downtime_ms=1, timeout_s=3,
+                         timeout_strategy="Ignore")
+        follower = self.follow(source)
+        migration.finish()
+        self.assertEqual(source.wait_exit(), 0)
+        out, err = follower.communicate(timeout=30)
+        self.assertEqual(follower.returncode, 0, err)
+        answer = json.loads(out)
+        self.assertEqual((answer["role"], answer["result"]), ("source", "completed"))
+        self.assertEqual(err, "")
+        self.assertEqual(migration.destination.get("vm.migration-wait")["result"], "completed")
 
     def test_unix_with_shared_memory(self):
         source = Vmm(self, "source", ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",
