@@ -352,7 +352,7 @@ int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_message *r
 
 int mig_ctl_look(struct mig_ctl *ctl, struct err *err)
 {
-    struct mig_message msg;
+    struct mig_message msg = {0};
     int rc = mig_ctl_recv(ctl, loop_now_ns(), &msg, err);
 
     if (rc >= 0)

@@ -58,6 +58,8 @@ static int parse_tcp(const char *text, struct mig_url *url, struct err *err)
     if (len == 0 || len >= sizeof(url->host))
         return err_set(err, -EINVAL, "'tcp:%s': no host, or one too long", text);
     memcpy(url->host, text, len);
+    if (strpbrk(url->host, "[]"))
+        return err_set(err, -EINVAL, "'%s': no brackets in a host's name", url->host);
     return parse_port(colon + 1, url, err);
 }
 

@@ -47,6 +47,7 @@ static void test_urls(void **state)
         {"tcp:::1:80",             NULL,               NULL,    NULL      },
         {"tcp:[::1:80",            NULL,               NULL,    NULL      },
         {"tcp:[]:80",              NULL,               NULL,    NULL      },
+        {"tcp:[[::1]]:80",         NULL,               NULL,    NULL      },
         {"tcp://127.0.0.1:80",     NULL,               NULL,    NULL      },
         {"unix:",                  NULL,               NULL,    NULL      },
         {"http://x",               NULL,               NULL,    NULL      },
