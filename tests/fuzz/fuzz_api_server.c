@@ -6,6 +6,7 @@
  *
  * The first two bytes choose where the pieces end.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -80,6 +81,8 @@ static void say(int fd, const uint8_t *data, size_t len)
     while (len) {
         ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
 
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n <= 0)
             return;
         data += n;
@@ -95,8 +98,13 @@ static size_t hear(int fd, char *buf)
     while (n > 0 && got < ANSWER_MAX) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
 
-        must(poll(&p, 1, WAIT_MS) == 1);
-        n = recv(fd, buf + got, ANSWER_MAX - got, 0);
+        int ready = poll(&p, 1, WAIT_MS);
+
+        /* libFuzzer's alarm. */
+        if (ready < 0 && errno == EINTR)
+            continue;
+        must(ready == 1);
+        n = recv(fd, buf + got, ANSWER_MAX - got, MSG_DONTWAIT);
         got += n > 0 ? (size_t)n : 0;
     }
     return got;
