@@ -46,6 +46,16 @@ struct mig_channel {
 CHECKED int mig_tls_stream_new(const struct mig_tls *tls, int fd, const char *host,
                                struct mig_stream **ret_stream, struct err *err);
 
+/*
+ * Offer AES first, where the processor has instructions for it, or else ChaCha20.
+ * The first is what sessions get if both ends have them, the second if one end lacks them.
+ * mig_tls_new() has done it by what this processor has.
+ */
+CHECKED int mig_tls_order_suites(struct mig_tls *tls, bool aes, struct err *err);
+
+/* The cipher suite of a session whose handshake is done; static. */
+const char *mig_tls_stream_suite(const struct mig_stream *st);
+
 /* 0 when done; -EAGAIN with *ret_want; -EACCES or another failure. */
 CHECKED int mig_tls_stream_handshake(struct mig_stream *st, short *ret_want, struct err *err);
 

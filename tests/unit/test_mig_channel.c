@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "core/loop.h"
+#include "migration/mig_channel_internal.h"
 #include "migration/mig_dial.h"
 #include "tests/fakes/fake_pair.h"
 #include "tests/fakes/fake_pki.h"
@@ -223,6 +224,10 @@ struct tls_case {
     struct err server_err, client_err;
 };
 
+/* What the two ends' processors have; the suite that they agree on. */
+static bool server_aes = true, client_aes = true;
+static char suite[64];
+
 static char good_dir[64], other_dir[64], name_dir[64], swapped_dir[64];
 
 static void make_dir(char *dir)
@@ -290,6 +295,8 @@ static void run_tls(struct tls_case *c)
 
     assert_int_equal(mig_tls_new(c->server_dir, MIG_TLS_SERVER, &server, NULL), 0);
     assert_int_equal(mig_tls_new(c->client_dir, MIG_TLS_CLIENT, &client, NULL), 0);
+    assert_int_equal(mig_tls_order_suites(server, server_aes, NULL), 0);
+    assert_int_equal(mig_tls_order_suites(client, client_aes, NULL), 0);
     assert_int_equal(mig_url_parse("tcp:127.0.0.1:0", &dial.url, NULL), 0);
     dial.tls = server;
     assert_int_equal(mig_listen(&dial, &c->ls, NULL), 0);
@@ -300,6 +307,7 @@ static void run_tls(struct tls_case *c)
     c->client_rc = mig_connect(&dial, &patient, &ch, &c->client_err);
     if (c->client_rc >= 0) {
         assert_true(mig_channel_is_encrypted(ch));
+        (void)snprintf(suite, sizeof(suite), "%s", mig_tls_stream_suite(ch->stream));
         c->client_rc = mig_channel_write(ch, "hello", 5, &patient, &c->client_err);
         if (c->client_rc >= 0)
             c->client_rc = mig_channel_read(ch, buf, sizeof(buf), &patient, &c->client_err);
@@ -325,6 +333,32 @@ static void test_tls_with_the_right_certificates(void **state)
     run_tls(&by_name);
     assert_int_equal(by_name.server_rc, 0);
     assert_int_equal(by_name.client_rc, 0);
+}
+
+static void test_tls_takes_the_suite_that_both_processors_are_fast_at(void **state)
+{
+    static const struct {
+        bool server, client;
+        const char *suite;
+    } rows[] = {
+        {true,  true,  "TLS_AES_256_GCM_SHA384"      },
+        {true,  false, "TLS_CHACHA20_POLY1305_SHA256"},
+        {false, true,  "TLS_CHACHA20_POLY1305_SHA256"},
+        {false, false, "TLS_CHACHA20_POLY1305_SHA256"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct tls_case c = {good_dir, good_dir, "127.0.0.1", NULL, 0, 0, 0, {0}, {0}};
+
+        server_aes = rows[i].server;
+        client_aes = rows[i].client;
+        run_tls(&c);
+        assert_int_equal(c.client_rc, 0);
+        assert_int_equal(c.server_rc, 0);
+        assert_string_equal(suite, rows[i].suite);
+    }
+    server_aes = client_aes = true;
 }
 
 static void test_tls_refuses_the_wrong_certificates(void **state)
@@ -488,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_a_peer_that_closes_is_an_error_and_no_signal),
         cmocka_unit_test(test_a_unix_socket_is_private_and_goes_away),
         cmocka_unit_test(test_tls_with_the_right_certificates),
+        cmocka_unit_test(test_tls_takes_the_suite_that_both_processors_are_fast_at),
         cmocka_unit_test(test_tls_refuses_the_wrong_certificates),
         cmocka_unit_test(test_a_tls_dir_that_does_not_work_is_named),
         cmocka_unit_test(test_the_server_takes_no_stranger_and_no_old_version),
