@@ -11,8 +11,13 @@ from channel import PATIENCE, ChannelError
 from host import CommandFailed
 
 PORT = 9000
-LOADS = ("memory", "disk", "clock", "tcp")
+LOADS = ("memory", "disk", "clock", "vector", "tcp")
+CLONE_LOADS = ("memory", "disk", "clock", "vector")  # the TCP connection is the original's
+# What goes on in a load that is alive.
+COUNTERS = (("memory", "hashes"), ("memory", "walks"), ("disk", "acked"), ("vector", "rounds"),
+            ("tcp", "messages"))
 PEER_PORT = 7777
+GENERATION_ID_GPA = 0xef000  # docs/platform.md
 RECORD_RING = 512
 RECORD_LEN = 4096
 BOOT_TIMEOUT = 30.0
@@ -92,6 +97,7 @@ class Guest:
         start = [f"load_memory {still_mib} {churn_mib} /run/load/memory",
                  "load_disk /root/records /run/load/disk",
                  "load_clock /run/load/clock",
+                 "load_vector /run/load/vector",
                  f"load_tcp keep {self.observer.addr} {PEER_PORT} /run/load/tcp"]
         for command in start:
             name = command.rpartition("/")[2]
@@ -110,20 +116,18 @@ class Guest:
     def new_clock_window(self):
         self.run("kill -USR1 $(pidof load_clock); usleep 100000")
 
-    def check_loads(self, before=None, timeout=20.0):
+    def check_loads(self, before=None, timeout=20.0, names=LOADS):
         """Every load is without error and, given @before, has gone on since."""
         deadline = time.monotonic() + timeout * PATIENCE
         while True:
-            now = self.loads()
+            now = self.loads(names)
             for name, status in now.items():
                 need(not status.get("errors"), f"load {name}: {status}")
             need(now["memory"]["hash"] == now["memory"]["expected"], f"memory: {now['memory']}")
             need(now["clock"]["backwards"] == 0, f"the clock went back: {now['clock']}")
-            need(now["tcp"]["broken"] == "no", f"the TCP connection broke: {now['tcp']}")
-            counters = (("memory", "hashes"), ("memory", "walks"), ("disk", "acked"),
-                        ("tcp", "messages"), ("clock", "samples"))
-            if not before or all(now[n][k] > before[n][k] for n, k in counters
-                                 if (n, k) != ("clock", "samples")):
+            need("tcp" not in now or now["tcp"]["broken"] == "no",
+                 f"the TCP connection broke: {now.get('tcp')}")
+            if not before or all(now[n][k] > before[n][k] for n, k in COUNTERS if n in now):
                 return now
             need(time.monotonic() < deadline,
                  f"a load stands still for {timeout:.0f} s: {before} -> {now}")
@@ -135,14 +139,31 @@ class Guest:
         need(peer["broken"] == "no" and not peer["errors"], f"the peer's connection: {peer}")
         return peer
 
-    def wall_offset_ms(self):
-        """How far the guest's wall clock is ahead of this machine's, to about 30 ms: the load's
-        sample is a little old when it gets here, so the newest of several counts."""
-        ages = []
-        for _ in range(8):
-            sample = pairs(self.run("cat /run/load/clock"))["wall_ns"]
-            ages.append(sample - time.time_ns())
-        return max(ages) / 1e6
+    def wall_offset_ms(self, width=150.0, tries=60):
+        """How far the guest's wall clock is ahead of this machine's: (least, most), no further
+        apart than @width unless @tries readings do not come to that.
+
+        The guest reads its clock between our asking and its answer's arrival, so that every
+        reading bounds the offset on both sides; all of them hold.
+        """
+        least, most = float("-inf"), float("inf")
+        while most - least > width and tries:
+            asked = time.time_ns()
+            read = int(self.run("show_clock"))
+            came = time.time_ns()
+            least, most = max(least, (read - came) / 1e6), min(most, (read - asked) / 1e6)
+            tries -= 1
+        need(least <= most + 1.0, f"the wall clock jumps: it is {least:.0f} to {most:.0f} ms ahead")
+        return least, most
+
+    def identity(self):
+        """What no two clones may share, as seen from inside."""
+        out = pairs(self.run("show_random"))
+        out["address"] = self.run("ip -4 addr show dev eth0 | sed -n 's/.*inet //p'").strip()
+        out["MAC inside"] = self.run("cat /sys/class/net/eth0/address").strip()
+        out["generation id"] = self.run(f"dd if=/dev/mem bs=16 skip={GENERATION_ID_GPA // 16} "
+                                        "count=1 2>/dev/null | xxd -p").strip()
+        return out
 
     # What the guest thinks -----------------------------------------------------------------------
 

@@ -12,14 +12,10 @@ import threading
 import time
 
 from channel import DATA, PATIENCE, Channel, ChannelError, StreamPipe, connect_unix
-from images import Skip, copy_sparse
+from images import copy_sparse
 
-QEMU = "qemu-system-x86_64"
 HOST_RAM_MIB = 2048
 BOOT_TIMEOUT = 30.0
-# QEMU's TCG does not give XSETBV to the hypervisor: KVM would keep another XCR0 than the guest
-# has, and load it at every entry.  So these hosts, and with them their guests, have no XSAVE.
-CPU = "EPYC,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma"
 PR_SET_PDEATHSIG = 1
 
 
@@ -74,6 +70,8 @@ def _die_with_parent():
 class Host:
     """One emulated host; @index gives it its address and MAC."""
 
+    ram_mib = HOST_RAM_MIB
+
     def __init__(self, name, index, images, run_dir, disks, wire=None):
         self.name = name
         self.addr = f"10.9.0.{index + 1}"
@@ -90,12 +88,12 @@ class Host:
     def _argv(self):
         sock = self.run_dir / f"{self.name}.channel"
         argv = [
-            QEMU, "-name", f"nested-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
+            *self.images.emulator.argv, "-name", f"nested-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
             "-display", "none", "-monitor", "none", "-machine", "pc",
-            "-accel", "tcg,thread=multi,tb-size=256", "-cpu", CPU, "-smp", "1",
-            "-m", str(HOST_RAM_MIB), "-kernel", self.images.host_kernel.image,
+            "-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.images.emulator.cpu, "-smp", "1",
+            "-m", str(self.ram_mib), "-kernel", self.images.host_kernel.image,
             "-initrd", self.run_dir / "host.initrd",
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable kvm.halt_poll_ns=0",
+            "-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check kvm.halt_poll_ns=0",
             "-serial", f"file:{self.console}",
             "-chardev", f"socket,id=ch,path={sock},server=on,wait=off",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=ch",
@@ -107,12 +105,11 @@ class Host:
             path = self.wire
             server = "on" if self.index == 0 else "off"
             argv += ["-netdev", f"stream,id=wire,server={server},addr.type=unix,addr.path={path}",
-                     "-device", f"virtio-net-pci,netdev=wire,mac=52:54:00:09:00:0{self.index + 1}"]
+                     "-device", "virtio-net-pci,netdev=wire,romfile=,"
+                     f"mac=52:54:00:09:00:0{self.index + 1}"]
         return list(map(str, argv))
 
     def start(self):
-        if not shutil.which(QEMU):
-            raise Skip(f"{QEMU} is not installed")
         initrd = self.run_dir / "host.initrd"
         if not initrd.exists():
             with open(initrd, "wb") as out:
@@ -134,7 +131,7 @@ class Host:
             raise ChannelError(f"host {self.name} did not come up: {e}\n{console[-2000:]}") from e
         self.run("test -c /dev/kvm || { dmesg | tail -5; false; }")
         self._set_clock()
-        self.run(f"ip link add br0 type bridge ageing_time 0 && ip addr add {self.addr}/24 dev br0 && "
+        self.run(f"ip link add br0 type bridge ageing_time 0 && ip addr add {self.addr}/8 dev br0 && "
                  "ip link set br0 up && mkdir -p /scratch")
         if self.wire:
             self.run("ip link set eth0 up && brctl addif br0 eth0")
@@ -235,7 +232,7 @@ class Host:
 class Lane:
     """The hosts of one scenario, with their run directory; ends them all however it is left."""
 
-    def __init__(self, images, run_dir, hosts, qemu_inside=False):
+    def __init__(self, images, run_dir, hosts, qemu_inside=False, ram_mib=HOST_RAM_MIB):
         self.images = images
         self.run_dir = pathlib.Path(run_dir)
         shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -253,6 +250,7 @@ class Lane:
             if qemu_inside:
                 disks["qemu"] = (images.qemu(), "readonly=on")
             self.hosts.append(Host(name, index, images, self.run_dir, disks, wire))
+            self.hosts[-1].ram_mib = ram_mib
 
     def __enter__(self):
         try:

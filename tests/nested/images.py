@@ -9,7 +9,6 @@ second run finds all of it there.
 import contextlib
 import fcntl
 import hashlib
-import json
 import lzma
 import os
 import pathlib
@@ -18,9 +17,13 @@ import shutil
 import subprocess
 import tempfile
 
+from emulator import find_emulator
+from packages import Packages, Skip, tool
+
 HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parent.parent
-AGENTS = ("command_server", "load_memory", "load_disk", "load_tcp", "load_clock", "boot_timer")
+AGENTS = ("command_server", "load_memory", "load_disk", "load_tcp", "load_clock", "load_vector",
+          "show_random", "show_clock", "boot_timer")
 
 HOST_KERNEL = "linux-image-cloud-amd64"
 # The first that the archive offers is the guest of the scenarios: it has the VM generation id.
@@ -33,10 +36,6 @@ GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virti
 
 ROOT_MIB = 64
 SCRATCH_MIB = 4096
-
-
-class Skip(Exception):
-    """The lane cannot run on this machine; the text says why."""
 
 
 def digest(*parts):
@@ -52,15 +51,6 @@ def digest(*parts):
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()[:16]
-
-
-def tool(*argv, **kwargs):
-    """Runs a program of this machine; its output is part of the error."""
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                          **kwargs)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, argv))}: {done.stdout.decode(errors='replace')}")
-    return done.stdout.decode(errors="replace")
 
 
 class Cpio:
@@ -116,77 +106,6 @@ def add_program(cpio, source, name):
             cpio.file(lib, pathlib.Path(lib).read_bytes())
 
 
-class Packages:
-    """Debian packages, downloaded and unpacked, never installed.
-
-    Asking apt takes a second a question, so its answers are kept until its lists change.
-    """
-
-    LISTS = pathlib.Path("/var/lib/apt/lists")
-
-    def __init__(self, root):
-        self.debs = root / "debs"
-        self.trees = root / "trees"
-        self.note = root / "packages.json"
-        self.debs.mkdir(parents=True, exist_ok=True)
-        self.trees.mkdir(parents=True, exist_ok=True)
-        stamp = self.LISTS.stat().st_mtime_ns if self.LISTS.exists() else 0
-        kept = json.loads(self.note.read_text()) if self.note.exists() else {}
-        self.answers = kept if kept.get("stamp") == stamp else {"stamp": stamp}
-
-    def _ask(self, *question):
-        key = " ".join(question)
-        if key not in self.answers:
-            done = subprocess.run(["apt-cache", *question], stdout=subprocess.PIPE,
-                                  stderr=subprocess.DEVNULL, check=False, text=True)
-            self.answers[key] = done.stdout
-            self.note.write_text(json.dumps(self.answers))
-        return self.answers[key]
-
-    def _candidate(self, package):
-        """File name of the package's version in the registry; None if it is not known there."""
-        text = self._ask("show", "--no-all-versions", package)
-        found = re.search(r"^Version: (\S+)$", text, re.M)
-        arch = re.search(r"^Architecture: (\S+)$", text, re.M)
-        if not found or not arch:
-            return None
-        return f"{package}_{found[1].replace(':', '%3a')}_{arch[1]}.deb"
-
-    def _cached(self, package):
-        return max(self.debs.glob(f"{package}_*.deb"), key=lambda p: p.stat().st_mtime,
-                   default=None)
-
-    def deb(self, package):
-        name = self._candidate(package)
-        if name and not (self.debs / name).exists():
-            subprocess.run(["apt-get", "download", package], cwd=self.debs, check=False,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if name and (self.debs / name).exists():
-            return self.debs / name
-        return self._cached(package)
-
-    def tree(self, package):
-        """The unpacked package; None where there is neither a registry nor a kept copy."""
-        deb = self.deb(package)
-        if not deb:
-            return None
-        tree = self.trees / deb.stem
-        if not tree.exists():
-            partial = pathlib.Path(tempfile.mkdtemp(dir=self.trees))
-            tool("dpkg-deb", "-x", deb, partial)
-            partial.chmod(0o755)
-            partial.rename(tree)
-        return tree
-
-    def behind_meta(self, meta):
-        """The package that a meta package stands for: kernels are never named by version."""
-        note = self.debs / f"{meta}.depends"
-        found = re.search(r"Depends: (linux-image-\S+)", self._ask("depends", meta))
-        if found:
-            note.write_text(found[1])
-        return note.read_text() if note.exists() else None
-
-
 class Kernel:
     """One Debian kernel package: its image and its modules."""
 
@@ -226,12 +145,13 @@ class Kernel:
 class Images:
     """Makes what the scenarios need; every method returns a path under build/nested/."""
 
-    def __init__(self, build):
+    def __init__(self, build, installed_qemu=False):
         self.build = pathlib.Path(build).resolve()
         self.root = TOP / "build" / "nested"
         self.made = self.root / "made"
         self.made.mkdir(parents=True, exist_ok=True)
         self.packages = Packages(self.root)
+        self.emulator = find_emulator(self.root, installed_qemu)
         self.host_kernel = self._kernel(HOST_KERNEL)
         if not self.host_kernel:
             raise Skip("no Debian kernel: the package registry is out of reach and nothing is kept")
@@ -240,13 +160,13 @@ class Images:
         self.guest_kernel = next(iter(self.guest_kernels.values()))
 
     @classmethod
-    def locked(cls, build):
+    def locked(cls, build, installed_qemu=False):
         """Builds under a lock, so that two test programs may start at once."""
         root = TOP / "build" / "nested"
         root.mkdir(parents=True, exist_ok=True)
         with open(root / "lock", "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            images = cls(build)
+            images = cls(build, installed_qemu)
             images.prepare()
             return images
 
@@ -361,7 +281,7 @@ class Images:
     def guest_root(self):
         """The guest's ext4 root: busybox, the loads, its start-up scripts."""
         scripts = {"etc/rc": "rc", "etc/rc.stop": "rc.stop", "etc/inittab": "inittab",
-                   "etc/acpi/PWRF/00000080": "power_button"}
+                   "etc/renew": "renew", "etc/acpi/PWRF/00000080": "power_button"}
         key = digest(pathlib.Path(__file__), self.busybox(), *(self._agent(a) for a in AGENTS),
                      *(HERE / "guest" / s for s in scripts.values()))
 

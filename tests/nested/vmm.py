@@ -172,9 +172,8 @@ class ChVmm(Vmm):
         self.start_empty()
         self.ctl("restore", f"source_url={url}" + (",resume=on" if resume else ""), timeout=120.0)
 
-    def clone(self, url, parent):
-        """A VM of its own from @parent's snapshot, running: its disk, tap and ids are made here."""
-        del parent
+    def clone(self, url):
+        """A VM of its own from a snapshot, running: its disk, tap and ids are made here."""
         self.start_empty()
         before = set(self.host.run("ls /sys/class/net").split())
         self.ctl("restore", f"source_url={url},clone=on", timeout=120.0)
@@ -187,10 +186,10 @@ class ChVmm(Vmm):
             self.host.run(f"ip link set {tap} up && brctl addif br0 {tap}")
 
     def identity(self):
-        """What no two clones may share."""
+        """What no two clones may share, as seen from outside."""
         config = self.info()["config"]
-        return {"uuid": config["platform"]["system_uuid"], "mac": config["net"][0]["mac"],
-                "disk": config["disks"][0]["path"]}
+        return {"UUID": config["platform"]["system_uuid"], "MAC": config["net"][0]["mac"],
+                "tap": config["net"][0]["tap"], "disk": config["disks"][0]["path"]}
 
     def receive(self, tls=None):
         """Starts listening for a migration; the answer comes when that has ended."""
@@ -284,10 +283,6 @@ class QemuVmm(Vmm):
     def _identity(self):
         return ["-device", "vmgenid,guid=auto"] if self.machine == "q35" else []
 
-    def identity(self):
-        """What no two clones may share."""
-        return {"generation_id": self.qmp({"execute": "query-vm-generation-id"})["guid"]}
-
     def qmp(self, *commands, timeout=20.0):
         """Runs QMP commands, in the one session that a VMM has; the last answer."""
         deadline = time.monotonic() + timeout * PATIENCE
@@ -345,13 +340,6 @@ class QemuVmm(Vmm):
             time.sleep(0.2)
         if resume:
             self.resume()
-
-    def clone(self, url, parent):
-        """A VM of its own from @parent's snapshot, running: a new command line is all it needs."""
-        self.disk = f"/scratch/{self.name}.ext4"
-        self.host.run(f"cp {parent.spec.disk} {self.disk}", 60.0)
-        self.spec = parent.spec.with_(disk=self.disk, tap=f"tap-{self.name}")
-        self.restore(url)
 
     def receive(self, tls=None):
         del tls
