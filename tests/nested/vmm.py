@@ -189,7 +189,7 @@ class ChVmm(Vmm):
         """What no two clones may share, as seen from outside."""
         config = self.info()["config"]
         return {"UUID": config["platform"]["system_uuid"], "MAC": config["net"][0]["mac"],
-                "tap": config["net"][0]["tap"], "disk": config["disks"][0]["path"]}
+                "disk": config["disks"][0]["path"]}
 
     def receive(self, tls=None):
         """Starts listening for a migration; the answer comes when that has ended."""
