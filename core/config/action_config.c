@@ -139,31 +139,36 @@ static int action_check_url(const char *key, const char *url, struct err *err)
 }
 
 /* As many descriptors as are announced; from the command line they announce themselves. */
+static int action_complete_net(struct net_fds_config *x, unsigned i, struct err *err)
+{
+    int rc = 0;
+
+    if (!x->num_fds)
+        x->num_fds = x->nr_fds;
+    if (!x->num_fds)
+        return err_set(err, -EINVAL, "net_fds[%u].num_fds: is missing", i);
+    if (x->nr_fds && x->nr_fds != x->num_fds) {
+        return err_set(err, -EINVAL, "net_fds[%u].num_fds: %u, but there are %u fds", i, x->num_fds,
+                       x->nr_fds);
+    }
+    while (!rc && x->nr_fds < x->num_fds)
+        rc = config_append_fd(&net_fds_fields[2], x, "net_fds", -1, err);
+    return rc;
+}
+
 static int action_complete_net_fds(struct net_fds_config *xs, unsigned nr, struct err *err)
 {
-    for (unsigned i = 0; i < nr; i++) {
-        struct net_fds_config *x = &xs[i];
+    int rc = 0;
 
-        if (!x->id || !*x->id)
+    for (unsigned i = 0; i < nr && !rc; i++) {
+        if (!xs[i].id || !*xs[i].id)
             return err_set(err, -EINVAL, "net_fds[%u].id: is missing", i);
         for (unsigned j = 0; j < i; j++)
-            if (!strcmp(xs[j].id, x->id))
-                return err_set(err, -EINVAL, "net_fds[%u].id: %s is there twice", i, x->id);
-        if (!x->num_fds)
-            x->num_fds = x->nr_fds;
-        if (!x->num_fds)
-            return err_set(err, -EINVAL, "net_fds[%u].num_fds: is missing", i);
-        if (x->nr_fds && x->nr_fds != x->num_fds)
-            return err_set(err, -EINVAL, "net_fds[%u].num_fds: %u, but there are %u fds", i,
-                           x->num_fds, x->nr_fds);
-        while (x->nr_fds < x->num_fds) {
-            int rc = config_append_fd(&net_fds_fields[2], x, "net_fds", -1, err);
-
-            if (rc)
-                return rc;
-        }
+            if (!strcmp(xs[j].id, xs[i].id))
+                return err_set(err, -EINVAL, "net_fds[%u].id: %s is there twice", i, xs[i].id);
+        rc = action_complete_net(&xs[i], i, err);
     }
-    return 0;
+    return rc;
 }
 
 static int action_complete_restore(struct restore_config *cfg, struct err *err)
@@ -245,10 +250,11 @@ static int net_fds_check(const struct net_fds_config *xs, unsigned nr, struct vm
 
         for (unsigned j = 0; j < nr && !named; j++)
             named = !strcmp(xs[j].id, cfg->nets[i].id);
-        if (cfg->nets[i].nr_fds && !named)
+        if (cfg->nets[i].nr_fds && !named) {
             return err_set(err, -EINVAL,
                            "net_fds: network %s was made with file descriptors and needs %u here",
                            cfg->nets[i].id, cfg->nets[i].nr_fds);
+        }
     }
     return 0;
 }

@@ -71,11 +71,12 @@ static int config_check_cpus(struct config_check *check)
     if (cpus->max_vcpus < cpus->boot_vcpus)
         return err_set(check->err, -EINVAL, "cpus.max_vcpus: %u is less than boot_vcpus, %u",
                        cpus->max_vcpus, cpus->boot_vcpus);
-    if (cpus->max_vcpus > cpus->boot_vcpus)
+    if (cpus->max_vcpus > cpus->boot_vcpus) {
         return err_set(check->err, -ENOTSUP,
                        "cpus.max_vcpus: %u for %u boot_vcpus: adding processors to a running VM is "
                        "not supported yet by this version",
                        cpus->max_vcpus, cpus->boot_vcpus);
+    }
     if (!topo->threads_per_core && !topo->cores_per_die && !topo->dies_per_package &&
         !topo->packages)
         return 0;

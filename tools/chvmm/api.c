@@ -315,10 +315,12 @@ static void start_job(struct vmm *vmm, struct api_request *req, enum action_kind
         rc = start_kind(vmm, req, kind, &cfg, &err);
     /* What the job has not taken is closed here. */
     net_fds = net_fds_of(kind, &cfg, &nr);
-    for (unsigned i = 0; i < nr; i++)
-        for (unsigned j = 0; j < net_fds[i].nr_fds; j++)
+    for (unsigned i = 0; i < nr; i++) {
+        for (unsigned j = 0; j < net_fds[i].nr_fds; j++) {
             if (net_fds[i].fds[j] >= 0)
                 (void)close(net_fds[i].fds[j]);
+        }
+    }
     action_config_release(kind, &cfg);
     if (rc < 0)
         api_reply_error(req, status, rc, what, &err);
