@@ -4,6 +4,7 @@
 import json
 import os
 import subprocess
+import threading
 import time
 
 import lane_base
@@ -11,6 +12,7 @@ from lane_base import MIB, Jitter, LaneTest, program, wait_until
 from lane_host import GuestMemory, differing_pages
 from lane_move import Move, free_port, move
 from lane_net import Network, Pinger
+from lane_proxy import Border, Proxy
 from lane_tls import Authority
 from lane_vmm import Background, Vmm, vm_args
 
@@ -273,8 +275,13 @@ class FailureTest(MovingTest):
         source = self.start()
         guest = source.guest
         guest.do("dirty 100 100 0 seq")
-        migration = Move(source, "destination", self.tcp(), downtime_ms=1)
-        source.line.run(0.3)
+        # The first round is not over before it is let go, however fast or slow this machine is.
+        port, held = free_port(), threading.Event()
+        proxy = Proxy(port, Border("ROUND_DONE", "before"), lambda _: held.wait(60))
+        self.addCleanup(proxy.close)
+        self.addCleanup(held.set)
+        migration = Move(source, "destination", proxy.url(), listen_url=f"tcp:127.0.0.1:{port}")
+        wait_until(proxy.acted.is_set, 60, "the end of the first round")
         progress = source.get("vm.migration-progress")
         self.assertTrue(progress)
         source.put("vm.migration-cancel")
@@ -282,7 +289,7 @@ class FailureTest(MovingTest):
         self.assertEqual(source.state(), "Running")
         guest.do("dirty stop")
         guest.do("dirty check")
-        self.assertEqual(migration.destination.state(), None)
+        wait_until(lambda: migration.destination.state() is None, 20, "a destination without a VM")
 
     def test_a_second_attempt_after_a_failure_works(self):
         disk = self.make_disk("disk.img", 32 * MIB)
