@@ -159,7 +159,7 @@ class Guest:
     def identity(self):
         """What no two clones may share, as seen from inside."""
         out = pairs(self.run("show_random"))
-        out["address"] = self.run("ip -4 addr show dev eth0 | sed -n 's/.*inet //p'").strip()
+        out["address"] = self.run("ip -4 addr show dev eth0 | sed -n 's/.*inet \\([^ ]*\\).*/\\1/p'").strip()
         out["MAC inside"] = self.run("cat /sys/class/net/eth0/address").strip()
         out["generation id"] = self.run(f"dd if=/dev/mem bs=16 skip={GENERATION_ID_GPA // 16} "
                                         "count=1 2>/dev/null | xxd -p").strip()
