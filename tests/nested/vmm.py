@@ -221,6 +221,9 @@ class ChVmm(Vmm):
             text = target.host.run(f"cat /run/{target.name}.received 2>/dev/null", check=False)
             status = int(text) if text.strip() else None
             gone = self.exited()
+            account = self.own_account()
+            if "failed" in account:
+                raise CommandFailed(f"the source: {account}")
             if status is None and gone not in (None, 0):
                 raise CommandFailed(f"the source VMM ended with {gone}: {self.output()}")
         if status:
