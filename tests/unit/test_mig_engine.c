@@ -112,7 +112,11 @@ static void test_memory_that_was_never_touched_stays_so_at_both_ends(void **stat
     fake_pair_join(&p);
     before = faults() - before;
     assert_moved(&p);
+#ifndef __SANITIZE_THREAD__ /* its shadow of memory has page faults too */
     assert_true(before < (MIB(128) >> PAGE_SHIFT_4K) / 8);
+#else
+    (void)before;
+#endif
     fake_pair_check(&p);
     fake_link_free(link);
     fake_pair_release(&p);
