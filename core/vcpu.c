@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/bus.h"
 #include "core/kvm.h"
@@ -30,6 +31,7 @@ struct vcpu {
     enum want want;
     bool parked;
     bool nmi; /* wanted; KVM is told by the thread, for it holds the vCPU while it runs */
+    uint64_t nap_until_ns; /* CLOCK_MONOTONIC: the guest stays out until then; 0: it does not */
 };
 
 static int kick_signal(void)
@@ -177,14 +179,26 @@ static void take_nmi_locked(struct vcpu *v)
     v->nmi = v->nmi && kvm_vcpu_nmi(v->kv) < 0;
 }
 
+/* Stay out of the guest for a while; whoever wants something else ends it. */
+static void nap_locked(struct vcpu *v)
+{
+    struct timespec ts = {(time_t)(v->nap_until_ns / 1000000000),
+                          (long)(v->nap_until_ns % 1000000000)};
+
+    while (v->want == WANT_RUN && v->nap_until_ns && !v->nmi)
+        if (pthread_cond_timedwait(&v->changed, &v->lock, &ts) == ETIMEDOUT)
+            v->nap_until_ns = 0;
+}
+
 /* KVM_RUN was interrupted: whether to go on. */
 static bool goes_on(struct vcpu *v)
 {
     bool on;
 
     (void)pthread_mutex_lock(&v->lock);
+    nap_locked(v);
     on = v->want == WANT_RUN;
-    if (on && v->nmi) {
+    if (on) {
         kvm_vcpu_set_immediate_exit(v->kv, false);
         take_nmi_locked(v);
     }
@@ -263,13 +277,17 @@ static void set_want(struct vcpu *v, enum want want)
 int vcpu_new(const struct vcpu_params *p, struct vcpu **ret_vcpu, struct err *err)
 {
     struct vcpu *v = calloc(1, sizeof(*v));
+    pthread_condattr_t attr;
     int rc;
 
     if (!v)
         return -ENOMEM;
     *v = (struct vcpu){.index = p->index, .pio = p->pio, .mmio = p->mmio, .hooks = p->hooks};
     (void)pthread_mutex_init(&v->lock, NULL);
-    (void)pthread_cond_init(&v->changed, NULL);
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&v->changed, &attr);
+    (void)pthread_condattr_destroy(&attr);
     rc = kvm_vcpu_open(p->kvm, p->apic_id, &v->kv, err);
     if (rc >= 0) {
         rc = -pthread_create(&v->thread, NULL, vcpu_main, v);
@@ -323,6 +341,21 @@ void vcpu_nmi(struct vcpu *v)
         kvm_vcpu_set_immediate_exit(v->kv, true);
     (void)pthread_mutex_unlock(&v->lock);
     (void)pthread_kill(v->thread, kick_signal());
+}
+
+void vcpu_nap(struct vcpu *v, uint64_t until_ns)
+{
+    bool running;
+
+    (void)pthread_mutex_lock(&v->lock);
+    running = v->want == WANT_RUN && !v->parked;
+    v->nap_until_ns = running ? until_ns : 0;
+    if (running && until_ns)
+        kvm_vcpu_set_immediate_exit(v->kv, true);
+    (void)pthread_cond_broadcast(&v->changed);
+    (void)pthread_mutex_unlock(&v->lock);
+    if (running && until_ns)
+        (void)pthread_kill(v->thread, kick_signal());
 }
 
 struct kvm_vcpu *vcpu_kvm(struct vcpu *v)

@@ -90,6 +90,15 @@ void vcpu_pause_wait(struct vcpu *v);
 void vcpu_nmi(struct vcpu *v);
 
 /**
+ * vcpu_nap() - keep a running vCPU out of the guest until some time; does not wait.
+ * @until_ns: CLOCK_MONOTONIC; 0 ends a nap.
+ *
+ * A vCPU that is to park does so at once, and one that does not run has no nap.
+ * Threads: any but the vCPU's own.
+ */
+void vcpu_nap(struct vcpu *v, uint64_t until_ns);
+
+/**
  * vcpu_kvm() - the hypervisor's side, for its registers.
  *
  * Return: borrowed; to be used only while the vCPU is parked.

@@ -160,6 +160,15 @@ CHECKED int vm_resume(struct vm *vm, enum vm_clock clock, struct err *err);
 CHECKED int vm_reset(struct vm *vm, struct err *err);
 
 /**
+ * vm_nap() - keep the vCPUs of a running VM out of the guest until some time; does not wait.
+ * @until_ns: CLOCK_MONOTONIC; 0 ends the nap.
+ *
+ * Devices and clocks go on.  vm_pause() does not wait for the end of a nap.
+ * Threads: any, while the VM exists.
+ */
+void vm_nap(struct vm *vm, uint64_t until_ns);
+
+/**
  * vm_state() - where the machine is in its life.
  *
  * Threads: any.

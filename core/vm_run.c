@@ -77,6 +77,12 @@ static void run_vcpus(struct vm *vm)
         vcpu_resume(vm->vcpus[i]);
 }
 
+void vm_nap(struct vm *vm, uint64_t until_ns)
+{
+    for (unsigned i = 0; i < vm->nr_vcpus; i++)
+        vcpu_nap(vm->vcpus[i], until_ns);
+}
+
 /* --- Clocks ------------------------------------------------------------------ */
 
 /* kvmclock, wall clock and TSC of one moment. */
