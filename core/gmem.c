@@ -487,3 +487,28 @@ int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struc
     r->image = true;
     return 0;
 }
+
+int gmem_adopt(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err)
+{
+    struct gmem_region *r = &gm->regions[region].pub;
+    auto_close int theirs = fd;
+    struct stat st;
+
+    if (!r->shared || r->fd < 0)
+        return err_set(err, -EINVAL, "memory zone %s: is not shared", r->id);
+    if (fstat(theirs, &st) < 0)
+        return err_set(err, -errno, "memory zone %s: %s", r->id, strerror(errno));
+    if (off & (PAGE_SIZE_4K - 1) || off > (uint64_t)st.st_size ||
+        (uint64_t)st.st_size - off < r->len)
+        return err_set(err, -EINVAL, "memory zone %s: what was handed over is too short", r->id);
+    if (mmap(r->hva, r->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, theirs, (off_t)off) ==
+        MAP_FAILED)
+        return err_set(err, -errno, "memory zone %s: mmap of what was handed over: %s", r->id,
+                       strerror(errno));
+    (void)madvise(r->hva, r->len, MADV_DONTDUMP);
+    (void)close(r->fd);
+    r->fd = steal_fd(&theirs);
+    r->fd_offset = off;
+    r->fresh = false;
+    return 0;
+}

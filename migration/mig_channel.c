@@ -366,3 +366,98 @@ int mig_channel_read(struct mig_channel *ch, void *buf, size_t len, const struct
 
     return mig_channel_readv(ch, &iov, 1, wait, err);
 }
+
+/* --- Descriptors ---------------------------------------------------------- */
+
+union fd_space {
+    struct cmsghdr align;
+    uint8_t bytes[CMSG_SPACE(MIG_FDS_MAX * sizeof(int))];
+};
+
+static bool can_pass_fds(const struct mig_channel *ch)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof(ss);
+
+    return ch->stream == &ch->plain && getsockname(ch->fd, (struct sockaddr *)&ss, &len) == 0 &&
+           ss.ss_family == AF_UNIX;
+}
+
+int mig_channel_send_fds(struct mig_channel *ch, const void *data, size_t len, const int *fds,
+                         unsigned nr, const struct mig_wait *wait, struct err *err)
+{
+    union fd_space space = {0};
+    struct iovec iov = {.iov_len = len};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = space.bytes,
+                         .msg_controllen = CMSG_SPACE(nr * sizeof(int))};
+    uint64_t since = loop_now_ns();
+    ssize_t n;
+
+    if (!can_pass_fds(ch) || nr == 0 || nr > MIG_FDS_MAX)
+        return err_set(err, -ENOTSUP, "this channel hands no descriptors over");
+    memcpy(&iov.iov_base, &data, sizeof(data));
+    space.align = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(nr * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&space.align), fds, nr * sizeof(int));
+    while ((n = sendmsg(ch->fd, &msg, MSG_NOSIGNAL)) < 0) {
+        int rc = -errno;
+
+        if (rc == -EAGAIN)
+            rc = mig_channel_wait_fd(ch->fd, POLLOUT, wait, since);
+        if (rc < 0 && rc != -EINTR)
+            return err_set(err, rc, "%s", strerror(-rc));
+    }
+    return mig_channel_write(ch, (const char *)data + n, len - (size_t)n, wait, err);
+}
+
+/* Take the descriptors out of a message; those that have no place are closed. */
+static void take_fds(struct msghdr *msg, int *fds)
+{
+    unsigned n = 0;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+            if (n < MIG_FDS_MAX)
+                fds[n++] = fd;
+            else
+                (void)close(fd);
+        }
+    }
+}
+
+int mig_channel_recv_fds(struct mig_channel *ch, void *data, size_t len, int *fds,
+                         const struct mig_wait *wait, struct err *err)
+{
+    union fd_space space = {0};
+    struct iovec iov = {data, len};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = space.bytes,
+                         .msg_controllen = sizeof(space.bytes)};
+    uint64_t since = loop_now_ns();
+    ssize_t n;
+
+    for (unsigned i = 0; i < MIG_FDS_MAX; i++)
+        fds[i] = -1;
+    if (!can_pass_fds(ch))
+        return err_set(err, -ENOTSUP, "this channel hands no descriptors over");
+    while ((n = recvmsg(ch->fd, &msg, MSG_CMSG_CLOEXEC)) < 0) {
+        int rc = -errno;
+
+        if (rc == -EAGAIN)
+            rc = mig_channel_wait_fd(ch->fd, POLLIN, wait, since);
+        if (rc < 0 && rc != -EINTR)
+            return explain_wait(rc, wait, err);
+    }
+    if (n == 0)
+        return err_set(err, -ECONNRESET, "the peer closed the connection");
+    take_fds(&msg, fds);
+    return mig_channel_read(ch, (char *)data + n, len - (size_t)n, wait, err);
+}

@@ -18,6 +18,10 @@
 struct mig_channel;
 struct mig_tls;
 
+enum {
+    MIG_FDS_MAX = 64, /* descriptors handed over at once */
+};
+
 /* What ends a wait early.  Zero-initialised is wrong: see MIG_WAIT_FOREVER. */
 struct mig_wait {
     int cancel_fd;        /* readable: -ECANCELED; borrowed; -1: none */
@@ -111,6 +115,29 @@ void mig_channel_linger(struct mig_channel *ch, unsigned ms);
  */
 CHECKED int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
                                const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_send_fds() - write bytes and hand descriptors over with the first of them.
+ * @ch: a UNIX socket, not encrypted.
+ * @data, @len: a short message.
+ * @fds, @nr: borrowed; at most MIG_FDS_MAX.
+ *
+ * Return: as mig_channel_writev(); -ENOTSUP on another kind of channel.
+ * Threads: as mig_channel_writev().
+ */
+CHECKED int mig_channel_send_fds(struct mig_channel *ch, const void *data, size_t len,
+                                 const int *fds, unsigned nr, const struct mig_wait *wait,
+                                 struct err *err);
+
+/**
+ * mig_channel_recv_fds() - read bytes, and the descriptors that came with the first of them.
+ * @fds: room for MIG_FDS_MAX; what came is the caller's, also on failure; the rest is -1.
+ *
+ * Return: 0; as mig_channel_read(); -ENOTSUP on another kind of channel.
+ * Threads: as mig_channel_read().
+ */
+CHECKED int mig_channel_recv_fds(struct mig_channel *ch, void *data, size_t len, int *fds,
+                                 const struct mig_wait *wait, struct err *err);
 
 /**
  * mig_channel_write() - mig_channel_writev() of one piece.

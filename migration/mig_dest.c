@@ -41,6 +41,7 @@ struct mig_dest {
     struct gmem *gm;           /* borrowed from the machine that was built */
     struct mig_layout layout;
     struct mig_refusal refusal;
+    unsigned features; /* agreed on: bits of enum mig_feature */
     unsigned lanes;
     uint8_t secret[MIG_SECRET_SIZE];
     uint8_t *state; /* owned */
@@ -154,6 +155,7 @@ static int refuse(struct mig_dest *dst, int rc, struct err *err)
 /* Everything in a HELLO that can be refused. */
 static int judge_hello(struct mig_dest *dst, const struct mig_hello *h)
 {
+    const char *unknown;
     int rc = 0;
 
     if (h->version_max < MIG_VERSION_MIN || h->version_min > MIG_VERSION) {
@@ -163,10 +165,10 @@ static int judge_hello(struct mig_dest *dst, const struct mig_hello *h)
     }
     if (h->page_size != PAGE_SIZE_4K)
         rc = mig_refuse(&dst->refusal, "pages of %u bytes are not known here", h->page_size);
-    for (unsigned i = 0; i < h->nr_caps; i++) {
-        if (h->caps[i].required)
-            rc = mig_refuse(&dst->refusal, "the source requires '%s', which is not known here",
-                            h->caps[i].name);
+    dst->features = mig_features_of(h, &unknown);
+    if (unknown) {
+        rc =
+            mig_refuse(&dst->refusal, "the source requires '%s', which is not known here", unknown);
     }
     return rc;
 }
@@ -181,6 +183,7 @@ static int answer_hello(struct mig_dest *dst, const struct mig_hello *h, struct 
     uint8_t buf[HELLO_SIZE];
     struct wr w = {buf, sizeof(buf), false};
 
+    mig_features_name(dst->features, &mine);
     mig_hello_put(&mine, &w);
     return mig_ctl_send(dst->ctl, MIG_MSG_HELLO, &(struct iovec){buf, sizeof(buf) - w.left}, 1,
                         err);
@@ -266,6 +269,7 @@ static int build(struct mig_dest *dst, const struct mig_message *msg, struct err
         return refuse(dst, rc, err);
     }
     mig_progress_lanes(&dst->progress, dst->lanes, dst->encrypted, gmem_size(dst->gm));
+    mig_progress_handed(&dst->progress, dst->features & MIG_FEATURE_MEMORY);
     return 0;
 }
 
@@ -342,6 +346,34 @@ static int judge_lane(struct mig_dest *dst, struct mig_channel *ch, unsigned *re
     return 0;
 }
 
+/* Take the source's memory for ours; before anything is in it. */
+static int adopt_memory(struct mig_dest *dst, struct mig_channel *ch, struct err *err)
+{
+    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
+                            .wake_fd = -1,
+                            .deadline_ns = loop_now_ns() + (uint64_t)HELLO_MS * 1000000};
+    struct mig_memory_wire offsets[GMEM_REGIONS_MAX];
+    size_t len = dst->layout.nr * sizeof(offsets[0]);
+    struct mig_msg_hdr hdr;
+    int fds[MIG_FDS_MAX];
+    int rc = mig_channel_recv_fds(ch, &hdr, sizeof(hdr), fds, &wait, err);
+
+    if (rc >= 0 && (le16_get(hdr.type) != MIG_MSG_MEMORY || le32_get(hdr.len) != len))
+        rc = err_set(err, -EPROTO, "MEMORY was due, of %zu bytes", len);
+    if (rc >= 0)
+        rc = mig_channel_read(ch, offsets, len, &wait, err);
+    for (unsigned i = 0; i < dst->layout.nr && rc >= 0; i++) {
+        if (fds[i] < 0)
+            rc = err_set(err, -EBADMSG, "MEMORY: no descriptor for region %u", i);
+        else
+            rc = gmem_adopt(dst->gm, i, steal_fd(&fds[i]), le64_get(offsets[i].offset), err);
+    }
+    for (unsigned i = 0; i < MIG_FDS_MAX; i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
+    return rc;
+}
+
 /* One connection: -EAGAIN where there is none yet; -EACCES, -ECONNRESET for a stray. */
 static int accept_lane(struct mig_dest *dst, uint64_t deadline_ns, struct err *err)
 {
@@ -360,6 +392,8 @@ static int accept_lane(struct mig_dest *dst, uint64_t deadline_ns, struct err *e
     if (rc < 0)
         return rc;
     rc = judge_lane(dst, ch, &index, err);
+    if (rc >= 0 && index == 0 && dst->features & MIG_FEATURE_MEMORY)
+        rc = adopt_memory(dst, ch, err);
     if (rc < 0) {
         mig_channel_close(ch);
         return rc;
@@ -398,6 +432,7 @@ static int make_ready(struct mig_dest *dst, struct err *err)
                                      .layout = dst->layout,
                                      .counters = &dst->progress.counters,
                                      .nr_lanes = dst->lanes,
+                                     .zstd = dst->features & MIG_FEATURE_ZSTD,
                                      .cancel_fd = dst->stop_fd,
                                      .idle_ms = dst->p.idle_ms,
                                      .round_done = round_done,

@@ -5,7 +5,12 @@ enum {
     /* A last round shorter than this is not worth another one before it. */
     POLISH_FLOOR_NS = 1000000,
     STALL_PERCENT = 90, /* of the round before: not getting shorter */
+    SLOW_PERCENT = 70,  /* the same, for a guest that is slowed down already */
+    EASY_PERCENT = 25,  /* of the round before: getting shorter quickly */
 };
+
+/* Percent of the guest's time, one step after the other. */
+static const unsigned throttle_steps[] = {0, 30, 60, 80, 90, 95, MIG_THROTTLE_MAX};
 
 /* a * b / c without overflow; UINT64_MAX where it does not fit or c is 0. */
 static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
@@ -43,6 +48,38 @@ static bool is_stalled(const struct mig_measure *m)
         now = m->history[i];
     }
     return true;
+}
+
+/* Whether round n before the last (0: what remains now) was at least so much of the one before it. */
+static bool not_shorter(const struct mig_measure *m, unsigned n, unsigned percent)
+{
+    uint64_t now = n ? m->history[n - 1] : m->remaining;
+
+    return m->nr_history > n && now >= mul_div(m->history[n], percent, 100);
+}
+
+/*
+ * How much to slow the guest down.  That begins when two rounds in a row did
+ * not get shorter, goes up step by step as long as it does not help, and down
+ * again where it does.
+ */
+static unsigned choose_throttle(const struct mig_measure *m, bool short_enough)
+{
+    unsigned step = 0;
+
+    if (!m->can_throttle)
+        return 0;
+    if (short_enough)
+        return m->throttle;
+    while (step + 1 < ARRAY_LEN(throttle_steps) && throttle_steps[step] < m->throttle)
+        step++;
+    if (!m->throttle)
+        step += not_shorter(m, 0, STALL_PERCENT) && not_shorter(m, 1, STALL_PERCENT);
+    else if (not_shorter(m, 0, SLOW_PERCENT) && step + 1 < ARRAY_LEN(throttle_steps))
+        step++;
+    else if (!not_shorter(m, 0, EASY_PERCENT))
+        step--;
+    return throttle_steps[step];
 }
 
 /*
@@ -84,8 +121,9 @@ static struct mig_verdict choose(const struct mig_limits *limits, const struct m
         v.why = "time is up and the blackout would be too long";
     } else if (!v.short_enough) {
         v.decision = MIG_DECIDE_ROUND;
-        v.why = v.stalled ? "the guest dirties memory as fast as it is sent"
-                          : "the blackout would be too long";
+        v.why = v.throttle > m->throttle ? "the guest dirties memory too fast and is slowed down"
+                : v.stalled              ? "the guest dirties memory as fast as it is sent"
+                                         : "the blackout would be too long";
     } else if (worth_polishing(m)) {
         v.decision = MIG_DECIDE_ROUND;
         v.why = "another round shortens the blackout";
@@ -100,5 +138,6 @@ struct mig_verdict mig_policy_decide(const struct mig_limits *limits, const stru
     struct mig_verdict v = {.estimate_ns = mig_policy_estimate(m), .stalled = is_stalled(m)};
 
     v.short_enough = v.estimate_ns <= limits->downtime_ns;
+    v.throttle = choose_throttle(m, v.short_enough);
     return choose(limits, m, v);
 }

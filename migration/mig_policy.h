@@ -10,6 +10,7 @@
 enum {
     MIG_HISTORY = 4,       /* rounds looked back on */
     MIG_POLISH_ROUNDS = 8, /* most rounds spent on a blackout shorter than asked for */
+    MIG_THROTTLE_MAX = 99, /* percent of the guest's time */
 };
 
 /* What to do when timeout_s has passed. */
@@ -35,6 +36,8 @@ struct mig_measure {
     uint64_t history[MIG_HISTORY]; /* remaining after earlier rounds, the latest first */
     unsigned polished;             /* rounds gone since the blackout was short enough */
     bool switch_now;               /* somebody asked for it */
+    bool can_throttle;             /* the guest can be slowed down */
+    unsigned throttle;             /* percent of its time that the guest is kept out */
 };
 
 enum mig_decision {
@@ -47,7 +50,8 @@ struct mig_verdict {
     enum mig_decision decision;
     uint64_t estimate_ns; /* of the blackout, if the guest stopped now */
     bool short_enough;    /* the estimate is within the limit */
-    bool stalled;         /* rounds do not get shorter: only slowing the guest would help */
+    bool stalled;         /* rounds do not get shorter: only slowing the guest helps */
+    unsigned throttle;    /* percent of its time to keep the guest out from now on */
     const char *why;      /* static; one phrase */
 };
 

@@ -69,10 +69,16 @@ void mig_progress_round(struct mig_progress *p, uint32_t round, uint64_t pages)
 
 void mig_progress_log(struct mig_progress *p, const struct mig_round_log *log, uint64_t dirty_rate)
 {
+    struct mig_round_log *row;
+
     (void)pthread_mutex_lock(&p->lock);
-    p->rounds[p->nr_rounds++ % MIG_LOG_ROUNDS] = *log;
+    row = &p->rounds[p->nr_rounds++ % MIG_LOG_ROUNDS];
+    *row = *log;
+    row->dirty_rate = dirty_rate << PAGE_SHIFT_4K;
+    row->at_ns = loop_now_ns() - p->begin_ns;
     p->st.rate = log->rate;
-    p->st.dirty_rate = dirty_rate << PAGE_SHIFT_4K;
+    p->st.dirty_rate = row->dirty_rate;
+    p->st.throttle = log->verdict.throttle;
     p->st.blackout_ns = log->verdict.estimate_ns;
     (void)pthread_mutex_unlock(&p->lock);
 }
@@ -103,6 +109,13 @@ void mig_progress_secret(struct mig_progress *p, const uint8_t *secret)
     (void)pthread_mutex_unlock(&p->lock);
 }
 
+void mig_progress_handed(struct mig_progress *p, bool handed)
+{
+    (void)pthread_mutex_lock(&p->lock);
+    p->st.handed = handed;
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
 void mig_progress_refused(struct mig_progress *p, const struct err *err)
 {
     (void)pthread_mutex_lock(&p->lock);
@@ -118,6 +131,7 @@ void mig_progress_finish(struct mig_progress *p, enum mig_result result, bool gu
     p->st.phase = MIG_PHASE_DONE;
     p->st.result = result;
     p->st.guest_here = guest_here;
+    p->st.throttle = 0;
     p->st.took.total = p->begin_ns ? loop_now_ns() - p->begin_ns : 0;
     p->st.elapsed_ns = p->st.took.total;
     if (p->st.took.blackout)
@@ -169,6 +183,7 @@ void mig_progress_read(struct mig_progress *p, struct mig_status *ret_status)
     st.data_pages = atomic_load_explicit(&p->counters.data_pages, memory_order_relaxed);
     st.zero_pages = atomic_load_explicit(&p->counters.zero_pages, memory_order_relaxed);
     st.cpu_ns = atomic_load_explicit(&p->counters.cpu_ns, memory_order_relaxed);
+    st.zstd_pages = atomic_load_explicit(&p->counters.zstd_pages, memory_order_relaxed);
     st.wire_bytes = atomic_load_explicit(&p->counters.wire_bytes, memory_order_relaxed);
     *ret_status = st;
 }

@@ -57,8 +57,10 @@ struct mig_round_log {
     uint64_t data_pages;
     uint64_t zero_pages;
     uint64_t took_ns;
-    uint64_t remaining; /* pages dirty after it */
-    uint64_t rate;      /* bytes a second */
+    uint64_t remaining;  /* pages dirty after it */
+    uint64_t rate;       /* bytes a second */
+    uint64_t dirty_rate; /* bytes a second that the guest dirtied */
+    uint64_t at_ns;      /* since the beginning */
     struct mig_verdict verdict;
 };
 
@@ -68,17 +70,20 @@ struct mig_status {
     enum mig_result result;
     bool guest_here; /* source: the guest runs, or can, here; destination: it was started here */
     bool encrypted;
+    bool handed; /* the memory was handed over and not copied */
     unsigned lanes;
     char id[MIG_ID_SIZE]; /* of the migration, equal at both ends; empty before READY */
     uint32_t round;
     uint64_t total_bytes;  /* guest memory */
     uint64_t data_pages;   /* sent or received with contents */
     uint64_t zero_pages;   /* sent or received as zero */
+    uint64_t zstd_pages;   /* of the data pages, those that went compressed */
     uint64_t wire_bytes;   /* on all lanes */
     uint64_t cpu_ns;       /* processor time of the lanes that have ended */
     uint64_t remaining;    /* bytes of the round that are still to be sent */
     uint64_t dirty_rate;   /* bytes a second that the guest dirties */
     uint64_t rate;         /* bytes a second on the lanes */
+    unsigned throttle;     /* percent of its time that the guest is kept out */
     uint64_t blackout_ns;  /* expected, as long as it is not over */
     uint64_t time_left_ns; /* expected; 0 where there is no saying */
     uint64_t elapsed_ns;

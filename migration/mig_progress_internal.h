@@ -16,6 +16,7 @@
 struct mig_counters {
     _Atomic uint64_t data_pages;
     _Atomic uint64_t zero_pages;
+    _Atomic uint64_t zstd_pages; /* of the data pages, those that went compressed */
     _Atomic uint64_t wire_bytes;
     _Atomic uint64_t cpu_ns; /* processor time of lanes that have ended */
 };
@@ -57,6 +58,9 @@ void mig_progress_lanes(struct mig_progress *p, unsigned lanes, bool encrypted, 
 
 /* READY is through: the migration has an id. */
 void mig_progress_secret(struct mig_progress *p, const uint8_t *secret);
+
+/* Whether the memory is handed over. */
+void mig_progress_handed(struct mig_progress *p, bool handed);
 
 /* A connection was turned away. */
 void mig_progress_refused(struct mig_progress *p, const struct err *err);

@@ -10,6 +10,7 @@
 
 #include "core/log.h"
 #include "core/loop.h"
+#include "migration/mig_codec.h"
 
 enum {
     POPULATE_PAGES = 16, /* shortest run of new pages that is mapped by a call of its own */
@@ -26,6 +27,7 @@ struct lane {
     struct mig_run_wire wire_runs[MIG_RUNS_MAX];
     struct mig_pages pages;
     struct iovec iov[MIG_RUNS_MAX];
+    struct mig_packer *codec; /* owned; NULL: not needed yet */
 
     /* Of this round. */
     uint32_t round;
@@ -157,6 +159,32 @@ static struct mig_wait lane_wait(const struct lane *l, bool inside)
         .cancel_fd = l->r->p.cancel_fd, .wake_fd = -1, .idle_ms = inside ? l->r->p.idle_ms : 0};
 }
 
+/* Decompress into the pinned pieces; a frame that is broken changes nothing. */
+static int receive_packed(struct lane *l, unsigned nr, const struct mig_wait *wait, struct err *err)
+{
+    const uint8_t *from;
+    const void *data = NULL;
+    void *in;
+    int rc;
+
+    if (!l->codec && mig_packer_new(&l->codec) < 0)
+        return err_set(err, -ENOMEM, "no memory to decompress with");
+    in = mig_packer_input(l->codec);
+    if (!in)
+        return err_set(err, -ENOMEM, "no memory to decompress with");
+    rc = mig_channel_read(l->ch, in, l->pages.payload_len, wait, err);
+    if (rc >= 0)
+        rc = mig_packer_unpack(l->codec, l->pages.payload_len, l->pages.data_len, &data, err);
+    if (rc < 0)
+        return rc;
+    from = data;
+    for (unsigned i = 0; i < nr; i++) {
+        memcpy(l->iov[i].iov_base, from, l->iov[i].iov_len);
+        from += l->iov[i].iov_len;
+    }
+    return 0;
+}
+
 static int receive_pages(struct lane *l, uint32_t len, struct err *err)
 {
     struct mig_wait wait = lane_wait(l, true);
@@ -170,6 +198,8 @@ static int receive_pages(struct lane *l, uint32_t len, struct err *err)
         rc = mig_channel_read(l->ch, l->wire_runs, runs_len, &wait, err);
     if (rc >= 0)
         rc = mig_pages_get(&l->hdr, l->wire_runs, &l->r->p.layout, &l->pages, err);
+    if (rc >= 0 && l->pages.codec == MIG_CODEC_ZSTD && !l->r->p.zstd)
+        rc = err_set(err, -EPROTO, "PAGES.codec: zstd was not agreed on");
     if (rc < 0)
         return rc;
     for (unsigned i = 0; i < l->pages.nr_runs && rc >= 0; i++) {
@@ -188,9 +218,13 @@ static int receive_pages(struct lane *l, uint32_t len, struct err *err)
     n = rc < 0 ? rc : pin(l);
     if (n < 0)
         return err_set(err, n, "guest memory: %s", strerror(-n));
-    rc = mig_channel_readv(l->ch, l->iov, (unsigned)n, &wait, err);
+    rc = l->pages.codec == MIG_CODEC_ZSTD
+             ? receive_packed(l, (unsigned)n, &wait, err)
+             : mig_channel_readv(l->ch, l->iov, (unsigned)n, &wait, err);
     unpin(l);
-    count(&l->r->p.counters->data_pages, l->pages.payload_len >> PAGE_SHIFT_4K);
+    if (l->pages.codec == MIG_CODEC_ZSTD)
+        count(&l->r->p.counters->zstd_pages, l->pages.data_len >> PAGE_SHIFT_4K);
+    count(&l->r->p.counters->data_pages, l->pages.data_len >> PAGE_SHIFT_4K);
     count(&l->r->p.counters->wire_bytes, sizeof(struct mig_msg_hdr) + len);
     return rc;
 }
@@ -423,6 +457,7 @@ void mig_receiver_free(struct mig_receiver *r)
             continue;
         (void)pthread_join(r->lanes[i]->thread, NULL);
         mig_channel_close(r->lanes[i]->ch);
+        mig_packer_free(r->lanes[i]->codec);
         free(r->lanes[i]);
     }
     for (unsigned i = 0; i < r->p.layout.nr; i++)

@@ -21,6 +21,7 @@ struct mig_receiver_params {
     struct mig_layout layout;
     struct mig_counters *counters; /* borrowed */
     unsigned nr_lanes;             /* that will come */
+    bool zstd;                     /* pages may come compressed */
     int cancel_fd;                 /* eventfd; borrowed; makes the lanes end */
     uint32_t idle_ms;              /* longest silence inside a message */
     /* All lanes have finished a round that is not the last. */

@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/loop.h"
 #include "core/page_present.h"
 #include "core/page_scan.h"
+#include "migration/mig_pace.h"
 
 enum {
     TAKE_PAGES = 128,           /* most pages taken at once: 512 KiB */
@@ -34,6 +36,8 @@ struct lane {
     unsigned nr_iov;
     uint32_t payload;
     uint8_t head[HEAD_SIZE];
+    struct mig_packer *codec; /* owned; NULL: not needed yet */
+    struct mig_codec_stats stats;
 
     /* Of this round. */
     uint64_t data_pages;
@@ -42,6 +46,7 @@ struct lane {
 
 struct mig_sender {
     struct mig_sender_params p;
+    struct mig_pace pace;
     int present_fd; /* owned; < 0: which pages were never touched cannot be told */
     struct lane *lanes[MIG_LANES_MAX];
     unsigned nr_lanes;
@@ -108,7 +113,7 @@ static int take_run(struct mig_sender *s, const struct mig_round *round, struct 
     (void)pthread_mutex_lock(&s->take_lock);
     if (s->sweep_round < round->number + 1)
         sweep_begin_locked(s, round);
-    if (!s->swept && s->sweep_round == round->number + 1)
+    if (s->p.consumer && !s->swept && s->sweep_round == round->number + 1)
         rc = dirty_take(s->p.consumer, TAKE_PAGES, round->stopped, &run, err);
     if (rc == 1 && s->start.nr == 0) {
         s->start = run;
@@ -147,19 +152,50 @@ static int lane_write(struct lane *l, struct iovec *iov, unsigned nr, struct err
     return rc < 0 ? err_prefix(err, rc, "lane %u", l->index) : rc;
 }
 
-static int frame_flush(struct lane *l, struct err *err)
+/* Wait until so many bytes may be sent. */
+static int keep_pace(struct lane *l, uint64_t bytes, struct err *err)
+{
+    uint64_t now = loop_now_ns(), at = mig_pace_take(&l->s->pace, bytes, now);
+    struct mig_wait wait = {.cancel_fd = l->s->p.cancel_fd, .wake_fd = -1, .deadline_ns = at};
+    int rc = at > now ? mig_channel_wait_fd(-1, 0, &wait, now) : -ETIMEDOUT;
+
+    return rc == -ETIMEDOUT ? 0 : err_set(err, rc, "lane %u: %s", l->index, strerror(-rc));
+}
+
+/*
+ * Compress the frame where it is to be: *ret_len bytes at *ret_data; 0 where it goes out as it is.
+ */
+static int frame_pack(struct lane *l, const void **ret_data, uint32_t *ret_len, struct err *err)
+{
+    enum mig_compression how = l->s->p.compression;
+    uint64_t begin = loop_now_ns();
+    int n;
+
+    *ret_len = 0;
+    if (!l->payload || how == MIG_COMPRESSION_OFF ||
+        (how == MIG_COMPRESSION_AUTO && !mig_codec_try(&l->stats)))
+        return 0;
+    if (!l->codec && mig_packer_new(&l->codec) < 0)
+        return err_set(err, -ENOMEM, "lane %u: out of memory", l->index);
+    n = mig_packer_pack(l->codec, l->iov + 1, l->nr_iov - 1, ret_data);
+    if (n < 0)
+        return err_set(err, n, "lane %u: out of memory", l->index);
+    mig_codec_packed(&l->stats, l->payload, n ? (uint32_t)n : l->payload, loop_now_ns() - begin);
+    *ret_len = (uint32_t)n;
+    return 0;
+}
+
+/* The head of a frame: headers and runs.  Return: how many zero pages are in it. */
+static uint64_t frame_head(struct lane *l, enum mig_codec codec, uint32_t payload)
 {
     size_t runs_len = l->nr_runs * sizeof(struct mig_run_wire);
     struct mig_pages_hdr ph = {.nr_runs = le32_make(l->nr_runs),
-                               .codec = le32_make(MIG_CODEC_RAW),
-                               .payload_len = le32_make(l->payload)};
-    struct mig_msg_hdr mh = mig_hdr_make(MIG_MSG_PAGES, sizeof(ph) + runs_len + l->payload);
+                               .codec = le32_make(codec),
+                               .payload_len = le32_make(payload)};
+    struct mig_msg_hdr mh = mig_hdr_make(MIG_MSG_PAGES, sizeof(ph) + runs_len + payload);
     struct wr w = {l->head, sizeof(l->head), false};
-    uint64_t data = l->payload >> PAGE_SHIFT_4K, zero = 0;
-    int rc;
+    uint64_t zero = 0;
 
-    if (l->nr_runs == 0)
-        return 0;
     wr_bytes(&w, &mh, sizeof(mh));
     wr_bytes(&w, &ph, sizeof(ph));
     for (unsigned i = 0; i < l->nr_runs; i++) {
@@ -168,12 +204,40 @@ static int frame_flush(struct lane *l, struct err *err)
             zero += l->runs[i].nr;
     }
     l->iov[0] = (struct iovec){l->head, sizeof(l->head) - w.left};
-    rc = lane_write(l, l->iov, l->nr_iov, err);
+    return zero;
+}
+
+static int frame_flush(struct lane *l, struct err *err)
+{
+    uint64_t data = l->payload >> PAGE_SHIFT_4K, zero, len, begin;
+    const void *packed = NULL;
+    uint32_t packed_len;
+    int rc;
+
+    if (l->nr_runs == 0)
+        return 0;
+    rc = frame_pack(l, &packed, &packed_len, err);
     if (rc < 0)
         return rc;
+    zero = frame_head(l, packed_len ? MIG_CODEC_ZSTD : MIG_CODEC_RAW,
+                      packed_len ? packed_len : l->payload);
+    if (packed_len) {
+        memcpy(&l->iov[1].iov_base, &packed, sizeof(packed)); /* it is only read */
+        l->iov[1].iov_len = packed_len;
+        l->nr_iov = 2;
+    }
+    len = l->iov[0].iov_len + (packed_len ? packed_len : l->payload);
+    begin = loop_now_ns();
+    rc = keep_pace(l, len, err);
+    if (rc >= 0)
+        rc = lane_write(l, l->iov, l->nr_iov, err);
+    if (rc < 0)
+        return rc;
+    mig_codec_sent(&l->stats, len, loop_now_ns() - begin);
     count(&l->s->p.counters->data_pages, data);
     count(&l->s->p.counters->zero_pages, zero);
-    count(&l->s->p.counters->wire_bytes, sizeof(l->head) - w.left + (data << PAGE_SHIFT_4K));
+    count(&l->s->p.counters->zstd_pages, packed_len ? data : 0);
+    count(&l->s->p.counters->wire_bytes, len);
     l->data_pages += data;
     l->zero_pages += zero;
     frame_reset(l);
@@ -273,6 +337,30 @@ static int send_hello(struct lane *l, struct err *err)
     return lane_write(l, iov, ARRAY_LEN(iov), err);
 }
 
+/* Hand all of the memory over. */
+static int send_memory(struct lane *l, struct err *err)
+{
+    struct mig_wait wait = {
+        .cancel_fd = l->s->p.cancel_fd, .wake_fd = -1, .idle_ms = l->s->p.idle_ms};
+    unsigned nr = gmem_nr_regions(l->s->p.gm);
+    struct {
+        struct mig_msg_hdr hdr;
+        struct mig_memory_wire offsets[GMEM_REGIONS_MAX];
+    } msg = {.hdr = mig_hdr_make(MIG_MSG_MEMORY, nr * sizeof(struct mig_memory_wire))};
+    int fds[GMEM_REGIONS_MAX], rc;
+
+    _Static_assert((int)GMEM_REGIONS_MAX <= (int)MIG_FDS_MAX, "a region without a descriptor");
+    for (unsigned i = 0; i < nr; i++) {
+        const struct gmem_region *r = gmem_region(l->s->p.gm, i);
+
+        msg.offsets[i].offset = le64_make(r->fd_offset);
+        fds[i] = r->fd;
+    }
+    rc = mig_channel_send_fds(l->ch, &msg, sizeof(msg.hdr) + nr * sizeof(msg.offsets[0]), fds, nr,
+                              &wait, err);
+    return rc < 0 ? err_prefix(err, rc, "handing memory over") : rc;
+}
+
 static int send_round_end(struct lane *l, const struct mig_round *round, struct err *err)
 {
     struct mig_round_end e = {round->number, round->last, l->data_pages, l->zero_pages};
@@ -351,6 +439,8 @@ static void *lane_main(void *arg)
     (void)snprintf(name, sizeof(name), "mig-send%u", l->index);
     log_thread_name(name);
     rc = send_hello(l, &err);
+    if (rc >= 0 && l->index == 0 && !l->s->p.consumer)
+        rc = send_memory(l, &err);
     for (unsigned seen = 0; rc >= 0 && !round.last && next_round(l->s, seen, &round); seen++)
         rc = send_round(l, &round, &err);
     mig_progress_cpu(l->s->p.counters);
@@ -369,6 +459,7 @@ int mig_sender_new(const struct mig_sender_params *params, struct mig_sender **r
         return -ENOMEM;
     s->p = *params;
     s->present_fd = page_present_open();
+    mig_pace_init(&s->pace, params->bandwidth);
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_cond_init(&s->cond, NULL);
     (void)pthread_mutex_init(&s->take_lock, NULL);
@@ -431,6 +522,7 @@ void mig_sender_free(struct mig_sender *s)
     for (unsigned i = 0; i < s->nr_lanes; i++) {
         (void)pthread_join(s->lanes[i]->thread, NULL);
         mig_channel_close(s->lanes[i]->ch);
+        mig_packer_free(s->lanes[i]->codec);
         free(s->lanes[i]);
     }
     (void)pthread_mutex_destroy(&s->lock);

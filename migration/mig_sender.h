@@ -13,6 +13,7 @@
 
 #include "core/dirty.h"
 #include "migration/mig_channel.h"
+#include "migration/mig_codec.h"
 #include "migration/mig_progress_internal.h"
 #include "migration/mig_wire.h"
 
@@ -20,11 +21,13 @@ struct mig_sender;
 
 struct mig_sender_params {
     struct gmem *gm;                 /* borrowed */
-    struct dirty_consumer *consumer; /* borrowed */
+    struct dirty_consumer *consumer; /* borrowed; NULL: the memory is handed over */
     struct mig_counters *counters;   /* borrowed */
     int cancel_fd;                   /* eventfd; borrowed; makes the lanes end */
-    uint32_t idle_ms;                /* a lane on which nothing moves for so long is dead */
-    void (*failed)(void *arg);       /* a lane failed; called from its thread */
+    enum mig_compression compression;
+    uint64_t bandwidth;        /* bytes a second of all lanes; 0: no cap */
+    uint32_t idle_ms;          /* a lane on which nothing moves for so long is dead */
+    void (*failed)(void *arg); /* a lane failed; called from its thread */
     void *arg;
 };
 

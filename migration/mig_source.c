@@ -13,6 +13,7 @@
 #include "migration/mig_ctl.h"
 #include "migration/mig_progress_internal.h"
 #include "migration/mig_sender.h"
+#include "migration/mig_throttle.h"
 
 enum {
     CONNECT_MS = 10000,    /* to connect and shake hands, each time */
@@ -40,9 +41,11 @@ struct mig_source {
     bool past_commit; /* COMMIT is about to be sent: nothing cancels any more */
 
     /* Of the thread inside mig_source_run(). */
+    unsigned features;               /* agreed on: bits of enum mig_feature */
     struct mig_ctl *ctl;             /* owned */
     struct mig_sender *sender;       /* owned */
     struct dirty_consumer *consumer; /* owned */
+    struct mig_throttle *throttle;   /* owned; NULL where the guest cannot be slowed down */
     struct mig_phases took;
     struct mig_measure m;
     uint64_t rounds_ns;              /* when the first round began */
@@ -149,8 +152,30 @@ static struct mig_wait connect_wait(const struct mig_source *src)
                              .idle_ms = src->p.idle_ms};
 }
 
-static int check_hello(const struct mig_message *msg, struct err *err)
+/* Whether all of the memory can be handed over: it must be whole, and in files. */
+static bool can_hand_over(const struct mig_source *src)
 {
+    if (!src->p.local || gmem_is_served(src->p.gm))
+        return false;
+    for (unsigned i = 0; i < gmem_nr_regions(src->p.gm); i++) {
+        const struct gmem_region *r = gmem_region(src->p.gm, i);
+
+        if (!r->shared || r->fd < 0)
+            return false;
+    }
+    return true;
+}
+
+/* What we offer: nothing that was not asked for. */
+static unsigned features_offered(const struct mig_source *src)
+{
+    return (src->p.compression == MIG_COMPRESSION_OFF ? 0 : MIG_FEATURE_ZSTD) |
+           (can_hand_over(src) ? MIG_FEATURE_MEMORY : 0);
+}
+
+static int check_hello(struct mig_source *src, const struct mig_message *msg, struct err *err)
+{
+    const char *unknown;
     struct mig_hello h;
     int rc = mig_hello_get(msg->body, msg->len, &h, err);
 
@@ -160,10 +185,10 @@ static int check_hello(const struct mig_message *msg, struct err *err)
         h.version_max > MIG_VERSION)
         return err_set(err, -EPROTO, "HELLO: the destination chose version %u..%u of %d..%d",
                        h.version_min, h.version_max, MIG_VERSION_MIN, MIG_VERSION);
-    for (unsigned i = 0; i < h.nr_caps; i++) {
-        if (h.caps[i].required)
-            return err_set(err, -ENOTSUP, "the destination requires '%s', which is not known here",
-                           h.caps[i].name);
+    src->features = mig_features_of(&h, &unknown) & features_offered(src);
+    if (unknown) {
+        return err_set(err, -ENOTSUP, "the destination requires '%s', which is not known here",
+                       unknown);
     }
     return 0;
 }
@@ -179,11 +204,12 @@ static int greet(struct mig_source *src, struct mig_refusal *why, struct err *er
     struct mig_message msg;
     int rc;
 
+    mig_features_name(features_offered(src), &h);
     mig_hello_put(&h, &w);
     rc = mig_ctl_send(src->ctl, MIG_MSG_HELLO, &(struct iovec){buf, sizeof(buf) - w.left}, 1, err);
     if (rc >= 0)
         rc = mig_ctl_expect(src->ctl, MIG_MSG_HELLO, &msg, why, err);
-    return rc < 0 ? rc : check_hello(&msg, err);
+    return rc < 0 ? rc : check_hello(src, &msg, err);
 }
 
 static int connect_control(struct mig_source *src, struct mig_refusal *why, struct err *err)
@@ -271,13 +297,16 @@ static int prepare(struct mig_source *src, struct mig_ready_wire *ret_ready,
 static int open_lanes(struct mig_source *src, const struct mig_ready_wire *ready, struct err *err)
 {
     unsigned nr = le32_get(ready->lanes) < src->p.lanes ? le32_get(ready->lanes) : src->p.lanes;
-    struct mig_sender_params sp = {.gm = src->p.gm,
-                                   .consumer = src->consumer,
-                                   .counters = &src->progress.counters,
-                                   .cancel_fd = src->stop_fd,
-                                   .idle_ms = src->p.idle_ms,
-                                   .failed = raise_stop,
-                                   .arg = src};
+    struct mig_sender_params sp = {
+        .gm = src->p.gm,
+        .consumer = src->consumer,
+        .counters = &src->progress.counters,
+        .cancel_fd = src->stop_fd,
+        .bandwidth = src->p.bandwidth,
+        .compression = src->features & MIG_FEATURE_ZSTD ? src->p.compression : MIG_COMPRESSION_OFF,
+        .idle_ms = src->p.idle_ms,
+        .failed = raise_stop,
+        .arg = src};
     int rc = mig_sender_new(&sp, &src->sender);
 
     for (unsigned i = 0; i < nr && rc >= 0; i++) {
@@ -354,7 +383,7 @@ static void measure(struct mig_source *src, uint64_t bytes, uint64_t took, uint6
     if (bytes >= RATE_BYTES || rate > m->rate)
         m->rate = rate;
     m->elapsed_ns = loop_now_ns() - src->rounds_ns;
-    m->remaining = dirty_count(src->consumer);
+    m->remaining = src->consumer ? dirty_count(src->consumer) : 0;
     m->dirty_rate = per_second(m->remaining, since_harvest);
     m->fixed_ns = src->p.fixed_ns;
     m->switch_now = atomic_load(&src->switch_now);
@@ -385,6 +414,8 @@ static int run_round(struct mig_source *src, uint64_t pages, struct mig_verdict 
     measure(src, log.data_pages << PAGE_SHIFT_4K, log.took_ns, src->harvest_ns - harvested);
     log.verdict = mig_policy_decide(&src->p.limits, &src->m);
     src->m.polished = log.verdict.short_enough ? src->m.polished + 1 : 0;
+    if (src->throttle && mig_throttle_set(src->throttle, log.verdict.throttle) >= 0)
+        src->m.throttle = log.verdict.throttle;
     log.remaining = src->m.remaining;
     log.rate = src->m.rate;
     mig_progress_log(&src->progress, &log, src->m.dirty_rate);
@@ -399,8 +430,17 @@ static int run_rounds(struct mig_source *src, struct err *err)
     int rc;
 
     mig_progress_phase(&src->progress, MIG_PHASE_ROUNDS);
+    if (src->p.ops->nap) {
+        rc = mig_throttle_new(src->p.ops->nap, src->p.arg, &src->throttle);
+        if (rc < 0)
+            return rc;
+        src->m.can_throttle = true;
+    }
     src->rounds_ns = src->harvest_ns = loop_now_ns();
-    dirty_set_all(src->consumer);
+    if (src->consumer)
+        dirty_set_all(src->consumer);
+    else
+        pages = 0;
     src->m.remaining = pages;
     do {
         rc = run_round(src, pages, &v, err);
@@ -460,6 +500,7 @@ static int stop_and_send(struct mig_source *src, struct err *err)
         return rc;
     src->paused = true;
     src->took.pause = loop_now_ns() - begin;
+    mig_throttle_off(src->throttle);
     rc = harvest(src, err);
     if (rc < 0)
         return rc;
@@ -568,7 +609,8 @@ static int move(struct mig_source *src, struct mig_refusal *why, struct err *err
     rc = connect_control(src, why, err);
     if (rc >= 0)
         rc = prepare(src, &ready, why, err);
-    if (rc >= 0)
+    mig_progress_handed(&src->progress, src->features & MIG_FEATURE_MEMORY);
+    if (rc >= 0 && !(src->features & MIG_FEATURE_MEMORY))
         rc = dirty_attach(src->p.dirty, &src->consumer, err);
     if (rc >= 0)
         rc = open_lanes(src, &ready, err);
@@ -576,6 +618,8 @@ static int move(struct mig_source *src, struct mig_refusal *why, struct err *err
         rc = run_rounds(src, err);
     if (rc >= 0)
         rc = blackout(src, err);
+    mig_throttle_free(src->throttle);
+    src->throttle = NULL;
     return rc;
 }
 

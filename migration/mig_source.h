@@ -23,13 +23,14 @@
 
 #include "core/dirty.h"
 #include "core/state.h"
+#include "migration/mig_codec.h"
 #include "migration/mig_dial.h"
 #include "migration/mig_policy.h"
 #include "migration/mig_progress.h"
 #include "migration/mig_statement.h"
 #include "migration/mig_wire.h"
 
-/* All are called from the thread inside mig_source_run(). */
+/* All but nap() are called from the thread inside mig_source_run(). */
 struct mig_source_ops {
     /* What the destination needs to build the machine; at most MIG_CONFIG_MAX bytes. */
     CHECKED int (*describe)(void *arg, struct state_buf *config, struct err *err);
@@ -38,6 +39,11 @@ struct mig_source_ops {
      * heap.  None, and more than MIG_SMALL_MAX bytes, are not sent.  May be NULL.
      */
     CHECKED int (*facts)(void *arg, char **ret_text, size_t *ret_len, struct err *err);
+    /*
+     * Keep the running guest out until then (CLOCK_MONOTONIC, ns; 0: let it in), without
+     * waiting; from a thread of the engine's.  NULL: it cannot be slowed down.
+     */
+    void (*nap)(void *arg, uint64_t until_ns);
     /* Stop the guest; on failure it goes on running. */
     CHECKED int (*pause)(void *arg, struct err *err);
     /* The state of the stopped machine; may write guest memory. */
@@ -61,8 +67,11 @@ struct mig_source_params {
     void *open_arg;
     unsigned lanes; /* wanted, 1..MIG_LANES_MAX; 0: 1 */
     struct mig_limits limits;
-    uint64_t fixed_ns;     /* expected cost of stop, save, load and start; 0: a guess */
-    uint32_t idle_ms;      /* 0: 10 s */
+    enum mig_compression compression;
+    bool local;         /* hand memory over to a process of this host, where all of it is shared */
+    uint64_t bandwidth; /* bytes a second on all lanes; 0: no cap */
+    uint64_t fixed_ns;  /* expected cost of stop, save, load and start; 0: a guess */
+    uint32_t idle_ms;   /* 0: 10 s */
     unsigned keepalive_ms; /* 0: 1 s; UINT_MAX: none */
 };
 

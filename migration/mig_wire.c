@@ -41,6 +41,8 @@ static const struct {
     [MIG_MSG_ABORT]      = {"ABORT", 0, MIG_REASON_MAX},
     [MIG_MSG_KEEPALIVE]  = {"KEEPALIVE", 0, 0},
     [MIG_MSG_FACTS]      = {"FACTS", 2, MIG_SMALL_MAX},
+    [MIG_MSG_MEMORY]     = {"MEMORY", sizeof(struct mig_memory_wire),
+                            GMEM_REGIONS_MAX * sizeof(struct mig_memory_wire)},
   /* clang-format on */
 };
 
@@ -91,6 +93,40 @@ void mig_hello_put(const struct mig_hello *h, struct wr *w)
         wr_u8(w, (uint8_t)len);
         wr_bytes(w, h->caps[i].name, len);
     }
+}
+
+static const struct {
+    enum mig_feature feature;
+    const char *name;
+} features_known[] = {
+    {MIG_FEATURE_ZSTD,   "zstd"      },
+    {MIG_FEATURE_MEMORY, "memory-fds"},
+};
+
+void mig_features_name(unsigned features, struct mig_hello *h)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(features_known) && h->nr_caps < MIG_CAPS_MAX; i++)
+        if (features & features_known[i].feature)
+            (void)snprintf(h->caps[h->nr_caps++].name, sizeof(h->caps[0].name), "%s",
+                           features_known[i].name);
+}
+
+unsigned mig_features_of(const struct mig_hello *h, const char **ret_unknown)
+{
+    unsigned features = 0;
+
+    *ret_unknown = NULL;
+    for (unsigned i = 0; i < h->nr_caps; i++) {
+        unsigned bit = 0;
+
+        for (unsigned k = 0; k < ARRAY_LEN(features_known); k++)
+            if (strcmp(h->caps[i].name, features_known[k].name) == 0)
+                bit = features_known[k].feature;
+        if (!bit && h->caps[i].required)
+            *ret_unknown = h->caps[i].name;
+        features |= bit;
+    }
+    return features;
 }
 
 /* A name is of printable characters, so that it can be shown. */
@@ -342,7 +378,7 @@ int mig_pages_peek(const struct mig_pages_hdr *hdr, uint32_t len, size_t *ret_ru
     if (payload > MIG_PAYLOAD_MAX)
         return err_set(err, -E2BIG, "PAGES.payload_len: %u, at most %d are allowed", payload,
                        MIG_PAYLOAD_MAX);
-    if (le32_get(hdr->codec) != MIG_CODEC_RAW)
+    if (le32_get(hdr->codec) != MIG_CODEC_RAW && le32_get(hdr->codec) != MIG_CODEC_ZSTD)
         return err_set(err, -ENOTSUP, "PAGES.codec: %u is not known here", le32_get(hdr->codec));
     if (len != sizeof(*hdr) + nr * sizeof(struct mig_run_wire) + payload)
         return bad(err, "PAGES: the length is not that of its parts");
@@ -376,7 +412,7 @@ int mig_pages_get(const struct mig_pages_hdr *hdr, const struct mig_run_wire *ru
     uint64_t bytes = 0;
     int rc;
 
-    ret->codec = MIG_CODEC_RAW;
+    ret->codec = le32_get(hdr->codec) == MIG_CODEC_ZSTD ? MIG_CODEC_ZSTD : MIG_CODEC_RAW;
     ret->payload_len = le32_get(hdr->payload_len);
     ret->nr_runs = le32_get(hdr->nr_runs);
     for (unsigned i = 0; i < ret->nr_runs; i++) {
@@ -386,7 +422,14 @@ int mig_pages_get(const struct mig_pages_hdr *hdr, const struct mig_run_wire *ru
         if (ret->runs[i].kind == MIG_RUN_DATA)
             bytes += (uint64_t)ret->runs[i].nr << PAGE_SHIFT_4K;
     }
-    return bytes == ret->payload_len ? 0 : bad(err, "PAGES.payload_len: not that of its runs");
+    if (bytes > MIG_PAYLOAD_MAX)
+        return err_set(err, -E2BIG, "PAGES: more than %d bytes of pages", MIG_PAYLOAD_MAX);
+    ret->data_len = (uint32_t)bytes;
+    /* What is not smaller is not compressed, so that nothing is there twice. */
+    if (ret->codec == MIG_CODEC_RAW ? bytes != ret->payload_len
+                                    : ret->payload_len == 0 || ret->payload_len >= bytes)
+        return bad(err, "PAGES.payload_len: not that of its runs");
+    return 0;
 }
 
 /* --- Rounds, state, times ------------------------------------------------ */

@@ -50,6 +50,7 @@ enum mig_msg {
     MIG_MSG_ABORT = 14,
     MIG_MSG_KEEPALIVE = 15,
     MIG_MSG_FACTS = 16,
+    MIG_MSG_MEMORY = 17,
     MIG_NR_MSGS
 };
 
@@ -108,9 +109,15 @@ struct mig_lane_wire {
 };
 _Static_assert(sizeof(struct mig_lane_wire) == 40, "docs/migration-protocol.md 3.5");
 
+/* MEMORY: one for each region, in their order; the descriptors come with the message. */
+struct mig_memory_wire {
+    le64 offset; /* of the region in its file, bytes */
+};
+_Static_assert(sizeof(struct mig_memory_wire) == 8, "docs/migration-protocol.md 3.16");
+
 enum mig_codec {
     MIG_CODEC_RAW = 0,
-    MIG_CODEC_ZSTD = 1, /* reserved */
+    MIG_CODEC_ZSTD = 1, /* one zstd frame; with the feature of that name only */
 };
 
 enum mig_run_kind {
@@ -190,6 +197,12 @@ struct mig_hello {
     struct mig_cap caps[MIG_CAPS_MAX];
 };
 
+/* Capabilities that we know, as a set; HELLO has their names. */
+enum mig_feature {
+    MIG_FEATURE_ZSTD = 1 << 0,   /* "zstd": PAGES may be compressed */
+    MIG_FEATURE_MEMORY = 1 << 1, /* "memory-fds": memory is handed over, not copied */
+};
+
 /* Where the guest's memory is: equal on both ends. */
 struct mig_layout {
     unsigned nr;
@@ -222,6 +235,7 @@ struct mig_run {
 struct mig_pages {
     enum mig_codec codec;
     uint32_t payload_len;
+    uint32_t data_len; /* bytes of the data runs; payload_len where the codec is raw */
     unsigned nr_runs;
     struct mig_run runs[MIG_RUNS_MAX];
 };
@@ -290,6 +304,23 @@ CHECKED int mig_layout_of(const struct gmem *gm, struct mig_layout *ret_layout, 
  */
 CHECKED int mig_layout_compare(const struct mig_layout *there, const struct mig_layout *here,
                                struct mig_refusal *why);
+
+/**
+ * mig_features_name() - name features in a HELLO, none of them required.
+ * @features: bits of enum mig_feature.
+ *
+ * Threads: any.
+ */
+void mig_features_name(unsigned features, struct mig_hello *h);
+
+/**
+ * mig_features_of() - the features that a HELLO names.
+ * @ret_unknown: name of one that is required and not known here; NULL: there is none.
+ *
+ * Return: bits of enum mig_feature.
+ * Threads: any.
+ */
+unsigned mig_features_of(const struct mig_hello *h, const char **ret_unknown);
 
 /* Encoders: append to w, which latches an overflow. */
 void mig_hello_put(const struct mig_hello *h, struct wr *w);

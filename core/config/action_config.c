@@ -22,12 +22,17 @@
      .flags = CONFIG_EMIT_SET}
 #define NUMBER(key, s, m, hi) \
     {.json = key, .opt = key, .kind = CONFIG_U32, .off = offsetof(struct s, m), .min = 1, .max = hi}
+#define SIZE(key, s, m) \
+    {.json = key, .opt = key, .kind = CONFIG_SIZE, .off = offsetof(struct s, m), .max = INT64_MAX}
 #define NAME(key, s, m, names) \
     {.json = key, .opt = key, .kind = CONFIG_NAME, .off = offsetof(struct s, m), .aux = names}
 #define NET_FDS(s)                                                                        \
     {.json = "net_fds", .opt = "net_fds", .kind = CONFIG_OBJECTS,                         \
      .off = offsetof(struct s, net_fds), .off_nr = offsetof(struct s, nr_net_fds),        \
      .max = VM_CONFIG_NETS_MAX, .aux = &net_fds_table}
+#define NAME_SET(key, s, m, names) \
+    {.json = key, .opt = key, .kind = CONFIG_NAME, .off = offsetof(struct s, m), .aux = names, \
+     .flags = CONFIG_EMIT_SET}
 #define REFUSED(key, h) {.json = key, .opt = key, .kind = CONFIG_REFUSED, .harmless = h}
 #define TABLE(s, rows)  {.size = sizeof(struct s), .fields = rows, .nr_fields = ARRAY_LEN(rows)}
 
@@ -55,6 +60,13 @@ static const struct config_name timeout_names[] = {
 static const struct config_name memory_mode_names[] = {
     {"Precopy",  "precopy",  MIGRATION_PRECOPY},
     {"Postcopy", "postcopy", MIGRATION_POSTCOPY},
+    {0},
+};
+
+static const struct config_name compression_names[] = {
+    {"Auto", "auto", MIGRATION_COMPRESSION_AUTO},
+    {"Off",  "off",  MIGRATION_COMPRESSION_OFF},
+    {"Zstd", "zstd", MIGRATION_COMPRESSION_ZSTD},
     {0},
 };
 
@@ -98,6 +110,8 @@ static const struct config_field send_fields[] = {
     NUMBER("timeout_s",      send_migration_config, timeout_s,   UINT32_MAX),
     NAME("timeout_strategy", send_migration_config, timeout_strategy, timeout_names),
     NUMBER("connections",    send_migration_config, connections, MIGRATION_CONNECTIONS_MAX),
+    SIZE("bandwidth",        send_migration_config, bandwidth),
+    NAME_SET("compression",  send_migration_config, compression, compression_names),
     TEXT("tls_dir",          send_migration_config, tls_dir),
     OURS("insecure",         send_migration_config, insecure),
     NAME("memory_mode",      send_migration_config, memory_mode, memory_mode_names),
@@ -190,8 +204,9 @@ static int action_complete_send(struct send_migration_config *cfg, struct err *e
         cfg->downtime_ms = MIGRATION_DOWNTIME_MS_DEFAULT;
     if (!cfg->timeout_s)
         cfg->timeout_s = MIGRATION_TIMEOUT_S_DEFAULT;
-    if (!cfg->connections)
-        cfg->connections = 1;
+    if (cfg->bandwidth && cfg->bandwidth < MIGRATION_BANDWIDTH_MIN)
+        return err_set(err, -EINVAL, "bandwidth: at least %d bytes a second are needed",
+                       MIGRATION_BANDWIDTH_MIN);
     return action_check_url("destination_url", cfg->destination_url, err);
 }
 

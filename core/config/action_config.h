@@ -17,6 +17,7 @@ struct vm_config;
 enum action_limits {
     RESTORE_SETS_MAX = 64,
     MIGRATION_CONNECTIONS_MAX = 128,
+    MIGRATION_BANDWIDTH_MIN = 65536, /* bytes a second */
     MIGRATION_DOWNTIME_MS_DEFAULT = 300,
     MIGRATION_TIMEOUT_S_DEFAULT = 3600,
 };
@@ -73,6 +74,12 @@ enum migration_memory_mode {
     MIGRATION_POSTCOPY,
 };
 
+enum migration_compression {
+    MIGRATION_COMPRESSION_AUTO, /* where the link is slower than compressing */
+    MIGRATION_COMPRESSION_OFF,
+    MIGRATION_COMPRESSION_ZSTD, /* always */
+};
+
 struct send_migration_config {
     char *destination_url; /* unix:<path> or tcp:<host>:<port> */
     bool local;
@@ -80,7 +87,9 @@ struct send_migration_config {
     uint32_t downtime_ms; /* default 300 */
     uint32_t timeout_s;   /* default 3600 */
     enum migration_timeout_strategy timeout_strategy;
-    uint32_t connections; /* default 1 */
+    uint32_t connections; /* 0: chosen from the processors */
+    uint64_t bandwidth;   /* bytes a second; 0: no cap; Cloud Hypervisor has not */
+    enum migration_compression compression; /* Cloud Hypervisor has not */
     char *tls_dir;
     bool insecure; /* tcp: to another host without TLS */
     enum migration_memory_mode memory_mode;

@@ -34,7 +34,7 @@ enum config_kind {
 enum config_field_flags {
     CONFIG_EMIT_ZERO = 1 << 0, /* write to JSON even where it is 0 */
     CONFIG_ALIAS = 1 << 1,     /* another name for the field before it: never written */
-    CONFIG_EMIT_SET = 1 << 2,  /* a switch that is written only where it is set */
+    CONFIG_EMIT_SET = 1 << 2,  /* a switch or a name that is written only where it is not 0 */
 };
 
 struct config_name {

@@ -227,7 +227,8 @@ static struct json_object *config_write_name(const struct config_field *field, c
 {
     int value = *(const int *)config_member_const(src, field->off);
 
-    for (const struct config_name *name = field->aux; name->json; name++)
+    *ret_skip = (field->flags & CONFIG_EMIT_SET) && !value;
+    for (const struct config_name *name = field->aux; name->json && !*ret_skip; name++)
         if (name->value == value)
             return json_object_new_string(name->json);
     *ret_skip = true; /* the default, which has no name */

@@ -126,7 +126,8 @@ static void *guest_main(void *arg)
         uint64_t due =
             (uint64_t)((unsigned __int128)g->cfg.dirty_rate * (loop_now_ns() - begin) / 1000000000);
 
-        if (due > done && atomic_load(&g->running))
+        if (due > done && atomic_load(&g->running) &&
+            loop_now_ns() >= atomic_load(&g->nap_until_ns))
             dirty_some(g, &x, due - done > 4096 ? 4096 : due - done);
         done = due;
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
@@ -322,8 +323,17 @@ static int do_facts(void *arg, char **ret_text, size_t *ret_len, struct err *err
     return g->facts && !*ret_text ? err_set(err, -ENOMEM, "out of memory") : 0;
 }
 
+static void do_nap(void *arg, uint64_t until_ns)
+{
+    struct fake_guest *g = arg;
+
+    atomic_store(&g->nap_until_ns, until_ns);
+    atomic_fetch_add(&g->naps, until_ns != 0);
+}
+
 const struct mig_source_ops fake_source_ops = {
     .facts = do_facts,
+    .nap = do_nap,
     .describe = do_describe,
     .pause = do_pause,
     .save = do_save,

@@ -66,11 +66,13 @@ struct fake_guest {
     atomic_bool bad_config; /* build() refuses, with two reasons */
     bool quiet_save;        /* saving does not touch memory */
     unsigned op_delay_us;
-    const char *facts;    /* the source tells them; NULL: none */
-    char facts_heard[64]; /* the destination's */
-    uint64_t saves;       /* state: times saved */
-    uint64_t state_pad;   /* bytes of state besides */
-    uint64_t loaded;      /* what load() found */
+    const char *facts;             /* the source tells them; NULL: none */
+    char facts_heard[64];          /* the destination's */
+    _Atomic uint64_t nap_until_ns; /* it dirties nothing until then */
+    atomic_uint naps;
+    uint64_t saves;     /* state: times saved */
+    uint64_t state_pad; /* bytes of state besides */
+    uint64_t loaded;    /* what load() found */
 
     pthread_t thread;
     bool has_thread;

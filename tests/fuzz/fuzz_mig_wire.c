@@ -106,7 +106,8 @@ static void try_pages(const uint8_t *body, size_t len)
         must(r->first + r->nr <= layout.regions[r->region].len >> PAGE_SHIFT_4K);
         data += r->kind == MIG_RUN_DATA ? (uint64_t)r->nr << PAGE_SHIFT_4K : 0;
     }
-    must(data == pages.payload_len && data == len - sizeof(hdr) - runs_len);
+    must(data == pages.data_len && pages.payload_len == len - sizeof(hdr) - runs_len);
+    must(pages.codec == MIG_CODEC_ZSTD ? pages.payload_len < data : pages.payload_len == data);
 }
 
 static void try_small(unsigned type, const uint8_t *body, size_t len)

@@ -136,6 +136,35 @@ class MigrationTest(MovingTest):
         destination = move(source, "destination", f"unix:{self.short}/move")
         self.check(destination)
 
+    def test_a_guest_faster_than_the_link_is_slowed_down(self):
+        """40 MB/s over 32 MiB, and a link of 24 MB/s: no round gets shorter by itself."""
+        source = self.start()
+        self.busy(source)
+        migration = Move(source, "destination", self.tcp(), bandwidth=24000000, downtime_ms=100,
+                         compression="Off")
+        seen = []
+
+        def is_slowed():
+            source.line.pump(0.01)
+            seen.append(source.get("vm.migration-progress").get("throttle_percent", 0))
+            return seen[-1] > 0
+        wait_until(is_slowed, 40, "a guest that is slowed down")
+        migration.finish(60)
+        self.check(migration.destination)
+
+    def test_switching_over_at_once(self):
+        source = self.start()
+        self.busy(source)
+        migration = Move(source, "destination", self.tcp(), bandwidth=40000000, downtime_ms=1,
+                         compression="Off")
+        wait_until(lambda: source.line.pump(0.01) and
+                   source.get("vm.migration-progress")["phase"] == "rounds", 20, "rounds")
+        source.put("vm.migration-switchover")
+        migration.finish(40)
+        self.check(migration.destination)
+        history = migration.destination.get("vm.migration-progress")["history"]
+        self.assertEqual([row["result"] for row in history], ["completed"])
+
     def test_tls(self):
         tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls")
         self.moves(self.tcp(), tls_dir=str(tls), receive={"tls_dir": str(tls)})

@@ -24,7 +24,9 @@ static void test_a_migration_has_defaults(void **state)
     assert_string_equal(cfg.destination_url, "unix:/m");
     assert_int_equal(cfg.downtime_ms, 300);
     assert_int_equal(cfg.timeout_s, 3600);
-    assert_int_equal(cfg.connections, 1);
+    assert_int_equal(cfg.connections, 0);
+    assert_int_equal(cfg.bandwidth, 0);
+    assert_int_equal(cfg.compression, MIGRATION_COMPRESSION_AUTO);
     assert_int_equal(cfg.timeout_strategy, MIGRATION_TIMEOUT_CANCEL);
     assert_int_equal(cfg.memory_mode, MIGRATION_PRECOPY);
     action_config_release(ACTION_SEND_MIGRATION, &cfg);
@@ -42,6 +44,7 @@ static void test_option_and_json_say_the_same(void **state)
         action_config_from_option(ACTION_SEND_MIGRATION, "send-migration",
                                   "destination_url=tcp:[::1]:4444,local=on,downtime_ms=5,"
                                   "timeout_strategy=ignore,connections=128,tls_dir=/t,"
+                                  "bandwidth=100M,compression=zstd,"
                                   "insecure=on,memory_mode=postcopy",
                                   &cfg, &err),
         0);
@@ -55,6 +58,8 @@ static void test_option_and_json_say_the_same(void **state)
     assert_true(again.local);
     assert_int_equal(again.downtime_ms, 5);
     assert_int_equal(again.connections, 128);
+    assert_int_equal(again.bandwidth, 100 << 20);
+    assert_int_equal(again.compression, MIGRATION_COMPRESSION_ZSTD);
     assert_int_equal(again.timeout_strategy, MIGRATION_TIMEOUT_IGNORE);
     assert_int_equal(again.memory_mode, MIGRATION_POSTCOPY);
     json_object_put(obj);
@@ -78,6 +83,8 @@ static void test_bodies_are_refused_by_name(void **state)
         {ACTION_RESTORE,
          "{\"source_url\":\"a\",\"prefault\":true,\"memory_restore_mode\":\"OnDemand\"}",         -EINVAL,
          "prefault: not possible"                                                                                                                            },
+        {ACTION_SEND_MIGRATION,    "{\"destination_url\":\"a\",\"bandwidth\":1000}",              -EINVAL,
+         "bandwidth: at least 65536 bytes a second are needed"                                                                                               },
         {ACTION_SEND_MIGRATION,    "{\"destination_url\":\"a\",\"connections\":129}",             -EINVAL,
          "connections: 129 is not in 1..128"                                                                                                                 },
         {ACTION_SEND_MIGRATION,    "{\"destination_url\":\"a\",\"downtime_ms\":0}",               -EINVAL,

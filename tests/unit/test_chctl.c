@@ -212,7 +212,7 @@ static void test_commands_become_requests(void **state)
         {"send-migration|destination_url=tcp:h:1,downtime_ms=9,timeout_strategy=ignore", "",
          "vm.send-migration {\"destination_url\":\"tcp:h:1\",\"local\":false,"
          "\"preserve_source\":false,\"downtime_ms\":9,\"timeout_s\":3600,"
-         "\"timeout_strategy\":\"Ignore\",\"connections\":1,"
+         "\"timeout_strategy\":\"Ignore\","
          "\"memory_mode\":\"Precopy\"}", ""},
         {"receive-migration|receiver_url=unix:/m,tls_dir=/t", "",
          "vm.receive-migration {\"receiver_url\":\"unix:/m\",\"tls_dir\":\"/t\","

@@ -498,6 +498,64 @@ static void move_over(const char *url, const char *tls_dir, unsigned lanes)
     mig_tls_free(client);
 }
 
+/* Return: how the source ended.  @shared: the guest's memory is a memfd. */
+static struct mig_status hand_over(bool shared)
+{
+    const struct fake_guest_config guest = {
+        .len = {MIB(8), MIB(1)},
+        .shared = shared,
+        .data_percent = 58,
+        .seed = 3,
+        .dirty_rate = 20000,
+        .dirty_pages = 1000
+    };
+    struct mig_dial dial = {0};
+    struct mig_listener *ls;
+    struct mig_status st;
+    struct fake_pair p;
+    char path[64];
+
+    (void)snprintf(path, sizeof(path), "unix:/tmp/test_mig_hand.%d", getpid());
+    assert_int_equal(mig_url_parse(path, &dial.url, NULL), 0);
+    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
+    fake_pair_init(&p, &guest);
+    p.sp.open = mig_open_by_connect;
+    p.sp.open_arg = &dial;
+    p.dp.open = mig_open_by_accept;
+    p.dp.open_arg = ls;
+    p.sp.lanes = 2;
+    p.sp.local = true;
+    fake_pair_run(&p);
+    if (p.src_rc < 0)
+        fail_msg("source: %s; destination: %s", p.src_err.msg, p.dst_err.msg);
+    assert_int_equal(p.src_st.handed, p.dst_st.handed);
+    if (shared) {
+        struct stat a, b;
+
+        /* The very same memory. */
+        assert_int_equal(fstat(gmem_region(p.from.gm, 1)->fd, &a), 0);
+        assert_int_equal(fstat(gmem_region(p.to.gm, 1)->fd, &b), 0);
+        assert_int_equal(a.st_ino, b.st_ino);
+    }
+    st = p.src_st;
+    fake_pair_release(&p);
+    mig_listener_close(ls);
+    return st;
+}
+
+static void test_shared_memory_is_handed_over_on_one_host(void **state)
+{
+    struct mig_status st;
+
+    (void)state;
+    st = hand_over(true);
+    assert_true(st.handed);
+    assert_int_equal(st.data_pages + st.zero_pages, 0);
+    st = hand_over(false);
+    assert_false(st.handed);
+    assert_true(st.data_pages > 0);
+}
+
 static void test_guests_move_over_every_transport(void **state)
 {
     char path[64];
@@ -527,6 +585,7 @@ int main(void)
         cmocka_unit_test(test_a_tls_dir_that_does_not_work_is_named),
         cmocka_unit_test(test_the_server_takes_no_stranger_and_no_old_version),
         cmocka_unit_test(test_guests_move_over_every_transport),
+        cmocka_unit_test(test_shared_memory_is_handed_over_on_one_host),
     };
 
     return cmocka_run_group_tests_name("mig_channel", tests, setup_tls, teardown_tls);

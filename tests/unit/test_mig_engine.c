@@ -88,6 +88,95 @@ static void test_a_busy_guest_arrives_whole_on_any_number_of_lanes(void **state)
     }
 }
 
+/* Moves over a link of 40 MB/s, a guest that dirties 12 MB as fast as it can. */
+static void test_a_guest_that_is_too_busy_is_slowed_down_and_let_go(void **state)
+{
+    const struct fake_guest_config hasty = {
+        .len = {MIB(16)}, .data_percent = 10, .seed = 9, .dirty_rate = 40000, .dirty_pages = 3000};
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &hasty);
+    p.sp.bandwidth = 40000000;
+    p.sp.limits.downtime_ns = 100000000;
+    p.sp.limits.timeout_ns = UINT64_C(60000000000);
+    move_over(&p, &(struct fake_link_config){0});
+    assert_moved(&p);
+    assert_true(atomic_load(&p.from.naps) > 0);
+    assert_int_equal(atomic_load(&p.from.nap_until_ns), 0);
+    assert_int_equal(p.src_st.throttle, 0);
+    fake_pair_release(&p);
+}
+
+static void test_a_guest_that_is_not_is_left_alone(void **state)
+{
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &small);
+    p.sp.bandwidth = 40000000;
+    move_over(&p, &(struct fake_link_config){0});
+    assert_moved(&p);
+    assert_int_equal(atomic_load(&p.from.naps), 0);
+    fake_pair_release(&p);
+}
+
+static void test_bandwidth_is_kept_within_five_percent(void **state)
+{
+    const struct fake_guest_config full = {.len = {MIB(64)}, .data_percent = 100, .seed = 4};
+    static const unsigned lanes[] = {1, 4};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(lanes); i++) {
+        struct fake_pair p;
+        double rate;
+
+        fake_pair_init(&p, &full);
+        p.sp.lanes = lanes[i];
+        p.sp.bandwidth = 40000000;
+        move_over(&p, &(struct fake_link_config){0});
+        assert_moved(&p);
+        rate = (double)p.src_st.wire_bytes / (double)p.src_st.took.rounds * 1e9;
+        if (rate > 40000000 * 1.05 || rate < 40000000 * 0.95)
+            fail_msg("%u lanes: %.0f bytes a second", lanes[i], rate);
+        fake_pair_release(&p);
+    }
+}
+
+/* How a guest goes over a link of so many bytes a second. */
+static struct mig_status pages_packed(enum mig_compression how, uint64_t bandwidth)
+{
+    struct mig_status st;
+    struct fake_pair p;
+
+    fake_pair_init(&p, &busy);
+    p.sp.lanes = 2;
+    p.sp.compression = how;
+    p.sp.bandwidth = bandwidth;
+    move_over(&p, &(struct fake_link_config){0});
+    assert_moved(&p);
+    assert_int_equal(p.src_st.zstd_pages, p.dst_st.zstd_pages);
+    assert_int_equal(p.src_st.wire_bytes, p.dst_st.wire_bytes);
+    st = p.src_st;
+    fake_pair_release(&p);
+    return st;
+}
+
+/* One word of eight of the fake guest's pages is set: they shrink to less than a quarter. */
+static void test_pages_travel_compressed_where_that_is_asked_for_or_pays(void **state)
+{
+    struct mig_status st;
+
+    (void)state;
+    st = pages_packed(MIG_COMPRESSION_OFF, 0);
+    assert_int_equal(st.zstd_pages, 0);
+    st = pages_packed(MIG_COMPRESSION_ZSTD, 0);
+    assert_int_equal(st.zstd_pages, st.data_pages);
+    assert_true(st.wire_bytes < st.data_pages * PAGE_SIZE_4K / 2);
+    st = pages_packed(MIG_COMPRESSION_AUTO, 20000000);
+    assert_true(st.zstd_pages > st.data_pages / 2);
+}
+
 static uint64_t faults(void)
 {
     struct rusage ru;
@@ -127,6 +216,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_idle_guest_arrives_whole),
         cmocka_unit_test(test_a_busy_guest_arrives_whole_on_any_number_of_lanes),
+        cmocka_unit_test(test_a_guest_that_is_too_busy_is_slowed_down_and_let_go),
+        cmocka_unit_test(test_a_guest_that_is_not_is_left_alone),
+        cmocka_unit_test(test_bandwidth_is_kept_within_five_percent),
+        cmocka_unit_test(test_pages_travel_compressed_where_that_is_asked_for_or_pays),
         cmocka_unit_test(test_memory_that_was_never_touched_stays_so_at_both_ends),
     };
 

@@ -28,49 +28,49 @@ static void test_single_decisions(void **state)
     } rows[] = {
   /* clang-format off */
         {"nothing is left",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, RATE, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_STOP},
         {"nothing is left and nothing is known",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, 0, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, 0, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_STOP},
         {"no rate yet",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 10, 0, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 10, 0, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_ROUND},
         {"far too long",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_ROUND},
         {"short enough, polishing does not halve it",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 10000, RATE, 80000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_STOP},
+         {S(9), 10000, RATE, 80000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_STOP},
         {"short enough, another round halves it",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_ROUND},
+         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_ROUND},
         {"the same, but it would take a good part of the whole time",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {MS(200), 10000, RATE, 20000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_STOP},
+         {MS(200), 10000, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_STOP},
         {"the same, polished often enough",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, MIG_POLISH_ROUNDS, false}, MIG_DECIDE_STOP},
+         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, MIG_POLISH_ROUNDS, false, false, 0}, MIG_DECIDE_STOP},
         {"so short that another round is not worth it",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 50, RATE, 20000, MS(3), 0, {0}, 0, false}, MIG_DECIDE_STOP},
+         {S(9), 50, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_STOP},
         {"the fixed cost alone is too long: no round can help, until time is up",
-         {MS(2), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(3), 0, {0}, 0, false},
+         {MS(2), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_ROUND},
         {"asked to switch",
-         {MS(1), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, true},
+         {MS(1), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, true, false, 0},
          MIG_DECIDE_STOP},
         {"time is up: cancel",
-         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_GIVE_UP},
         {"time is up: ignore",
-         {MS(300), S(10), MIG_TIMEOUT_IGNORE}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), S(10), MIG_TIMEOUT_IGNORE}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_STOP},
         {"time is up, but it is short enough",
-         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1000, RATE, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1000, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_STOP},
         {"no time-out at all",
-         {MS(300), 0, MIG_TIMEOUT_CANCEL}, {S(99999), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false},
+         {MS(300), 0, MIG_TIMEOUT_CANCEL}, {S(99999), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
          MIG_DECIDE_ROUND},
   /* clang-format on */
     };
@@ -121,6 +121,7 @@ struct law {
     uint64_t rate;        /* bytes a second */
     uint64_t late_rate;   /* the same from the second second on; 0: no change */
     bool bursts;          /* dirties in every other 500 ms only */
+    bool slows;           /* the guest can be slowed down */
 };
 
 struct outcome {
@@ -128,6 +129,7 @@ struct outcome {
     unsigned rounds;
     uint64_t took_ns, blackout_ns;
     bool stalled;
+    unsigned throttle_max; /* percent, ever */
 };
 
 static uint64_t dirtied(const struct law *law, uint64_t from_ns, uint64_t took_ns)
@@ -142,7 +144,8 @@ static uint64_t dirtied(const struct law *law, uint64_t from_ns, uint64_t took_n
 static struct outcome play(const struct law *law, const struct mig_limits *limits)
 {
     struct outcome o = {.decision = MIG_DECIDE_ROUND};
-    struct mig_measure m = {.remaining = law->memory, .fixed_ns = MS(3)};
+    struct mig_measure m = {
+        .remaining = law->memory, .fixed_ns = MS(3), .can_throttle = law->slows};
     uint64_t todo = law->memory, now = 0;
 
     while (o.decision == MIG_DECIDE_ROUND && o.rounds < 100000) {
@@ -153,7 +156,7 @@ static struct outcome play(const struct law *law, const struct mig_limits *limit
         memmove(&m.history[1], &m.history[0], sizeof(m.history) - sizeof(m.history[0]));
         m.history[0] = m.remaining;
         m.nr_history = m.nr_history < MIG_HISTORY ? m.nr_history + 1 : MIG_HISTORY;
-        todo = dirtied(law, now, took);
+        todo = dirtied(law, now, took * (100 - m.throttle) / 100);
         now += took;
         m.elapsed_ns = now;
         m.remaining = todo;
@@ -161,7 +164,13 @@ static struct outcome play(const struct law *law, const struct mig_limits *limit
         m.dirty_rate = todo * 1000000 / (took / 1000 + 1);
         v = mig_policy_decide(limits, &m);
         m.polished = v.short_enough ? m.polished + 1 : 0;
-        o = (struct outcome){v.decision, o.rounds + 1, now, v.estimate_ns, o.stalled || v.stalled};
+        m.throttle = v.throttle;
+        o = (struct outcome){v.decision,
+                             o.rounds + 1,
+                             now,
+                             v.estimate_ns,
+                             o.stalled || v.stalled,
+                             v.throttle > o.throttle_max ? v.throttle : o.throttle_max};
     }
     return o;
 }
@@ -176,21 +185,38 @@ static void test_traces(void **state)
         uint64_t blackout_max_ms;
         unsigned rounds_max;
         bool stalled;
+        unsigned throttle_max;
     } rows[] = {
   /* clang-format off */
-        {"idle", {262144, 100, 100, 1 << 30, 0, false}, 300, MIG_DECIDE_STOP, 5, 3, false},
-        {"100 MB/s over 64 MiB, 3 GB/s link", {262144, 16384, 24414, 3000000000, 0, false}, 300,
-         MIG_DECIDE_STOP, 6, 6, false},
-        {"the same over a 250 MB/s link", {262144, 16384, 24414, 250000000, 0, false}, 300,
-         MIG_DECIDE_STOP, 60, 12, false},
-        {"faster than the link, small working set", {262144, 2000, 10000000, 100000000, 0, false},
-         300, MIG_DECIDE_STOP, 90, 8, false},
-        {"faster than the link, large working set", {262144, 200000, 10000000, 100000000, 0, false},
-         300, MIG_DECIDE_GIVE_UP, UINT64_MAX / 2, 4000, true},
-        {"bursts", {262144, 60000, 200000, 500000000, 0, true}, 100, MIG_DECIDE_STOP, 100, 4000,
-         false},
-        {"the link collapses", {1 << 20, 60000, 20000, 1000000000, 20000000, false}, 300,
-         MIG_DECIDE_GIVE_UP, UINT64_MAX / 2, 4000, true},
+        {"idle", {262144, 100, 100, 1 << 30, 0, false, false}, 300, MIG_DECIDE_STOP, 5, 3, false, 0},
+        {"100 MB/s over 64 MiB, 3 GB/s link", {262144, 16384, 24414, 3000000000, 0, false, false}, 300,
+         MIG_DECIDE_STOP, 6, 6, false, 0},
+        {"the same over a 250 MB/s link", {262144, 16384, 24414, 250000000, 0, false, false}, 300,
+         MIG_DECIDE_STOP, 60, 12, false, 0},
+        {"faster than the link, small working set", {262144, 2000, 10000000, 100000000, 0, false, false},
+         300, MIG_DECIDE_STOP, 90, 8, false, 0},
+        {"faster than the link, large working set", {262144, 200000, 10000000, 100000000, 0, false, false},
+         300, MIG_DECIDE_GIVE_UP, UINT64_MAX / 2, 4000, true, 0},
+        {"bursts", {262144, 60000, 200000, 500000000, 0, true, false}, 100, MIG_DECIDE_STOP, 100, 4000,
+         false, 0},
+        {"the link collapses", {1 << 20, 60000, 20000, 1000000000, 20000000, false, false}, 300,
+         MIG_DECIDE_GIVE_UP, UINT64_MAX / 2, 4000, true, 0},
+        {"idle, and it could be slowed down", {262144, 100, 100, 1 << 30, 0, false, true}, 300,
+         MIG_DECIDE_STOP, 5, 3, false, 0},
+        {"steady, and it could be slowed down",
+         {262144, 16384, 24414, 3000000000, 0, false, true}, 300, MIG_DECIDE_STOP, 6, 6, false, 0},
+        {"64 MiB again and again over a slow link",
+         {262144, 16384, 24414, 90000000, 0, false, true}, 300, MIG_DECIDE_STOP, 300, 16, false,
+         90},
+        {"faster than the link, large working set, slowed down",
+         {262144, 200000, 500000, 100000000, 0, false, true}, 300, MIG_DECIDE_STOP, 300, 20,
+         false, 99},
+        {"the link collapses, and the guest is slowed down",
+         {1 << 20, 60000, 20000, 1000000000, 20000000, false, true}, 300, MIG_DECIDE_STOP, 300, 20,
+         false, 99},
+        {"bursts between which it gets ready by itself",
+         {262144, 60000, 200000, 500000000, 0, true, true}, 100, MIG_DECIDE_STOP, 100, 20, false,
+         60},
   /* clang-format on */
     };
 
@@ -203,10 +229,12 @@ static void test_traces(void **state)
         limits.timeout_ns = S(120);
         o = play(&rows[i].law, &limits);
         if (o.decision != rows[i].decision || o.rounds > rows[i].rounds_max ||
-            o.blackout_ns > MS(rows[i].blackout_max_ms) || (rows[i].stalled && !o.stalled))
-            fail_msg("%s: decision %d after %u rounds, %llu ms; blackout %llu us, stalled %d",
-                     rows[i].why, o.decision, o.rounds, (unsigned long long)(o.took_ns / 1000000),
-                     (unsigned long long)(o.blackout_ns / 1000), o.stalled);
+            o.blackout_ns > MS(rows[i].blackout_max_ms) || (rows[i].stalled && !o.stalled) ||
+            o.throttle_max > rows[i].throttle_max)
+            fail_msg(
+                "%s: decision %d after %u rounds, %llu ms; blackout %llu us, stalled %d, %u %%",
+                rows[i].why, o.decision, o.rounds, (unsigned long long)(o.took_ns / 1000000),
+                (unsigned long long)(o.blackout_ns / 1000), o.stalled, o.throttle_max);
     }
 }
 

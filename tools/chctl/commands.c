@@ -78,7 +78,8 @@ static const struct chctl_command commands[] = {
      "different; changed_disks=on takes disks that were written since (chvmm(1)).\n", NULL},
     {"send-migration", "PUT", "vm.send-migration", parse_action, ACTION_SEND_MIGRATION,
      "destination_url=<url>[,tls_dir=<dir>][,downtime_ms=<ms>][,timeout_s=<s>]\n"
-     "       [,timeout_strategy=cancel|ignore][,connections=<n>][,local=on][,preserve_source=on]\n"
+     "       [,timeout_strategy=cancel|ignore][,connections=<n>][,bandwidth=<bytes/s>]\n"
+     "       [,compression=auto|off|zstd][,local=on][,preserve_source=on]\n"
      "       [,insecure=on][,memory_mode=precopy|postcopy]",
      "Move the running VM to another VMM",
      "<url> is tcp:<host>:<port> or unix:<path>, where the other VMM waits in receive-migration.\n"
@@ -86,6 +87,8 @@ static const struct chctl_command commands[] = {
      "goes to this host only, unless insecure=on.\n"
      "downtime_ms (300) is how long the guest may stand still, timeout_s (3600) how long all may\n"
      "take; then timeout_strategy=cancel gives up and ignore lets the guest stand still longer.\n"
+     "connections are chosen from the processors unless said; bandwidth (100M) caps all of them.\n"
+     "compression=auto compresses where the link is slower than that.\n"
      "See also: chctl help migration-progress\n",
      "Live migration"},
     {"receive-migration", "PUT", "vm.receive-migration", parse_action, ACTION_RECEIVE_MIGRATION,
@@ -114,6 +117,9 @@ static const struct chctl_command commands[] = {
      "Where the destination's process is gone and its log does not say \"taken\":\n"
      "     at the source: migration-resolve lost=<migration>, as migration-progress names it,\n"
      "     lets the VM go on, unless a disk (a file) was written meanwhile.\n", NULL},
+    {"migration-switchover", "PUT", "vm.migration-switchover", parse_nothing, 0, "",
+     "Stop the VM at the source and finish the migration now",
+     "After the round of copying that is going on, however long the VM will stand still.\n", NULL},
 
     {"add-disk", "PUT", "vm.add-disk", parse_device, VM_OPT_DISK, "path=<file>[,...]",
      "Add a disk", "The value is that of chvmm --disk.\n",

@@ -10,6 +10,7 @@
 #include "tools/chvmm/api_info.h"
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/migrate.h"
+#include "tools/chvmm/progress.h"
 #include "tools/chvmm/sandbox.h"
 #include "tools/chvmm/snapshot.h"
 
@@ -413,6 +414,23 @@ static void on_resolve(void *arg, struct api_request *req)
     send_to_control(arg, req, do_resolve);
 }
 
+static void do_switch_over(struct vmm *vmm, struct api_request *req)
+{
+    static const char what[] = "The migration could not be switched over";
+    struct err err = {0};
+    int rc = vmm_switch_over(vmm, &err);
+
+    if (rc < 0)
+        api_reply_error(req, api_status(rc), rc, what, &err);
+    else
+        api_reply_done(req);
+}
+
+static void on_switch_over(void *arg, struct api_request *req)
+{
+    send_to_control(arg, req, do_switch_over);
+}
+
 static void do_vmm_shutdown(struct vmm *vmm, struct api_request *req)
 {
     api_reply(req, 200, NULL, 0);
@@ -449,6 +467,7 @@ static const struct api_route routes[] = {
     {"vm.migration-wait",     API_GET, 0,             on_wait},
     {"vm.migration-cancel",   API_PUT, 0,             on_cancel},
     {"vm.migration-resolve",  API_PUT, API_BODY_OPTIONAL, on_resolve},
+    {"vm.migration-switchover", API_PUT, 0,           on_switch_over},
   /* clang-format on */
 };
 

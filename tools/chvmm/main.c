@@ -17,6 +17,7 @@
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/migrate.h"
 #include "tools/chvmm/options.h"
+#include "tools/chvmm/progress.h"
 #include "tools/chvmm/resolve.h"
 #include "tools/chvmm/sandbox.h"
 #include "tools/chvmm/snapshot.h"
@@ -150,6 +151,7 @@ static void stop(struct process *p)
     vmm_forget_migration(&p->vmm);
     free(p->vmm.last_snapshot);
     resolve_forget(&p->vmm);
+    vmm_progress_forget(&p->vmm);
     if (p->vmm.events) {
         event_monitor_emit(p->vmm.events, "vmm", "shutdown", NULL, 0);
         event_monitor_close(p->vmm.events);

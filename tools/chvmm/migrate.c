@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <sched.h>
 #include <string.h>
 
 #include "core/gmem.h"
@@ -12,7 +13,12 @@
 #include "migration/mig_source.h"
 #include "tools/chvmm/facts.h"
 #include "tools/chvmm/job.h"
+#include "tools/chvmm/progress.h"
 #include "tools/chvmm/resolve.h"
+
+enum {
+    LANES_DEFAULT_MAX = 8,
+};
 
 struct migration {
     struct vmm *vmm;
@@ -25,6 +31,7 @@ struct migration {
     void *done_arg;
 
     bool paused_by_us;
+    bool local;                 /* memory is to be handed over */
     struct disk_stamps *stamps; /* when the disks were let go; NULL: not yet */
 
     /* Receive: what the machine is built from; used on the control thread. */
@@ -160,6 +167,13 @@ static void src_committed(void *arg)
     (void)arg; /* the machine is taken apart on the control thread */
 }
 
+static void src_nap(void *arg, uint64_t until_ns)
+{
+    const struct migration *m = arg;
+
+    vm_nap(m->vmm->vm, until_ns);
+}
+
 static void tell_waiters(struct vmm *vmm);
 
 /* --- Sending ---------------------------------------------------------------------- */
@@ -199,14 +213,26 @@ static void log_blackout(struct mig_progress *p)
              (unsigned long long)s.zero_pages, (unsigned long long)s.cpu_ns / 1000000);
 }
 
+static bool is_handed_over(const struct migration *m)
+{
+    struct mig_status s;
+
+    mig_progress_read(mig_source_progress(m->src), &s);
+    return s.handed;
+}
+
 static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
 {
     struct migration *m = arg;
 
     vmm_forget_migration(vmm);
     vmm->last_migration = m;
+    vmm_progress_keep(vmm);
     tell_waiters(vmm);
     log_blackout(mig_source_progress(m->src));
+    if (m->local && !is_handed_over(m))
+        log_info("local: not all of the memory is shared=on, or it was not whole yet: it was "
+                 "copied");
     if (rc == 0) {
         vmm_event(vmm, "migration-finished");
         vmm_release(vmm);
@@ -222,16 +248,38 @@ static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
     }
 }
 
+int vmm_switch_over(struct vmm *vmm, struct err *err)
+{
+    struct migration *m = vmm->busy == VMM_SEND ? job_arg(vmm) : NULL;
+
+    if (!m)
+        return err_set(err, -ENOENT, "no VM is being moved away");
+    mig_source_switch_now(m->src);
+    return 0;
+}
+
 /* What Cloud Hypervisor has and this version has not: said, not ignored. */
 static int check_send(const struct send_migration_config *cfg, struct err *err)
 {
-    if (cfg->local)
-        return err_set(err, -ENOTSUP, "local: handing memory over is not supported yet");
+    if (cfg->local && strncmp(cfg->destination_url, "unix:", 5) != 0)
+        return err_set(err, -EINVAL, "local: memory is handed over by way of a unix: URL only");
     if (cfg->preserve_source)
         return err_set(err, -ENOTSUP, "preserve_source: is not supported yet");
     if (cfg->memory_mode == MIGRATION_POSTCOPY)
         return err_set(err, -ENOTSUP, "memory_mode: postcopy is not supported yet");
     return 0;
+}
+
+/*
+ * As many as there are processors, up to what one link can use; a lane more
+ * costs a thread and a handshake, and a lane less leaves a processor idle.
+ */
+static unsigned default_lanes(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : CPU_COUNT(&set);
+
+    return n < 1 ? 1 : n > LANES_DEFAULT_MAX ? LANES_DEFAULT_MAX : (unsigned)n;
 }
 
 int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm_done_fn *done,
@@ -240,6 +288,7 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
     static const struct mig_source_ops src_ops = {
         .describe = src_describe,
         .facts = src_facts,
+        .nap = src_nap,
         .pause = src_pause,
         .save = src_save,
         .release = src_release,
@@ -247,13 +296,21 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
         .resume = src_resume,
         .committed = src_committed,
     };
+    static const enum mig_compression compressions[] = {
+        [MIGRATION_COMPRESSION_AUTO] = MIG_COMPRESSION_AUTO,
+        [MIGRATION_COMPRESSION_OFF] = MIG_COMPRESSION_OFF,
+        [MIGRATION_COMPRESSION_ZSTD] = MIG_COMPRESSION_ZSTD,
+    };
     static const struct job_ops job = {run_send, cancel_send, send_done};
     struct mig_source_params params = {
         .ops = &src_ops,
         .gm = vm_gmem(vmm->vm),
         .dirty = vm_dirty(vmm->vm),
         .open = mig_open_by_connect,
-        .lanes = cfg->connections,
+        .lanes = cfg->connections ? cfg->connections : default_lanes(),
+        .compression = compressions[cfg->compression],
+        .local = cfg->local,
+        .bandwidth = cfg->bandwidth,
         .limits = {.downtime_ns = (uint64_t)cfg->downtime_ms * 1000000,
                    .timeout_ns = (uint64_t)cfg->timeout_s * 1000000000,
                    .strategy = cfg->timeout_strategy == MIGRATION_TIMEOUT_IGNORE
@@ -268,6 +325,7 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
     if (rc < 0)
         return rc;
     m->dial.insecure = cfg->insecure;
+    m->local = cfg->local;
     params.arg = m;
     params.open_arg = &m->dial;
     rc = mig_source_new(&params, &m->src, err);
@@ -411,6 +469,7 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
 
     vmm_forget_migration(vmm);
     vmm->last_migration = m;
+    vmm_progress_keep(vmm);
     tell_waiters(vmm);
     if (rc < 0)
         log_error("migration: %s", err->msg);
@@ -590,73 +649,13 @@ static void tell_waiters(struct vmm *vmm)
 
 /* --- Progress --------------------------------------------------------------------------- */
 
-static void put_u64(struct json_object *o, const char *key, uint64_t v)
+struct mig_progress *vmm_progress(const struct vmm *vmm, bool *ret_source)
 {
-    (void)json_object_object_add(o, key, json_object_new_uint64(v));
-}
-
-static struct json_object *phases_json(const struct mig_phases *t)
-{
-    struct json_object *o = json_object_new_object();
-    const struct {
-        const char *key;
-        uint64_t ns;
-    } rows[] = {
-        {"connect",  t->connect },
-        {"prepare",  t->prepare },
-        {"rounds",   t->rounds  },
-        {"pause",    t->pause   },
-        {"harvest",  t->harvest },
-        {"save",     t->save    },
-        {"send",     t->send    },
-        {"release",  t->release },
-        {"commit",   t->commit  },
-        {"pages",    t->pages   },
-        {"load",     t->load    },
-        {"acquire",  t->acquire },
-        {"start",    t->start   },
-        {"blackout", t->blackout},
-        {"total",    t->total   },
-    };
-
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        put_u64(o, rows[i].key, rows[i].ns);
-    return o;
-}
-
-struct json_object *vmm_progress_json(struct vmm *vmm)
-{
-    struct json_object *o = json_object_new_object();
     const struct migration *m =
         vmm->busy == VMM_SEND || vmm->busy == VMM_RECEIVE ? job_arg(vmm) : vmm->last_migration;
-    struct mig_status s = {.phase = MIG_PHASE_IDLE};
 
-    if (m)
-        mig_progress_read(m->src ? mig_source_progress(m->src) : mig_dest_progress(m->dst), &s);
-    (void)json_object_object_add(o, "phase", json_object_new_string(mig_phase_name(s.phase)));
     if (!m)
-        return o;
-    (void)json_object_object_add(o, "role",
-                                 json_object_new_string(m->src ? "source" : "destination"));
-    (void)json_object_object_add(o, "result", json_object_new_string(mig_result_name(s.result)));
-    if (s.id[0])
-        (void)json_object_object_add(o, "migration", json_object_new_string(s.id));
-    (void)json_object_object_add(o, "encrypted", json_object_new_boolean(s.encrypted));
-    put_u64(o, "lanes", s.lanes);
-    put_u64(o, "round", s.round);
-    put_u64(o, "total_bytes", s.total_bytes);
-    put_u64(o, "remaining_bytes", s.remaining);
-    put_u64(o, "data_pages", s.data_pages);
-    put_u64(o, "zero_pages", s.zero_pages);
-    put_u64(o, "wire_bytes", s.wire_bytes);
-    put_u64(o, "lanes_cpu_ns", s.cpu_ns);
-    put_u64(o, "rate_bytes_per_s", s.rate);
-    put_u64(o, "dirty_bytes_per_s", s.dirty_rate);
-    put_u64(o, "expected_blackout_ns", s.blackout_ns);
-    put_u64(o, "time_left_ns", s.time_left_ns);
-    put_u64(o, "elapsed_ns", s.elapsed_ns);
-    (void)json_object_object_add(o, "phases_ns", phases_json(&s.took));
-    if (s.err.msg[0])
-        (void)json_object_object_add(o, "error", json_object_new_string(s.err.msg));
-    return o;
+        return NULL;
+    *ret_source = m->src != NULL;
+    return m->src ? mig_source_progress(m->src) : mig_dest_progress(m->dst);
 }

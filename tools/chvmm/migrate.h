@@ -47,12 +47,23 @@ CHECKED int vmm_resolve(struct vmm *vmm, const struct resolve_config *cfg,
                         struct json_object **ret_answer, struct err *err);
 
 /**
- * vmm_progress_json() - the migration that is going on, or the last one; {"phase": "idle"} for none.
+ * vmm_switch_over() - stop the guest of the move that is going on after this round.
  *
- * Return: owned; NULL when out of memory.
+ * Return: 0; -ENOENT if none is.
  * Threads: control.
  */
-struct json_object *vmm_progress_json(struct vmm *vmm);
+CHECKED int vmm_switch_over(struct vmm *vmm, struct err *err);
+
+struct mig_progress;
+
+/**
+ * vmm_progress() - the progress of the migration that is going on, or of the last one.
+ * @ret_source: whether this end is its source.
+ *
+ * Return: borrowed, until the next migration; NULL if there was none.
+ * Threads: control.
+ */
+struct mig_progress *vmm_progress(const struct vmm *vmm, bool *ret_source);
 
 /**
  * vmm_await_migration() - be told when the migration that is going on is over.

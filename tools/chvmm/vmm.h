@@ -62,7 +62,8 @@ struct vmm {
     struct snapshot_status *last_snapshot;      /* likewise */
     struct vmm_waiter waiters[VMM_WAITERS_MAX]; /* for the end of the migration */
     unsigned nr_waiters;
-    struct resolve_memory *resolve; /* NULL: no migration came here yet */
+    struct resolve_memory *resolve;      /* NULL: no migration came here yet */
+    struct json_object *past_migrations; /* owned: vmm_progress_keep(); NULL: none yet */
 
     struct loop_source *announce_timer; /* NULL: never needed yet */
     unsigned announces_left;

@@ -129,7 +129,8 @@ _chvmm()
 
 _chctl_commands="ping info counters create boot pause resume power-button reboot nmi shutdown delete
     shutdown-vmm snapshot snapshot-progress snapshot-cancel restore send-migration
-    receive-migration migration-progress migration-cancel migration-resolve add-disk add-net remove-device resize resize-disk resize-zone"
+    receive-migration migration-progress migration-cancel migration-resolve migration-switchover
+    add-disk add-net remove-device resize resize-disk resize-zone"
 
 _chctl_argument()
 {
@@ -140,7 +141,8 @@ _chctl_argument()
     restore) _chrysalis_keys "$cur" $_chrysalis_restore ;;
     send-migration)
         _chrysalis_keys "$cur" destination_url= tls_dir= downtime_ms= timeout_s= \
-            timeout_strategy= connections= insecure= local= preserve_source= memory_mode=
+            timeout_strategy= connections= bandwidth= compression= insecure= local= \
+            preserve_source= memory_mode=
         ;;
     receive-migration) _chrysalis_keys "$cur" receiver_url= tls_dir= insecure= accept_tsc= \
         net_fds= memory_mode= ;;

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/chvmm/progress.h"
+
+#include <json-c/json.h>
+
+#include "migration/mig_progress.h"
+#include "tools/chvmm/migrate.h"
+
+static void put_u64(struct json_object *o, const char *key, uint64_t v)
+{
+    (void)json_object_object_add(o, key, json_object_new_uint64(v));
+}
+
+static void put_text(struct json_object *o, const char *key, const char *text)
+{
+    (void)json_object_object_add(o, key, json_object_new_string(text));
+}
+
+static struct json_object *phases_json(const struct mig_phases *t)
+{
+    struct json_object *o = json_object_new_object();
+    const struct {
+        const char *key;
+        uint64_t ns;
+    } rows[] = {
+        {"connect",  t->connect },
+        {"prepare",  t->prepare },
+        {"rounds",   t->rounds  },
+        {"pause",    t->pause   },
+        {"harvest",  t->harvest },
+        {"save",     t->save    },
+        {"send",     t->send    },
+        {"release",  t->release },
+        {"commit",   t->commit  },
+        {"pages",    t->pages   },
+        {"load",     t->load    },
+        {"acquire",  t->acquire },
+        {"start",    t->start   },
+        {"blackout", t->blackout},
+        {"total",    t->total   },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        put_u64(o, rows[i].key, rows[i].ns);
+    return o;
+}
+
+/* What was measured after each round, and what was decided. */
+static struct json_object *rounds_json(struct mig_progress *p)
+{
+    struct json_object *rounds = json_object_new_array();
+    struct mig_round_log log[MIG_LOG_ROUNDS];
+    unsigned n = mig_progress_rounds(p, log);
+
+    for (unsigned i = 0; i < n; i++) {
+        struct json_object *o = json_object_new_object();
+
+        put_u64(o, "round", log[i].round);
+        put_u64(o, "at_ns", log[i].at_ns);
+        put_u64(o, "took_ns", log[i].took_ns);
+        put_u64(o, "data_pages", log[i].data_pages);
+        put_u64(o, "zero_pages", log[i].zero_pages);
+        put_u64(o, "remaining_pages", log[i].remaining);
+        put_u64(o, "rate_bytes_per_s", log[i].rate);
+        put_u64(o, "dirty_bytes_per_s", log[i].dirty_rate);
+        put_u64(o, "expected_blackout_ns", log[i].verdict.estimate_ns);
+        put_u64(o, "throttle_percent", log[i].verdict.throttle);
+        put_text(o, "decision",
+                 log[i].verdict.decision == MIG_DECIDE_ROUND  ? "round"
+                 : log[i].verdict.decision == MIG_DECIDE_STOP ? "stop"
+                                                              : "give up");
+        put_text(o, "why", log[i].verdict.why);
+        (void)json_object_array_add(rounds, o);
+    }
+    return rounds;
+}
+
+static struct json_object *one_json(struct mig_progress *p, bool is_source)
+{
+    struct json_object *o = json_object_new_object();
+    struct mig_status s;
+
+    mig_progress_read(p, &s);
+    put_text(o, "phase", mig_phase_name(s.phase));
+    put_text(o, "role", is_source ? "source" : "destination");
+    put_text(o, "result", mig_result_name(s.result));
+    if (s.id[0])
+        put_text(o, "migration", s.id);
+    (void)json_object_object_add(o, "encrypted", json_object_new_boolean(s.encrypted));
+    (void)json_object_object_add(o, "memory_handed_over", json_object_new_boolean(s.handed));
+    put_u64(o, "lanes", s.lanes);
+    put_u64(o, "round", s.round);
+    put_u64(o, "total_bytes", s.total_bytes);
+    put_u64(o, "remaining_bytes", s.remaining);
+    put_u64(o, "data_pages", s.data_pages);
+    put_u64(o, "zero_pages", s.zero_pages);
+    put_u64(o, "zstd_pages", s.zstd_pages);
+    put_u64(o, "wire_bytes", s.wire_bytes);
+    put_u64(o, "lanes_cpu_ns", s.cpu_ns);
+    put_u64(o, "rate_bytes_per_s", s.rate);
+    put_u64(o, "dirty_bytes_per_s", s.dirty_rate);
+    put_u64(o, "throttle_percent", s.throttle);
+    put_u64(o, "expected_blackout_ns", s.blackout_ns);
+    put_u64(o, "time_left_ns", s.time_left_ns);
+    put_u64(o, "elapsed_ns", s.elapsed_ns);
+    (void)json_object_object_add(o, "phases_ns", phases_json(&s.took));
+    if (is_source)
+        (void)json_object_object_add(o, "rounds", rounds_json(p));
+    if (s.err.msg[0])
+        put_text(o, "error", s.err.msg);
+    return o;
+}
+
+struct json_object *vmm_progress_json(struct vmm *vmm)
+{
+    bool is_source = false;
+    struct mig_progress *p = vmm_progress(vmm, &is_source);
+    struct json_object *o = p ? one_json(p, is_source) : json_object_new_object();
+
+    if (!p)
+        put_text(o, "phase", mig_phase_name(MIG_PHASE_IDLE));
+    if (vmm->past_migrations)
+        (void)json_object_object_add(o, "history", json_object_get(vmm->past_migrations));
+    return o;
+}
+
+void vmm_progress_keep(struct vmm *vmm)
+{
+    bool is_source = false;
+    struct mig_progress *p = vmm_progress(vmm, &is_source);
+
+    if (!p)
+        return;
+    if (!vmm->past_migrations)
+        vmm->past_migrations = json_object_new_array();
+    if (json_object_array_length(vmm->past_migrations) == PROGRESS_KEPT)
+        (void)json_object_array_del_idx(vmm->past_migrations, 0, 1);
+    (void)json_object_array_add(vmm->past_migrations, one_json(p, is_source));
+}
+
+void vmm_progress_forget(struct vmm *vmm)
+{
+    (void)json_object_put(vmm->past_migrations);
+    vmm->past_migrations = NULL;
+}
