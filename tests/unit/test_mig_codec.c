@@ -25,7 +25,7 @@ static void test_compressing_is_tried_where_it_may_pay(void **state)
         {"1 Gbit/s, nothing is saved",           {8000, 2000, 1000, 1},   false},
         {"the same, but not tried for long",     {8000, 2000, 1000, 64},  true },
         {"compressing is as slow as the link",   {2000, 1900, 300, 1},    false},
-        {"a very slow link, a quarter is saved", {1000000, 2000, 750, 1}, true },
+        {"a very slow link, three tenths saved", {1000000, 2000, 700, 1}, true },
     };
 
     (void)state;
