@@ -101,7 +101,9 @@ class LandlockTest(LaneTest):
         vmm.put("vmm.shutdown")
         self.assertEqual(vmm.wait_exit(), 0)
         self.assertFalse(os.path.exists(vmm.api_path))
-        restored = Vmm(self, "restored", ["--restore", f"source_url={url},resume=on"])
+        # To open a disk is to write to it, as far as its times tell.
+        restored = Vmm(self, "restored", ["--restore",
+                                          f"source_url={url},resume=on,changed_disks=on"])
         restored.wait_state("Running")
         restored.attach()
         restored.guest.do("blk 0 verify 0 64 3")

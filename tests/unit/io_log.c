@@ -535,8 +535,8 @@ static void disk_save(const struct disk *d, const char *to)
             continue;
         (void)snprintf(full, sizeof(full), "%s/%s", to, n->path);
         out = fopen(full, "wb");
-        if (!out ||
-            fwrite(d->files[n->safe].p, 1, d->files[n->safe].len, out) != d->files[n->safe].len)
+        if (!out || (d->files[n->safe].len &&
+                     fwrite(d->files[n->safe].p, d->files[n->safe].len, 1, out) != 1))
             abort();
         (void)fclose(out);
     }
