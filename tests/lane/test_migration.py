@@ -107,7 +107,8 @@ class MigrationTest(MovingTest):
         """Also the source, which ends itself."""
         source = self.start()
         source.guest.do("dirty 100 100 0 seq")
-        migration = Move(source, "first", self.tcp(), downtime_ms=1)
+        # Over a link so slow that it is not over before it is cancelled.
+        migration = Move(source, "first", self.tcp(), downtime_ms=1, bandwidth=2000000)
         followers = [self.follow(source), self.follow(migration.destination)]
         source.line.run(0.5)
         source.put("vm.migration-cancel")
@@ -117,7 +118,7 @@ class MigrationTest(MovingTest):
             self.assertIn(json.loads(out)["result"], ("cancelled", "failed"))
         # One that lasts for three seconds, so that the follower is there, and then gets through.
         migration = Move(source, "second", self.tcp(), downtime_ms=1, timeout_s=3,
-                         timeout_strategy="Ignore")
+                         timeout_strategy="Ignore", bandwidth=50000000)
         follower = self.follow(source)
         migration.finish()
         self.assertEqual(source.wait_exit(), 0)

@@ -155,10 +155,12 @@ class SnapshotTest(LaneTest):
         # Nothing was written between the two: nothing but the pages of the state was looked at.
         self.assertLess(vmm.get("vm.snapshot-progress")["pages_done"], 64)
         vmm.kill()
-        restored = self.restore(self.store(f"{mode}-last"))
+        # All memory is to be looked at from outside: it has to be there.
+        restored = self.restore(self.store(f"{mode}-last"), options=",memory_restore_mode=copy,changed_disks=on")
         self.same_pages(before, self.pages(restored), info, genid)
         restored.kill()
-        running = self.restore(self.store(f"{mode}-3"), f"{mode}-running", ",resume=on")
+        running = self.restore(self.store(f"{mode}-3"), f"{mode}-running",
+                               ",resume=on,changed_disks=on")
         running.serial = "socket"
         running.attach()
         self.check_guest(running)

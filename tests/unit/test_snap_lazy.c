@@ -449,7 +449,7 @@ static void test_a_page_that_cannot_be_had_is_reported_and_never_delivered(void 
 static void test_memory_that_cannot_be_served_is_refused_by_name(void **state)
 {
     char path[] = "/var/tmp/test_snap_lazy.XXXXXX";
-    auto_close int file = mkstemp(path);
+    int file = mkstemp(path);
     const struct gmem_backing zone = {.fd = -1, .shared = true, .file = path};
     struct gmem_backing handed = {.fd = memfd_create("handed", MFD_CLOEXEC), .shared = true};
     const struct snap_lazy_params p = {0};
@@ -460,6 +460,7 @@ static void test_memory_that_cannot_be_served_is_refused_by_name(void **state)
     assert_int_equal(snap_lazy_check(t->gm, &err), 0);
     assert_int_equal(gmem_add_region(t->gm, high_gpa * 2, 4096, "zone1", &zone, NULL), 2);
     assert_int_equal(unlink(path), 0);
+    assert_int_equal(close(file), 0);
     assert_int_equal(snap_lazy_start(t->gm, &p, &err), -ENOTSUP);
     if (!strstr(err.msg, "zone1 cannot be restored on demand: it is a file"))
         assert_non_null(strstr(err.msg, "zone1")); /* /var/tmp in memory: it is as good as one */
