@@ -135,7 +135,10 @@ int kvm_open(struct kvm **ret_kvm, struct err *err)
     if (rc >= 0 && ioctl(kvm->dev_fd, KVM_GET_API_VERSION, 0) != KVM_API)
         rc = err_set(err, -ENOTSUP, "/dev/kvm speaks another API version than %d", KVM_API);
     if (rc >= 0) {
-        rc = kvm->fd = ioctl(kvm->dev_fd, KVM_CREATE_VM, 0);
+        /* Interrupted where a signal is pending. */
+        do {
+            rc = kvm->fd = ioctl(kvm->dev_fd, KVM_CREATE_VM, 0);
+        } while (rc < 0 && errno == EINTR);
         if (rc < 0)
             rc = err_set(err, -errno, "KVM_CREATE_VM: %s", strerror(errno));
     }
