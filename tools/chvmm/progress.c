@@ -1,20 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/chvmm/progress.h"
 
-#include <json-c/json.h>
-
 #include "migration/mig_progress.h"
+#include "tools/chvmm/json_put.h"
 #include "tools/chvmm/migrate.h"
-
-static void put_u64(struct json_object *o, const char *key, uint64_t v)
-{
-    (void)json_object_object_add(o, key, json_object_new_uint64(v));
-}
-
-static void put_text(struct json_object *o, const char *key, const char *text)
-{
-    (void)json_object_object_add(o, key, json_object_new_string(text));
-}
 
 static struct json_object *phases_json(const struct mig_phases *t)
 {
@@ -41,7 +30,7 @@ static struct json_object *phases_json(const struct mig_phases *t)
     };
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        put_u64(o, rows[i].key, rows[i].ns);
+        json_put_u64(o, rows[i].key, rows[i].ns);
     return o;
 }
 
@@ -55,21 +44,21 @@ static struct json_object *rounds_json(struct mig_progress *p)
     for (unsigned i = 0; i < n; i++) {
         struct json_object *o = json_object_new_object();
 
-        put_u64(o, "round", log[i].round);
-        put_u64(o, "at_ns", log[i].at_ns);
-        put_u64(o, "took_ns", log[i].took_ns);
-        put_u64(o, "data_pages", log[i].data_pages);
-        put_u64(o, "zero_pages", log[i].zero_pages);
-        put_u64(o, "remaining_pages", log[i].remaining);
-        put_u64(o, "rate_bytes_per_s", log[i].rate);
-        put_u64(o, "dirty_bytes_per_s", log[i].dirty_rate);
-        put_u64(o, "expected_blackout_ns", log[i].verdict.estimate_ns);
-        put_u64(o, "throttle_percent", log[i].verdict.throttle);
-        put_text(o, "decision",
-                 log[i].verdict.decision == MIG_DECIDE_ROUND  ? "round"
-                 : log[i].verdict.decision == MIG_DECIDE_STOP ? "stop"
-                                                              : "give up");
-        put_text(o, "why", log[i].verdict.why);
+        json_put_u64(o, "round", log[i].round);
+        json_put_u64(o, "at_ns", log[i].at_ns);
+        json_put_u64(o, "took_ns", log[i].took_ns);
+        json_put_u64(o, "data_pages", log[i].data_pages);
+        json_put_u64(o, "zero_pages", log[i].zero_pages);
+        json_put_u64(o, "remaining_pages", log[i].remaining);
+        json_put_u64(o, "rate_bytes_per_s", log[i].rate);
+        json_put_u64(o, "dirty_bytes_per_s", log[i].dirty_rate);
+        json_put_u64(o, "expected_blackout_ns", log[i].verdict.estimate_ns);
+        json_put_u64(o, "throttle_percent", log[i].verdict.throttle);
+        json_put_text(o, "decision",
+                      log[i].verdict.decision == MIG_DECIDE_ROUND  ? "round"
+                      : log[i].verdict.decision == MIG_DECIDE_STOP ? "stop"
+                                                                   : "give up");
+        json_put_text(o, "why", log[i].verdict.why);
         (void)json_object_array_add(rounds, o);
     }
     return rounds;
@@ -81,33 +70,33 @@ static struct json_object *one_json(struct mig_progress *p, bool is_source)
     struct mig_status s;
 
     mig_progress_read(p, &s);
-    put_text(o, "phase", mig_phase_name(s.phase));
-    put_text(o, "role", is_source ? "source" : "destination");
-    put_text(o, "result", mig_result_name(s.result));
+    json_put_text(o, "phase", mig_phase_name(s.phase));
+    json_put_text(o, "role", is_source ? "source" : "destination");
+    json_put_text(o, "result", mig_result_name(s.result));
     if (s.id[0])
-        put_text(o, "migration", s.id);
+        json_put_text(o, "migration", s.id);
     (void)json_object_object_add(o, "encrypted", json_object_new_boolean(s.encrypted));
     (void)json_object_object_add(o, "memory_handed_over", json_object_new_boolean(s.handed));
-    put_u64(o, "lanes", s.lanes);
-    put_u64(o, "round", s.round);
-    put_u64(o, "total_bytes", s.total_bytes);
-    put_u64(o, "remaining_bytes", s.remaining);
-    put_u64(o, "data_pages", s.data_pages);
-    put_u64(o, "zero_pages", s.zero_pages);
-    put_u64(o, "zstd_pages", s.zstd_pages);
-    put_u64(o, "wire_bytes", s.wire_bytes);
-    put_u64(o, "lanes_cpu_ns", s.cpu_ns);
-    put_u64(o, "rate_bytes_per_s", s.rate);
-    put_u64(o, "dirty_bytes_per_s", s.dirty_rate);
-    put_u64(o, "throttle_percent", s.throttle);
-    put_u64(o, "expected_blackout_ns", s.blackout_ns);
-    put_u64(o, "time_left_ns", s.time_left_ns);
-    put_u64(o, "elapsed_ns", s.elapsed_ns);
+    json_put_u64(o, "lanes", s.lanes);
+    json_put_u64(o, "round", s.round);
+    json_put_u64(o, "total_bytes", s.total_bytes);
+    json_put_u64(o, "remaining_bytes", s.remaining);
+    json_put_u64(o, "data_pages", s.data_pages);
+    json_put_u64(o, "zero_pages", s.zero_pages);
+    json_put_u64(o, "zstd_pages", s.zstd_pages);
+    json_put_u64(o, "wire_bytes", s.wire_bytes);
+    json_put_u64(o, "lanes_cpu_ns", s.cpu_ns);
+    json_put_u64(o, "rate_bytes_per_s", s.rate);
+    json_put_u64(o, "dirty_bytes_per_s", s.dirty_rate);
+    json_put_u64(o, "throttle_percent", s.throttle);
+    json_put_u64(o, "expected_blackout_ns", s.blackout_ns);
+    json_put_u64(o, "time_left_ns", s.time_left_ns);
+    json_put_u64(o, "elapsed_ns", s.elapsed_ns);
     (void)json_object_object_add(o, "phases_ns", phases_json(&s.took));
     if (is_source)
         (void)json_object_object_add(o, "rounds", rounds_json(p));
     if (s.err.msg[0])
-        put_text(o, "error", s.err.msg);
+        json_put_text(o, "error", s.err.msg);
     return o;
 }
 
@@ -118,7 +107,7 @@ struct json_object *vmm_progress_json(struct vmm *vmm)
     struct json_object *o = p ? one_json(p, is_source) : json_object_new_object();
 
     if (!p)
-        put_text(o, "phase", mig_phase_name(MIG_PHASE_IDLE));
+        json_put_text(o, "phase", mig_phase_name(MIG_PHASE_IDLE));
     if (vmm->past_migrations)
         (void)json_object_object_add(o, "history", json_object_get(vmm->past_migrations));
     return o;

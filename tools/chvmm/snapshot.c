@@ -2,7 +2,6 @@
 #include "tools/chvmm/snapshot.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,6 +15,7 @@
 #include "snapshot/snap_identity.h"
 #include "snapshot/snap_restore.h"
 #include "tools/chvmm/job.h"
+#include "tools/chvmm/json_put.h"
 #include "tools/chvmm/options.h"
 
 struct snapshot_job {
@@ -160,49 +160,39 @@ int vmm_start_snapshot(struct vmm *vmm, const struct snapshot_config *cfg, vmm_d
 
 /* --- Progress ---------------------------------------------------------------------- */
 
-static void put_u64(struct json_object *o, const char *key, uint64_t v)
-{
-    (void)json_object_object_add(o, key, json_object_new_uint64(v));
-}
-
-static void put_text(struct json_object *o, const char *key, const char *v)
-{
-    (void)json_object_object_add(o, key, json_object_new_string(v));
-}
-
 static void put_running(struct json_object *o, struct snap_progress *p)
 {
     uint64_t done = atomic_load(&p->pages_done), total = atomic_load(&p->pages_total);
     uint64_t elapsed = loop_now_ns() - atomic_load(&p->started_ns);
 
-    put_text(o, "phase", snap_phase_name(atomic_load(&p->phase)));
-    put_text(o, "result", "none");
-    put_u64(o, "pages_done", done);
-    put_u64(o, "pages_total", total);
-    put_u64(o, "elapsed_ns", elapsed);
-    put_u64(o, "pause_ns", atomic_load(&p->pause_ns));
-    put_u64(o, "time_left_ns",
-            done && total > done
-                ? (uint64_t)((double)elapsed / (double)done * (double)(total - done))
-                : 0);
+    json_put_text(o, "phase", snap_phase_name(atomic_load(&p->phase)));
+    json_put_text(o, "result", "none");
+    json_put_u64(o, "pages_done", done);
+    json_put_u64(o, "pages_total", total);
+    json_put_u64(o, "elapsed_ns", elapsed);
+    json_put_u64(o, "pause_ns", atomic_load(&p->pause_ns));
+    json_put_u64(o, "time_left_ns",
+                 done && total > done
+                     ? (uint64_t)((double)elapsed / (double)done * (double)(total - done))
+                     : 0);
 }
 
 static void put_ended(struct json_object *o, const struct snapshot_status *s)
 {
-    put_text(o, "phase", "done");
-    put_text(o, "result",
-             !s->err.code                ? "completed"
-             : s->err.code == -ECANCELED ? "cancelled"
-                                         : "failed");
-    put_u64(o, "pages_done", s->pages);
+    json_put_text(o, "phase", "done");
+    json_put_text(o, "result",
+                  !s->err.code                ? "completed"
+                  : s->err.code == -ECANCELED ? "cancelled"
+                                              : "failed");
+    json_put_u64(o, "pages_done", s->pages);
     if (s->err.code) {
-        put_text(o, "error", s->err.msg);
+        json_put_text(o, "error", s->err.msg);
         return;
     }
-    put_text(o, "id", s->result.id);
-    put_u64(o, "elapsed_ns", s->result.total_ns);
-    put_u64(o, "pause_ns", s->result.pause_ns);
-    put_u64(o, "bytes_stored", s->result.bytes_stored);
+    json_put_text(o, "id", s->result.id);
+    json_put_u64(o, "elapsed_ns", s->result.total_ns);
+    json_put_u64(o, "pause_ns", s->result.pause_ns);
+    json_put_u64(o, "bytes_stored", s->result.bytes_stored);
 }
 
 struct json_object *vmm_snapshot_json(struct vmm *vmm)
@@ -214,7 +204,7 @@ struct json_object *vmm_snapshot_json(struct vmm *vmm)
     else if (vmm->last_snapshot)
         put_ended(o, vmm->last_snapshot);
     else
-        put_text(o, "phase", "idle");
+        json_put_text(o, "phase", "idle");
     return o;
 }
 
