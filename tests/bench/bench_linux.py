@@ -7,7 +7,6 @@ this machine, and reads files until 58 % of its memory has been used, most of it
 kernel and what it keeps.  QEMU then writes the memory to a file, which is kept under build/.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -19,7 +18,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "nested"))
 
-from images import Cpio, Images, Skip, add_program, digest, tool  # noqa: E402,F401
+from bench_qmp import Qmp  # noqa: E402
+from images import Cpio, Images, Skip, digest, tool  # noqa: E402,F401
 
 MIB = 1 << 20
 MODULES = ("virtio_pci", "virtio_blk")
@@ -72,24 +72,6 @@ def _disk(path, size_mib):
              env=os.environ | {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"})
 
 
-class _Qmp:
-    def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(path))
-        self.lines = self.sock.makefile("r", encoding="utf-8")
-        self.lines.readline()
-        self.call("qmp_capabilities")
-
-    def call(self, command, **arguments):
-        self.sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
-        while True:
-            answer = json.loads(self.lines.readline())
-            if "error" in answer:
-                raise RuntimeError(f"{command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return
-
-
 def _boot_and_save(images, work, mib, path):
     with tempfile.TemporaryDirectory(prefix="linux.") as short:
         qmp = pathlib.Path(short, "qmp")
@@ -109,9 +91,11 @@ def _boot_and_save(images, work, mib, path):
                                            seen[-2000:].decode(errors="replace"))
                     seen += process.stdout.read() or b""
                     time.sleep(0.1)
-                monitor = _Qmp(qmp)
-                monitor.call("stop")
-                monitor.call("pmemsave", val=0, size=mib * MIB, filename=str(path))
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.connect(str(qmp))
+                    monitor = Qmp(sock)
+                    monitor("stop")
+                    monitor("pmemsave", val=0, size=mib * MIB, filename=str(path))
             finally:
                 process.kill()
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The peer of the benchmarks: QEMU with the test guest, over QMP."""
 
-import json
 import socket
 import subprocess
 import time
 
 from bench_base import BUILD, GUEST_MIB, need_tool
+from bench_qmp import Qmp
 
 # What its manual leaves out for quick starts; its firmware is emulated instruction by instruction here.
 MACHINE = "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on"
@@ -27,9 +27,7 @@ class Qemu:
                                         stderr=self.log)
         bench.addCleanup(self.close)
         self.sock = self._connect(qmp)
-        self.lines = self.sock.makefile("r")
-        self.lines.readline()
-        self("qmp_capabilities")
+        self.monitor = Qmp(self.sock)
 
     @property
     def pid(self):
@@ -49,13 +47,7 @@ class Qemu:
         raise RuntimeError("QEMU does not answer")
 
     def __call__(self, command, **arguments):
-        self.sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
-        while True:
-            answer = json.loads(self.lines.readline())
-            if "error" in answer:
-                raise RuntimeError(f"{command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
+        return self.monitor(command, **arguments)
 
     def migrate(self, uri, timeout_s=120):
         """Return: what query-migrate says at the end."""
