@@ -317,13 +317,7 @@ static int copy_in_rounds(struct capture *c, struct err *err)
 static int give_pages(void *arg, unsigned region, uint64_t first, uint64_t nr, const uint8_t *data,
                       struct err *err)
 {
-    struct capture *c = arg;
-    int rc = snap_check(c->p, err);
-
-    if (rc >= 0)
-        rc = store_writer_pages(c->writer, region, first, nr, data, err);
-    atomic_fetch_add(&c->p->pages_done, nr);
-    return rc;
+    return give_run(arg, &(struct dirty_run){region, first, nr}, data, err);
 }
 
 static int give_zero(void *arg, unsigned region, uint64_t first, uint64_t nr, struct err *err)
