@@ -47,6 +47,21 @@ static void probe_direct_file(struct disk *d)
     d->mem_align = mem;
 }
 
+/*
+ * Whether holes can be made: one beyond the end, where there is nothing to lose.  That counts as
+ * a change of the file for its times, by which restores tell whether a disk was written to; so
+ * the time is put back, as far as the file is ours.
+ */
+static bool can_punch(int fd, const struct stat *st)
+{
+    const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, st->st_mtim};
+    bool can = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                         (st->st_size + BLOCK_SIZE_MAX - 1) & -BLOCK_SIZE_MAX, BLOCK_SIZE_MAX) == 0;
+
+    (void)futimens(fd, times);
+    return can;
+}
+
 static void probe_file(struct disk *d, const struct stat *st)
 {
     d->geo.block_size = DISK_SECTOR;
@@ -56,11 +71,7 @@ static void probe_file(struct disk *d, const struct stat *st)
     if (st->st_blksize > DISK_SECTOR && st->st_blksize <= BLOCK_SIZE_MAX &&
         !(st->st_blksize & (st->st_blksize - 1)))
         d->geo.physical_size = (uint32_t)st->st_blksize;
-    /* Beyond the end there is nothing to lose. */
-    d->geo.can_discard =
-        !d->readonly &&
-        fallocate(d->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (st->st_size + BLOCK_SIZE_MAX - 1) & -BLOCK_SIZE_MAX, BLOCK_SIZE_MAX) == 0;
+    d->geo.can_discard = !d->readonly && can_punch(d->fd, st);
 }
 
 static void probe_block(struct disk *d)

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "devices/disk.h"
 
@@ -417,6 +418,24 @@ int __wrap_fdatasync(int fd)
     return sync_errno ? -1 : __real_fdatasync(fd);
 }
 
+static void test_to_open_a_disk_is_not_to_change_it(void **state)
+{
+    const struct timespec old[] = {
+        {.tv_nsec = UTIME_OMIT},
+        { .tv_sec = 1000000000, .tv_nsec = 123456789}
+    };
+    struct fix *f = *state;
+    struct disk_params p = params(f, &variants[0]);
+    struct stat st;
+
+    assert_int_equal(futimens(f->fd, old), 0);
+    assert_int_equal(disk_open(&p, &f->d, NULL), 0);
+    assert_true(disk_geometry(f->d)->can_discard);
+    assert_int_equal(fstat(f->fd, &st), 0);
+    assert_int_equal(st.st_mtim.tv_sec, old[1].tv_sec);
+    assert_int_equal(st.st_mtim.tv_nsec, old[1].tv_nsec);
+}
+
 static void test_sync_says_what_failed(void **state)
 {
     struct fix *f = *state;
@@ -447,6 +466,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_many_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_file_cut_short_is_an_error, setup, teardown),
         cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_to_open_a_disk_is_not_to_change_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sync_says_what_failed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_locks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock_ranges, setup, teardown),

@@ -111,7 +111,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"umask",             C | W,     "modes of sockets and stores"},
     {"unlink",            C | W | A, "sockets; SQLite's journal"},
     {"unlinkat",          C | W | A, "sockets; store"},
-    {"utimensat",         W,         "store"},
+    {"utimensat",         W,         "store; a disk that was only looked at"},
     {"write",             ALL,       "event counters, serial lines, log"},
     {"writev",            I | W | A, "taps; pages straight from guest memory"},
 
