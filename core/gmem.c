@@ -89,7 +89,7 @@ static int open_backing(const char *id, uint64_t len, const struct gmem_backing 
         if ((uint64_t)st.st_size >= len)
             return steal_fd(&fd);
     } else {
-        unsigned flags = MFD_CLOEXEC;
+        unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 
         if (b->hugepages)
             flags |= MFD_HUGETLB | hugetlb_flags(b->hugepage_size);
@@ -100,6 +100,8 @@ static int open_backing(const char *id, uint64_t len, const struct gmem_backing 
     if (ftruncate(fd, (off_t)len) < 0)
         return err_set(err, -errno, "memory zone %s: ftruncate to %llu bytes: %s", id,
                        (unsigned long long)len, strerror(errno));
+    /* Whoever is handed this memory must not have to trust us.  A file cannot be sealed. */
+    (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     return steal_fd(&fd);
 }
 
@@ -488,6 +490,20 @@ int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struc
     return 0;
 }
 
+static bool is_sealed(int fd)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && seals & F_SEAL_SHRINK;
+}
+
+bool gmem_can_hand_over(const struct gmem *gm, unsigned region)
+{
+    const struct gmem_region *r = &gm->regions[region].pub;
+
+    return r->shared && r->fd >= 0 && is_sealed(r->fd);
+}
+
 int gmem_adopt(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err)
 {
     struct gmem_region *r = &gm->regions[region].pub;
@@ -501,6 +517,9 @@ int gmem_adopt(struct gmem *gm, unsigned region, int fd, uint64_t off, struct er
     if (off & (PAGE_SIZE_4K - 1) || off > (uint64_t)st.st_size ||
         (uint64_t)st.st_size - off < r->len)
         return err_set(err, -EINVAL, "memory zone %s: what was handed over is too short", r->id);
+    if (!is_sealed(theirs))
+        return err_set(err, -EPERM,
+                       "memory zone %s: what was handed over can still be made shorter", r->id);
     if (mmap(r->hva, r->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, theirs, (off_t)off) ==
         MAP_FAILED)
         return err_set(err, -errno, "memory zone %s: mmap of what was handed over: %s", r->id,

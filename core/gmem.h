@@ -293,14 +293,22 @@ CHECKED int gmem_discard(struct gmem *gm, unsigned region, struct err *err);
 CHECKED int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err);
 
 /**
+ * gmem_can_hand_over() - whether another process may gmem_adopt() a region.
+ *
+ * Return: true for a memfd, false for anonymous memory and for files: they cannot be
+ * sealed against being made shorter.
+ * Threads: any.
+ */
+bool gmem_can_hand_over(const struct gmem *gm, unsigned region);
+
+/**
  * gmem_adopt() - replace a region of shared memory by memory that another process shares.
  * @region: index; shared, small pages.
- * @fd:     memfd or file of the other process; taken, also on failure.
+ * @fd:     memfd of the other process; taken, also on failure.
  * @off:    bytes, 4 KiB aligned; at least the region's length follows it.
  *
- * Whoever holds the other descriptor must not make the file shorter.
- *
- * Return: 0; -EINVAL for another kind of region or a file that is too short;
+ * Return: 0; -EINVAL for another kind of region or a file that is too short; -EPERM for
+ * one that can still be made shorter, after which to touch it would end this process;
  * the kernel's errno (then the region is as it was).
  * Threads: whoever builds the machine, while no vCPU and no device runs.
  */

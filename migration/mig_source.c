@@ -152,17 +152,14 @@ static struct mig_wait connect_wait(const struct mig_source *src)
                              .idle_ms = src->p.idle_ms};
 }
 
-/* Whether all of the memory can be handed over: it must be whole, and in files. */
+/* Whether all of the memory can be handed over: it must be whole, and in memfds. */
 static bool can_hand_over(const struct mig_source *src)
 {
     if (!src->p.local || gmem_is_served(src->p.gm))
         return false;
-    for (unsigned i = 0; i < gmem_nr_regions(src->p.gm); i++) {
-        const struct gmem_region *r = gmem_region(src->p.gm, i);
-
-        if (!r->shared || r->fd < 0)
+    for (unsigned i = 0; i < gmem_nr_regions(src->p.gm); i++)
+        if (!gmem_can_hand_over(src->p.gm, i))
             return false;
-    }
     return true;
 }
 

@@ -98,6 +98,25 @@ class MigrationTest(MovingTest):
     def test_unix(self):
         self.moves(f"unix:{self.short}/move")
 
+    def test_memory_is_handed_over(self):
+        """local=on: a memfd; private memory is copied, and both ends say so."""
+        for memory, handed in ((f"{RAM // MIB}M,shared=on", True), (f"{RAM // MIB}M", False)):
+            with self.subTest(memory=memory):
+                names = [f"{end}-{handed}" for end in ("from", "to")]
+                source = Vmm(self, names[0], vm_args(memory=memory))
+                source.boot()
+                self.busy(source)
+                migration = Move(source, names[1], f"unix:{self.short}/{names[1]}", local=True)
+                end = Background(source.get, "vm.migration-wait")
+                migration.finish()
+                there = migration.destination
+                for progress in (end.result(), there.get("vm.migration-progress")):
+                    self.assertEqual(progress["memory_handed_over"], handed)
+                    self.assertEqual(progress["data_pages"] > 0, not handed)
+                self.check(there)
+                self.assertEqual(source.wait_exit(), 0)
+                there.kill()
+
     def follow(self, vmm):
         return subprocess.Popen([program("chctl"), "--api-socket", str(vmm.api_path),
                                  "migration-progress", "--follow"], stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -304,6 +305,49 @@ static void test_memory_is_fresh_only_where_nothing_was_in_it(void **state)
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static int new_memfd(uint64_t pages, unsigned seals)
+{
+    int fd = memfd_create("theirs", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (off_t)(pages << PAGE_SHIFT_4K)), 0);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
+    return fd;
+}
+
+static void test_memory_is_adopted_only_if_it_cannot_be_made_shorter(void **state)
+{
+    const struct gmem_backing shared = {.fd = -1, .shared = true}, own = {.fd = -1};
+    struct gmem *ours = NULL, *theirs = NULL;
+    struct err err = {0};
+    uint64_t word = 0;
+
+    (void)state;
+    assert_int_equal(gmem_new(&ours), 0);
+    assert_int_equal(gmem_new(&theirs), 0);
+    assert_int_equal(gmem_add_region(ours, 0, 4 * PAGE_SIZE_4K, "low", &shared, NULL), 0);
+    assert_int_equal(gmem_add_region(ours, GIB(4), PAGE_SIZE_4K, "own", &own, NULL), 1);
+    assert_int_equal(gmem_add_region(theirs, 0, 4 * PAGE_SIZE_4K, "low", &shared, NULL), 0);
+    assert_true(gmem_can_hand_over(ours, 0));
+    assert_false(gmem_can_hand_over(ours, 1));
+    assert_int_equal(gmem_adopt(ours, 1, new_memfd(1, F_SEAL_SHRINK), 0, NULL), -EINVAL);
+    assert_int_equal(gmem_adopt(ours, 0, new_memfd(3, F_SEAL_SHRINK), 0, NULL), -EINVAL);
+    assert_int_equal(gmem_adopt(ours, 0, new_memfd(8, F_SEAL_SHRINK), 5 << PAGE_SHIFT_4K, NULL),
+                     -EINVAL);
+    assert_int_equal(gmem_adopt(ours, 0, new_memfd(4, F_SEAL_GROW), 0, &err), -EPERM);
+    assert_string_equal(err.msg, "memory zone low: what was handed over can still be made shorter");
+    /* Nor can theirs: one is written through, and read in the other. */
+    assert_int_equal(gmem_adopt(ours, 0, dup(gmem_region(theirs, 0)->fd), 0, NULL), 0);
+    assert_int_equal(ftruncate(gmem_region(ours, 0)->fd, 0), -1);
+    word = 0x1122334455667788;
+    assert_int_equal(gmem_copy_out(theirs, 0x2000, &word, sizeof(word)), 0);
+    word = 0;
+    assert_int_equal(gmem_copy_in(ours, 0x2000, &word, sizeof(word)), 0);
+    assert_int_equal(word, 0x1122334455667788);
+    gmem_free(ours);
+    gmem_free(theirs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +363,7 @@ int main(void)
         T(test_an_image_replaces_fresh_private_memory_only),
         T(test_fresh_memory_forgets_what_was_written),
         T(test_memory_is_fresh_only_where_nothing_was_in_it),
+        cmocka_unit_test(test_memory_is_adopted_only_if_it_cannot_be_made_shorter),
     };
 
     return cmocka_run_group_tests_name("gmem", tests, NULL, NULL);
