@@ -87,18 +87,24 @@ int snap_uffd_protect(int fd, const void *addr, uint64_t len, bool on)
     return rc;
 }
 
-int snap_uffd_unregister(int fd, const void *addr, uint64_t len)
-{
-    struct uffdio_range range = range_of(addr, len);
-
-    return ioctl(fd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
-}
-
 static int wake(int fd, uint64_t addr, uint64_t len)
 {
     struct uffdio_range range = {.start = addr, .len = len};
 
     return ioctl(fd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
+}
+
+/*
+ * The kernel wakes those who wait before it lets go of the memory, and one who touches it again
+ * between the two waits anew, without a lock of the whole address space: he is woken here.
+ */
+int snap_uffd_unregister(int fd, const void *addr, uint64_t len)
+{
+    struct uffdio_range range = range_of(addr, len);
+
+    if (ioctl(fd, UFFDIO_UNREGISTER, &range) < 0)
+        return -errno;
+    return wake(fd, range.start, range.len);
 }
 
 /* One attempt; *ret_done: bytes put in place.  Return: 0; -EEXIST: the next page is there. */
