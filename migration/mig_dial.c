@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "migration/mig_dial.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -39,15 +40,29 @@ static int parse_port(const char *text, struct mig_url *url, struct err *err)
     return 0;
 }
 
+/* An IPv6 address, with a zone or without (RFC 4007, section 11). */
+static bool is_ipv6(const char *host)
+{
+    char address[INET6_ADDRSTRLEN] = "";
+    size_t len = strcspn(host, "%");
+    struct in6_addr in6;
+
+    if (len >= sizeof(address))
+        return false;
+    memcpy(address, host, len);
+    return inet_pton(AF_INET6, address, &in6) == 1;
+}
+
 static int parse_tcp(const char *text, struct mig_url *url, struct err *err)
 {
     const char *colon = strrchr(text, ':');
+    bool brackets = text[0] == '[';
     size_t len;
 
     if (text[0] == '/' || !colon)
         return err_set(err, -EINVAL, "'tcp:%s': the form is tcp:host:port", text);
     len = (size_t)(colon - text);
-    if (text[0] == '[') {
+    if (brackets) {
         if (len < 3 || text[len - 1] != ']')
             return err_set(err, -EINVAL, "'tcp:%s': the form is tcp:[address]:port", text);
         text++;
@@ -60,6 +75,8 @@ static int parse_tcp(const char *text, struct mig_url *url, struct err *err)
     memcpy(url->host, text, len);
     if (strpbrk(url->host, "[]"))
         return err_set(err, -EINVAL, "'%s': no brackets in a host's name", url->host);
+    if (brackets && !is_ipv6(url->host))
+        return err_set(err, -EINVAL, "'%s': only an IPv6 address goes in brackets", url->host);
     return parse_port(colon + 1, url, err);
 }
 
