@@ -11,7 +11,8 @@ struct window {
 };
 
 struct bus {
-    uint64_t last; /* highest address */
+    uint64_t last;    /* highest address */
+    struct gmem *ram; /* NULL: none */
     pthread_rwlock_t lock;
     struct window windows[BUS_WINDOWS_MAX]; /* ascending by base */
     unsigned nr;
@@ -35,6 +36,11 @@ void bus_free(struct bus *bus)
         return;
     (void)pthread_rwlock_destroy(&bus->lock);
     free(bus);
+}
+
+void bus_set_ram(struct bus *bus, struct gmem *gm)
+{
+    bus->ram = gm;
 }
 
 /* Index of the first window whose base is above addr. */
@@ -122,14 +128,26 @@ static bool find(struct bus *bus, uint64_t addr, unsigned size, struct window *r
     return found;
 }
 
+static bool ram_read(struct bus *bus, uint64_t addr, unsigned size, uint64_t *ret_val)
+{
+    return bus->ram && gmem_copy_in(bus->ram, addr, ret_val, size) == 0;
+}
+
+static bool ram_write(struct bus *bus, uint64_t addr, unsigned size, uint64_t val)
+{
+    return bus->ram && gmem_copy_out(bus->ram, addr, &val, size) == 0;
+}
+
 uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size)
 {
     uint64_t mask = size >= 8 ? UINT64_MAX : (UINT64_C(1) << (8 * size)) - 1;
     struct window w;
     uint64_t val;
 
-    if (!find(bus, addr, size, &w))
-        return mask;
+    if (!find(bus, addr, size, &w)) {
+        val = 0;
+        return ram_read(bus, addr, size, &val) ? val : mask;
+    }
     device_lock(w.dev);
     val = w.dev->ops->read(w.dev, w.win, addr - w.base, size);
     device_unlock(w.dev);
@@ -141,8 +159,10 @@ void bus_write(struct bus *bus, uint64_t addr, unsigned size, uint64_t val)
     uint64_t mask = size >= 8 ? UINT64_MAX : (UINT64_C(1) << (8 * size)) - 1;
     struct window w;
 
-    if (!find(bus, addr, size, &w))
+    if (!find(bus, addr, size, &w)) {
+        (void)ram_write(bus, addr, size, val); /* elsewhere nobody listens */
         return;
+    }
     device_lock(w.dev);
     w.dev->ops->write(w.dev, w.win, addr - w.base, size, val & mask);
     device_unlock(w.dev);

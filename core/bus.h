@@ -11,6 +11,7 @@
 #define CORE_BUS_H
 
 #include "core/device.h"
+#include "core/gmem.h"
 
 enum {
     BUS_WINDOWS_MAX = 1024,
@@ -34,6 +35,18 @@ CHECKED int bus_new(uint64_t end, struct bus **ret_bus);
  * Threads: the last user.
  */
 void bus_free(struct bus *bus);
+
+/**
+ * bus_set_ram() - what answers where no window is: guest memory, where it is.
+ * @gm: borrowed until bus_free(); NULL: nothing.
+ *
+ * Guest memory is KVM's business, not a bus's.  But a KVM that emulates an
+ * instruction takes memory that it cannot read or write for a device, and a
+ * signal that cuts short the fault of a page that userfaultfd serves is enough.
+ *
+ * Threads: before the first access.
+ */
+void bus_set_ram(struct bus *bus, struct gmem *gm);
 
 /**
  * bus_add() - give a range to a device.
@@ -61,7 +74,7 @@ void bus_remove(struct bus *bus, uint64_t base);
  * bus_read() - a guest read of 1 to 8 bytes.
  *
  * Takes the device's lock around its handler.  An access that no window
- * covers whole reads as all ones.
+ * covers whole reads as all ones, or as guest memory (bus_set_ram()).
  *
  * Return: the value, in the low @size bytes.
  * Threads: vcpu; any in tests.
@@ -69,7 +82,7 @@ void bus_remove(struct bus *bus, uint64_t base);
 uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size);
 
 /**
- * bus_write() - a guest write of 1 to 8 bytes; ignored where there is no window.
+ * bus_write() - a guest write of 1 to 8 bytes; ignored where there is no window and no guest memory.
  *
  * Threads: vcpu; any in tests.
  */

@@ -174,6 +174,7 @@ static int build_buses(struct vm *vm, struct err *err)
         rc = loop_new(&vm->io_loop);
     if (rc < 0)
         return err_set(err, rc, "buses and I/O loop: %s", strerror(-rc));
+    bus_set_ram(vm->mmio, vm->gm);
     vm->env = (struct dev_env){
         .ops = &env_ops,
         .arg = vm,

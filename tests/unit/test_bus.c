@@ -117,6 +117,31 @@ static void test_nothing_answers_all_ones(void **state)
     assert_int_equal(a->accesses + b->accesses, 0);
 }
 
+static void test_memory_answers_where_no_window_is(void **state)
+{
+    struct fix *f = *state;
+    struct probe *a = (struct probe *)(void *)f->a;
+    const struct gmem_backing backing = {.fd = -1};
+    uint64_t bits[1] = {0}, val = 0;
+    struct gmem *gm;
+
+    assert_int_equal(gmem_new(&gm), 0);
+    assert_int_equal(gmem_add_region(gm, 0, 2 * PAGE_SIZE_4K, "ram", &backing, NULL), 0);
+    bus_set_ram(f->bus, gm);
+    bus_write(f->bus, 0x1ffc, 4, 0xaabbccdd11223344);
+    assert_int_equal(gmem_copy_in(gm, 0x1ffc, &val, 4), 0);
+    assert_true(val == 0x11223344);
+    assert_true(bus_read(f->bus, 0x1ffd, 2) == 0x2233);
+    gmem_dirty_drain(gm, 0, bits);
+    assert_true(bits[0] == 2);                              /* the page is marked */
+    assert_true(bus_read(f->bus, 0x1ffe, 4) == 0xffffffff); /* not all of it memory */
+    assert_int_equal(a->accesses, 0);
+    (void)bus_read(f->bus, 0x100, 4); /* a window goes first */
+    assert_int_equal(a->accesses, 1);
+    bus_set_ram(f->bus, NULL);
+    gmem_free(gm);
+}
+
 static void test_overlaps_and_bad_ranges_are_refused(void **state)
 {
     const struct {
@@ -183,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_an_access_reaches_its_window),
         T(test_nothing_answers_all_ones),
+        T(test_memory_answers_where_no_window_is),
         T(test_overlaps_and_bad_ranges_are_refused),
         T(test_a_window_can_move),
         T(test_there_is_an_end_to_windows),
