@@ -14,6 +14,7 @@ struct event_monitor {
     uint64_t start_ns;
     pthread_mutex_t lock; /* one event at a time; a leaf */
     uint64_t dropped;
+    uint64_t guest_ns; /* when the guest has its whole burst again */
 };
 
 /* A text that grows in place and remembers that it did not fit. */
@@ -159,6 +160,32 @@ void event_monitor_emit_id(struct event_monitor *em, const char *source, const c
     const struct event_property prop = {"id", id};
 
     event_monitor_emit(em, source, event, &prop, id ? 1 : 0);
+}
+
+/* Whether the guest may cause one more (the generic cell rate algorithm, ITU-T I.371). */
+static bool guest_may(struct event_monitor *em)
+{
+    const uint64_t each = UINT64_C(1000000000) / EVENT_GUEST_PER_S;
+    uint64_t now = now_ns();
+    bool may;
+
+    (void)pthread_mutex_lock(&em->lock);
+    if (em->guest_ns < now)
+        em->guest_ns = now;
+    may = em->guest_ns - now < EVENT_GUEST_BURST * each;
+    if (may)
+        em->guest_ns += each;
+    else
+        em->dropped++;
+    (void)pthread_mutex_unlock(&em->lock);
+    return may;
+}
+
+void event_monitor_emit_guest(struct event_monitor *em, const char *source, const char *event,
+                              const char *id)
+{
+    if (em && guest_may(em))
+        event_monitor_emit_id(em, source, event, id);
 }
 
 uint64_t event_monitor_dropped(struct event_monitor *em)

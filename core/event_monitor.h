@@ -20,7 +20,9 @@ struct event_property {
 };
 
 enum {
-    EVENT_BYTES_MAX = 2048, /* of one event: a pipe takes that whole or not at all */
+    EVENT_BYTES_MAX = 2048,  /* of one event: a pipe takes that whole or not at all */
+    EVENT_GUEST_BURST = 256, /* events that a guest may cause at once... */
+    EVENT_GUEST_PER_S = 16,  /* ...and again each second */
 };
 
 /**
@@ -66,7 +68,18 @@ void event_monitor_emit_id(struct event_monitor *em, const char *source, const c
                            const char *id);
 
 /**
- * event_monitor_dropped() - how many events were lost because nobody read.
+ * event_monitor_emit_guest() - as event_monitor_emit_id(), of what a guest can cause at will.
+ *
+ * After EVENT_GUEST_BURST of them only EVENT_GUEST_PER_S a second are written,
+ * so that a guest cannot fill a disk; the others count as dropped.
+ *
+ * Threads: as event_monitor_emit().
+ */
+void event_monitor_emit_guest(struct event_monitor *em, const char *source, const char *event,
+                              const char *id);
+
+/**
+ * event_monitor_dropped() - how many events were lost: nobody read, or the guest caused too many.
  *
  * Threads: any.
  */

@@ -10,6 +10,7 @@
 #include <json-c/json_object.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/event_monitor.h"
 #include "core/json_get.h"
@@ -86,6 +87,30 @@ static void test_a_reader_that_sleeps_loses_whole_events(void **state)
     (void)close(pipes[0]);
 }
 
+static void test_a_guest_cannot_fill_a_disk(void **state)
+{
+    struct event_monitor *em = NULL;
+    uint64_t dropped;
+    int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(event_monitor_open(NULL, fd, &em, NULL), 0);
+    for (unsigned i = 0; i < EVENT_GUEST_BURST; i++)
+        event_monitor_emit_guest(em, "virtio-device", "reset", "_disk0");
+    assert_int_equal(event_monitor_dropped(em), 0);
+    for (unsigned i = 0; i < 100000; i++)
+        event_monitor_emit_guest(em, "virtio-device", "reset", "_disk0");
+    dropped = event_monitor_dropped(em);
+    assert_in_range(dropped, 90000, 100000);
+    event_monitor_emit_id(em, "vm", "paused", NULL); /* the machine's own go on */
+    assert_int_equal(event_monitor_dropped(em), dropped);
+    (void)usleep(2 * 1000000 / EVENT_GUEST_PER_S);
+    event_monitor_emit_guest(em, "virtio-device", "reset", "_disk0");
+    assert_int_equal(event_monitor_dropped(em), dropped);
+    event_monitor_close(em);
+}
+
 static void test_what_is_too_long_goes_without_properties(void **state)
 {
     static char big[EVENT_BYTES_MAX];
@@ -140,6 +165,7 @@ static void test_a_target_that_cannot_be_written_is_refused(void **state)
     assert_int_equal(event_monitor_open(NULL, 999, &em, NULL), -EBADF);
     assert_int_equal(event_monitor_open(NULL, open("/dev/null", O_RDONLY), &em, NULL), -EBADF);
     event_monitor_emit_id(NULL, "vm", "paused", NULL);
+    event_monitor_emit_guest(NULL, "vm", "paused", NULL);
     event_monitor_close(NULL);
 }
 
@@ -148,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_events_are_written_as_documented),
         cmocka_unit_test(test_a_reader_that_sleeps_loses_whole_events),
+        cmocka_unit_test(test_a_guest_cannot_fill_a_disk),
         cmocka_unit_test(test_what_is_too_long_goes_without_properties),
         cmocka_unit_test(test_a_file_is_appended_to),
         cmocka_unit_test(test_a_target_that_cannot_be_written_is_refused),

@@ -2,6 +2,7 @@
 #include "tools/chvmm/vmm.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <uuid/uuid.h>
 
 #include "core/event_monitor.h"
@@ -29,8 +30,7 @@ static void on_event(void *arg, const char *source, const char *event, const cha
 {
     const struct vmm *vmm = arg;
 
-    if (vmm->events)
-        event_monitor_emit_id(vmm->events, source, event, id);
+    event_monitor_emit_guest(vmm->events, source, event, id);
 }
 
 /* --- What the guest asks for -------------------------------------------------- */
@@ -156,6 +156,16 @@ int vmm_create(struct vmm *vmm, struct vm_config *cfg, struct err *err)
     return 0;
 }
 
+static void report_vcpus(struct vmm *vmm)
+{
+    char id[12];
+
+    for (unsigned i = 0; i < vmm->cfg.cpus.boot_vcpus; i++) {
+        (void)snprintf(id, sizeof(id), "%u", i);
+        event_monitor_emit_id(vmm->events, "cpu_manager", "create_vcpu", id);
+    }
+}
+
 int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err)
 {
     const struct vm_hooks hooks = {
@@ -166,15 +176,19 @@ int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err)
         .arg = vmm,
     };
 
-    if (vmm->cfg.landlock_enable && !vmm->is_landlocked) {
-        int rc = landlock_enter(&vmm->cfg, vmm->api_socket_path, err);
+    int rc;
 
+    if (vmm->cfg.landlock_enable && !vmm->is_landlocked) {
+        rc = landlock_enter(&vmm->cfg, vmm->api_socket_path, err);
         if (rc < 0)
             return rc;
         vmm->is_landlocked = true;
     }
     atomic_store(&vmm->requests, 0);
-    return vm_new(&vmm->cfg, from, &board_ops, &hooks, &vmm->vm, err);
+    rc = vm_new(&vmm->cfg, from, &board_ops, &hooks, &vmm->vm, err);
+    if (rc == 0)
+        report_vcpus(vmm);
+    return rc;
 }
 
 static void drop_vm(struct vmm *vmm)
