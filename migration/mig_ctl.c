@@ -31,6 +31,7 @@ struct mig_ctl {
     uint8_t *body; /* owned */
     size_t body_cap, body_got;
     uint64_t last_rx_ns;
+    uint32_t idle_ms; /* silence that is allowed now */
 
     pthread_mutex_t ka_lock; /* below */
     pthread_cond_t ka_cond;
@@ -170,6 +171,7 @@ int mig_ctl_new(struct mig_channel *ch, const struct mig_ctl_params *params,
     ctl->ch = ch;
     ctl->p = *params;
     ctl->last_rx_ns = loop_now_ns();
+    ctl->idle_ms = params->first_ms ? params->first_ms : params->idle_ms;
     atomic_init(&ctl->cancel_fd, params->cancel_fd);
     (void)pthread_mutex_init(&ctl->tx_lock, NULL);
     (void)pthread_mutex_init(&ctl->ka_lock, NULL);
@@ -218,7 +220,7 @@ unsigned mig_ctl_state(const struct mig_ctl *ctl)
 /* Read some bytes of the message; -EAGAIN at the tick. */
 static int read_part(struct mig_ctl *ctl, void *buf, size_t len, uint64_t tick_ns, struct err *err)
 {
-    uint64_t dead = ctl->p.idle_ms ? ctl->last_rx_ns + (uint64_t)ctl->p.idle_ms * 1000000 : 0;
+    uint64_t dead = ctl->idle_ms ? ctl->last_rx_ns + (uint64_t)ctl->idle_ms * 1000000 : 0;
     struct mig_wait wait = {.cancel_fd = atomic_load(&ctl->cancel_fd), .wake_fd = -1};
     struct err why = {0};
     int n;
@@ -228,10 +230,11 @@ static int read_part(struct mig_ctl *ctl, void *buf, size_t len, uint64_t tick_n
     if (n == -ETIMEDOUT && wait.deadline_ns != dead)
         return -EAGAIN;
     if (n == -ETIMEDOUT)
-        return err_set(err, n, "no sign of life from the peer for %u ms", ctl->p.idle_ms);
+        return err_set(err, n, "no sign of life from the peer for %u ms", ctl->idle_ms);
     if (n < 0)
         return err_set(err, n, "%s", why.msg);
     ctl->last_rx_ns = loop_now_ns();
+    ctl->idle_ms = ctl->p.idle_ms;
     return n;
 }
 

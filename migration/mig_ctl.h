@@ -19,6 +19,7 @@ struct mig_ctl_params {
     const struct mig_fsm *fsm;
     unsigned keepalive_ms; /* 0: send none */
     uint32_t idle_ms;      /* silence of the peer that means that it is dead; 0: never */
+    uint32_t first_ms;     /* the same before it has said anything; 0: idle_ms */
     int cancel_fd;         /* eventfd; borrowed */
 };
 

@@ -18,8 +18,8 @@
 enum {
     IDLE_MS = 10000,     /* the default of mig_dest_params.idle_ms */
     KEEPALIVE_MS = 1000, /* the default of mig_dest_params.keepalive_ms */
-    HELLO_MS = 3000,     /* for a connection to say what it is */
-    LANES_MS = 30000,    /* for all lanes to come */
+    HELLO_MS = 10000,    /* the default of mig_dest_params.hello_ms */
+    LANES_MS = 30000,    /* for the next lane to come */
     SLICE_MS = 200,    /* between looks at the control channel while something else is waited for */
     LINGER_MS = 500,   /* for our last word to be read */
     STRAYS_MAX = 256,  /* connections with a wrong secret before it is too many */
@@ -63,6 +63,7 @@ int mig_dest_new(const struct mig_dest_params *params, struct mig_dest **ret_dst
     if (!params->lanes_max || params->lanes_max > MIG_LANES_MAX)
         dst->p.lanes_max = MIG_LANES_MAX;
     dst->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
+    dst->p.hello_ms = params->hello_ms ? params->hello_ms : HELLO_MS;
     if (params->keepalive_ms == 0)
         dst->p.keepalive_ms = KEEPALIVE_MS;
     else if (params->keepalive_ms == UINT_MAX)
@@ -189,6 +190,12 @@ static int answer_hello(struct mig_dest *dst, const struct mig_hello *h, struct 
                         err);
 }
 
+/* When a connection must have said what it is. */
+static uint64_t hello_deadline(const struct mig_dest *dst)
+{
+    return loop_now_ns() + (uint64_t)dst->p.hello_ms * 1000000;
+}
+
 /* One connection, until it has said HELLO. */
 static int accept_control(struct mig_dest *dst, uint64_t deadline_ns, struct mig_hello *ret_hello,
                           struct err *err)
@@ -197,8 +204,10 @@ static int accept_control(struct mig_dest *dst, uint64_t deadline_ns, struct mig
                                 .keepalive_ms = dst->p.keepalive_ms,
                                 .idle_ms = dst->p.idle_ms,
                                 .cancel_fd = dst->stop_fd};
-    struct mig_wait wait = {
-        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = deadline_ns, .idle_ms = HELLO_MS};
+    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
+                            .wake_fd = -1,
+                            .deadline_ns = deadline_ns,
+                            .idle_ms = dst->p.hello_ms};
     struct mig_message msg;
     struct mig_channel *ch;
     int rc;
@@ -210,9 +219,9 @@ static int accept_control(struct mig_dest *dst, uint64_t deadline_ns, struct mig
     rc = mig_ctl_new(ch, &cp, &dst->ctl);
     if (rc < 0)
         return err_set(err, rc, "control channel: %s", strerror(-rc));
-    rc = mig_ctl_recv(dst->ctl, loop_now_ns() + (uint64_t)HELLO_MS * 1000000, &msg, err);
+    rc = mig_ctl_recv(dst->ctl, hello_deadline(dst), &msg, err);
     if (rc == -EAGAIN)
-        rc = err_set(err, -ECONNRESET, "the peer did not say HELLO within %d ms", HELLO_MS);
+        rc = err_set(err, -ECONNRESET, "the peer did not say HELLO within %u ms", dst->p.hello_ms);
     if (rc >= 0)
         rc = mig_hello_get(msg.body, msg.len, ret_hello, err);
     return rc;
@@ -325,9 +334,8 @@ static bool secret_is_right(const struct mig_dest *dst, const struct mig_lane_wi
 static int judge_lane(struct mig_dest *dst, struct mig_channel *ch, unsigned *ret_index,
                       struct err *err)
 {
-    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
-                            .wake_fd = -1,
-                            .deadline_ns = loop_now_ns() + (uint64_t)HELLO_MS * 1000000};
+    struct mig_wait wait = {
+        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = hello_deadline(dst)};
     struct mig_lane_wire lane;
     struct mig_msg_hdr hdr;
     int rc;
@@ -349,9 +357,8 @@ static int judge_lane(struct mig_dest *dst, struct mig_channel *ch, unsigned *re
 /* Take the source's memory for ours; before anything is in it. */
 static int adopt_memory(struct mig_dest *dst, struct mig_channel *ch, struct err *err)
 {
-    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
-                            .wake_fd = -1,
-                            .deadline_ns = loop_now_ns() + (uint64_t)HELLO_MS * 1000000};
+    struct mig_wait wait = {
+        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = hello_deadline(dst)};
     struct mig_memory_wire offsets[GMEM_REGIONS_MAX];
     size_t len = dst->layout.nr * sizeof(offsets[0]);
     struct mig_msg_hdr hdr;
@@ -381,7 +388,7 @@ static int accept_lane(struct mig_dest *dst, uint64_t deadline_ns, struct err *e
     struct mig_wait wait = {.cancel_fd = dst->stop_fd,
                             .wake_fd = mig_ctl_fd(dst->ctl),
                             .deadline_ns = soon < deadline_ns ? soon : deadline_ns,
-                            .idle_ms = HELLO_MS};
+                            .idle_ms = dst->p.hello_ms};
     struct mig_channel *ch;
     unsigned index = 0;
     int rc;
@@ -412,6 +419,7 @@ static int accept_lanes(struct mig_dest *dst, struct err *err)
 
         if (rc >= 0) {
             n++;
+            deadline = loop_now_ns() + (uint64_t)LANES_MS * 1000000;
         } else if (rc == -EAGAIN) {
             rc = mig_ctl_look(dst->ctl, err);
             if (rc < 0)

@@ -164,18 +164,23 @@ static struct sockaddr_un unix_address(const struct mig_url *url)
 
 /* --- Connecting ---------------------------------------------------------- */
 
-/* The channel on a connected socket, with TLS where asked for; fd is taken. */
+/*
+ * The channel on a connected socket, with TLS where asked for; fd is taken.
+ * wait->deadline_ns was for the connection: the handshake has wait->idle_ms.
+ */
 static int finish_open(const struct mig_dial *dial, int fd, const char *host,
                        const struct mig_wait *wait, struct mig_channel **ret_ch, struct err *err)
 {
+    struct mig_wait shake = *wait;
     struct mig_channel *ch;
     int rc;
 
+    shake.deadline_ns = 0;
     rc = mig_channel_from_fd(fd, &ch);
     if (rc < 0)
         return err_set(err, rc, "socket: %s", strerror(-rc));
     if (dial->tls) {
-        rc = mig_channel_start_tls(ch, dial->tls, host, wait, err);
+        rc = mig_channel_start_tls(ch, dial->tls, host, &shake, err);
         if (rc < 0) {
             if (rc == -EACCES)
                 mig_channel_linger(ch, ALERT_MS);
@@ -374,15 +379,14 @@ void mig_listener_close(struct mig_listener *ls)
 int mig_accept(struct mig_listener *ls, const struct mig_wait *wait, struct mig_channel **ret_ch,
                struct err *err)
 {
-    struct mig_wait w = *wait, handshake = *wait;
+    struct mig_wait w = *wait;
     int rc, fd;
 
     w.idle_ms = 0;
-    handshake.deadline_ns = 0;
     for (;;) {
         fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0)
-            return finish_open(&ls->dial, fd, NULL, &handshake, ret_ch, err);
+            return finish_open(&ls->dial, fd, NULL, wait, ret_ch, err);
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             return err_set(err, -errno, "accept: %s", strerror(errno));
         rc = mig_channel_wait_fd(ls->fd, POLLIN, &w, 0);

@@ -16,7 +16,8 @@
 #include "migration/mig_throttle.h"
 
 enum {
-    CONNECT_MS = 10000,    /* to connect and shake hands, each time */
+    CONNECT_MS = 10000,    /* to connect, each time */
+    HELLO_MS = 30000,      /* the default of mig_source_params.hello_ms */
     IDLE_MS = 10000,       /* the default of mig_source_params.idle_ms */
     KEEPALIVE_MS = 1000,   /* the default of mig_source_params.keepalive_ms */
     TICK_MS = 100,         /* how often the policy is asked in the middle of a round */
@@ -71,6 +72,7 @@ int mig_source_new(const struct mig_source_params *params, struct mig_source **r
     src->p = *params;
     src->p.lanes = params->lanes ? params->lanes : 1;
     src->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
+    src->p.hello_ms = params->hello_ms ? params->hello_ms : HELLO_MS;
     src->p.fixed_ns = params->fixed_ns ? params->fixed_ns : FIXED_NS;
     if (params->keepalive_ms == 0)
         src->p.keepalive_ms = KEEPALIVE_MS;
@@ -149,7 +151,7 @@ static struct mig_wait connect_wait(const struct mig_source *src)
     return (struct mig_wait){.cancel_fd = src->stop_fd,
                              .wake_fd = -1,
                              .deadline_ns = loop_now_ns() + (uint64_t)CONNECT_MS * 1000000,
-                             .idle_ms = src->p.idle_ms};
+                             .idle_ms = src->p.hello_ms};
 }
 
 /* Whether all of the memory can be handed over: it must be whole, and in memfds. */
@@ -214,6 +216,7 @@ static int connect_control(struct mig_source *src, struct mig_refusal *why, stru
     struct mig_ctl_params cp = {.fsm = &mig_source_fsm,
                                 .keepalive_ms = src->p.keepalive_ms,
                                 .idle_ms = src->p.idle_ms,
+                                .first_ms = src->p.hello_ms,
                                 .cancel_fd = src->stop_fd};
     struct mig_wait wait = connect_wait(src);
     uint64_t begin = loop_now_ns();

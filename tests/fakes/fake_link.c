@@ -273,6 +273,16 @@ void fake_link_free(struct fake_link *l)
     free(l);
 }
 
+unsigned fake_link_connections(struct fake_link *l)
+{
+    unsigned n;
+
+    (void)pthread_mutex_lock(&l->lock);
+    n = l->nr_conns;
+    (void)pthread_mutex_unlock(&l->lock);
+    return n;
+}
+
 uint64_t fake_link_bytes(struct fake_link *l, unsigned conn, enum fake_dir dir)
 {
     uint64_t n;

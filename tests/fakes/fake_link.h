@@ -44,6 +44,9 @@ CHECKED int fake_link_accept(void *link, const struct mig_wait *wait, struct mig
 /* The destination takes no more connections; arg is the struct fake_link. */
 void fake_link_stop_listening(void *link);
 
+/* Connections that were made so far. */
+unsigned fake_link_connections(struct fake_link *link);
+
 /* Bytes forwarded so far. */
 uint64_t fake_link_bytes(struct fake_link *link, unsigned conn, enum fake_dir dir);
 

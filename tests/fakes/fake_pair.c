@@ -23,12 +23,14 @@ void fake_pair_init(struct fake_pair *p, const struct fake_guest_config *cfg)
                                        .lanes = 1,
                                        .limits = {.downtime_ns = 300000000},
                                        .idle_ms = FAKE_PAIR_IDLE_MS,
+                                       .hello_ms = FAKE_PAIR_IDLE_MS,
                                        .keepalive_ms = UINT_MAX};
     p->dp = (struct mig_dest_params){.ops = &fake_dest_ops,
                                      .arg = &p->to,
                                      .attempts = 1,
                                      .accept_ms = FAKE_PAIR_IDLE_MS,
                                      .idle_ms = FAKE_PAIR_IDLE_MS,
+                                     .hello_ms = FAKE_PAIR_IDLE_MS,
                                      .keepalive_ms = UINT_MAX};
 }
 

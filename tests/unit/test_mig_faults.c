@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +80,7 @@ static void move_then_again(struct fake_pair *p, const struct fake_link_config *
     atomic_store(&p->from.fail_op, FAKE_OP_NONE);
     p->from.on_op = NULL;
     p->sp.idle_ms = p->dp.idle_ms = p->dp.accept_ms = FAKE_PAIR_IDLE_MS;
+    p->sp.hello_ms = p->dp.hello_ms = FAKE_PAIR_IDLE_MS;
     fake_guest_release(&p->to);
     fake_guest_expect(&p->to, &p->from.cfg);
     link = fake_link_new(&(struct fake_link_config){0});
@@ -212,7 +214,7 @@ static void test_a_silent_link_is_noticed_by_both_ends(void **state)
         struct fake_pair p;
 
         fake_pair_init(&p, &tiny);
-        p.sp.idle_ms = p.dp.idle_ms = 300;
+        p.sp.idle_ms = p.dp.idle_ms = p.sp.hello_ms = p.dp.hello_ms = 300;
         p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
         p.dp.accept_ms = 300;
         move_then_again(&p, &cfg);
@@ -220,6 +222,43 @@ static void test_a_silent_link_is_noticed_by_both_ends(void **state)
         assert_true(loop_now_ns() - begin < 15000000000);
         fake_pair_release(&p);
     }
+}
+
+static void *stand_at_the_door(void *arg)
+{
+    const struct mig_wait patient = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20000};
+    struct mig_channel *ch;
+    uint8_t byte;
+
+    assert_int_equal(fake_link_connect(arg, &patient, &ch, NULL), 0);
+    (void)!mig_channel_read(ch, &byte, 1, &patient, NULL); /* until it is turned away */
+    mig_channel_close(ch);
+    return NULL;
+}
+
+/* Who comes behind it is patient for longer than a peer may be silent later. */
+static void test_a_stranger_that_says_nothing_does_not_stop_a_source(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+    pthread_t stranger;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
+    p.sp.idle_ms = p.dp.hello_ms = 500;
+    p.dp.attempts = 0;
+    connect_pair(&p, link);
+    assert_int_equal(pthread_create(&stranger, NULL, stand_at_the_door, link), 0);
+    while (fake_link_connections(link) == 0)
+        (void)sched_yield();
+    fake_pair_run(&p);
+    if (p.src_rc < 0)
+        fail_msg("%s", p.src_err.msg);
+    assert_int_equal(p.dst_st.nr_refused, 1);
+    assert_int_equal(pthread_join(stranger, NULL), 0);
+    fake_link_free(link);
+    fake_pair_release(&p);
 }
 
 /* A slow build does not look like a dead peer. */
@@ -568,7 +607,7 @@ static void run_seed(unsigned seed)
     throw_dice(seed, &c);
     fake_pair_init(&p, &c.guest);
     p.sp.lanes = c.lanes;
-    p.sp.idle_ms = p.dp.idle_ms = 400;
+    p.sp.idle_ms = p.dp.idle_ms = p.sp.hello_ms = p.dp.hello_ms = 400;
     p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
     p.dp.accept_ms = 1000;
     atomic_store(c.fail < FAKE_OP_BUILD ? &p.from.fail_op : &p.to.fail_op, c.fail);
@@ -670,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_a_cut_under_load_with_many_lanes),
         cmocka_unit_test(test_a_link_with_delays_moves_the_guest),
         cmocka_unit_test(test_a_silent_link_is_noticed_by_both_ends),
+        cmocka_unit_test(test_a_stranger_that_says_nothing_does_not_stop_a_source),
         cmocka_unit_test(test_keepalives_bridge_a_long_build),
         cmocka_unit_test(test_an_operation_that_fails_leaves_the_guest_at_the_source),
         cmocka_unit_test(test_reasons_cross_the_wire),

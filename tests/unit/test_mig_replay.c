@@ -245,6 +245,7 @@ static int run_dest(const struct transcript *t, struct fake_guest *to, struct tr
                                  .attempts = 1,
                                  .accept_ms = 20000,
                                  .idle_ms = 3000,
+                                 .hello_ms = 3000,
                                  .keepalive_ms = 1000000};
     struct err err = {0};
     struct mig_dest *dst;
@@ -388,6 +389,7 @@ static int run_source(const struct transcript *t, struct fake_guest *from,
                                    .open_arg = r.link,
                                    .limits = {.downtime_ns = 300000000},
                                    .idle_ms = 3000,
+                                   .hello_ms = 3000,
                                    .keepalive_ms = 1000000};
     struct mig_channel *nobody;
     struct mig_source *src;
