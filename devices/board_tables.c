@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ACPI and SMBIOS tables for this board.
+ * ACPI, MP and SMBIOS tables for this board.
  */
 #include <errno.h>
 #include <uuid/uuid.h>
 
 #include "core/x86/acpi.h"
 #include "core/x86/cpu_model.h"
+#include "core/x86/mptable.h"
 #include "core/x86/smbios.h"
 #include "devices/board_internal.h"
 
@@ -28,6 +29,21 @@ int board_write_smbios(const struct board *b, struct err *err)
     if (p->system_uuid && uuid_parse(p->system_uuid, smbios.uuid) < 0)
         return err_set(err, -EINVAL, "platform.system_uuid: %s is no UUID", p->system_uuid);
     return smbios_write(vm_gmem(b->vm), &smbios, err);
+}
+
+static int write_mptable(const struct board *b, struct err *err)
+{
+    unsigned n = b->cfg->cpus.boot_vcpus;
+    uint32_t *apic_ids = calloc(n, sizeof(*apic_ids));
+    int rc;
+
+    if (!apic_ids)
+        return err_set(err, -ENOMEM, "MP table: out of memory");
+    for (unsigned i = 0; i < n; i++)
+        apic_ids[i] = cpu_model_apic_id(vm_cpu_model(b->vm), i);
+    rc = mptable_write(vm_gmem(b->vm), apic_ids, n, err);
+    free(apic_ids);
+    return rc;
 }
 
 int board_write_tables(void *board, uint64_t *ret_rsdp_gpa, struct err *err)
@@ -59,5 +75,7 @@ int board_write_tables(void *board, uint64_t *ret_rsdp_gpa, struct err *err)
     acpi.cpus = cpus;
     rc = acpi_write(vm_gmem(b->vm), &acpi, ret_rsdp_gpa, err);
     free(cpus);
+    if (rc == 0)
+        rc = write_mptable(b, err);
     return rc < 0 ? rc : board_write_smbios(b, err);
 }

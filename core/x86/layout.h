@@ -22,10 +22,13 @@
 #define X86_BOOT_PD_GPA        UINT64_C(0xc000) /* four pages: 4 GiB mapped one to one */
 #define X86_CMDLINE_GPA        UINT64_C(0x20000)
 #define X86_CMDLINE_SIZE       UINT64_C(0x10000)
+#define X86_MP_POINTER_GPA     UINT64_C(0x9fc00) /* last KiB of base memory: the MP floating pointer */
 #define X86_LOW_RAM_END_GPA    UINT64_C(0xa0000) /* end of RAM that the OS may use below 1 MiB */
 #define X86_EBDA_GPA           UINT64_C(0xa0000) /* RSDP first, the ACPI tables follow */
 #define X86_ACPI_GPA           X86_EBDA_GPA
-#define X86_ACPI_SIZE          UINT64_C(0x4f000)
+#define X86_ACPI_SIZE          UINT64_C(0x4d000)
+#define X86_MPTABLE_GPA        UINT64_C(0xed000) /* MP configuration table */
+#define X86_MPTABLE_SIZE       UINT64_C(0x2000)
 #define X86_GENID_GPA          UINT64_C(0xef000) /* VM generation id: 16 bytes, a page of its own */
 #define X86_SMBIOS_GPA         UINT64_C(0xf0000)
 #define X86_SMBIOS_SIZE        UINT64_C(0x10000)
