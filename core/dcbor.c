@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/utf8.h"
+
 enum {
     DCBOR_HEAD_MAX = 9, /* RFC 8949 3: an initial byte and at most 8 more */
 };
@@ -166,7 +168,7 @@ static int judge(struct dcbor_in *in, const struct dcbor_item *item, size_t read
         return bad(in, "not the shortest encoding");
     if (item->type == DCBOR_NINT && item->val > INT64_MAX)
         return bad(in, "an integer below -2^63");
-    if (item->type == DCBOR_TEXT && !dcbor_text_ok(item->data, body))
+    if (item->type == DCBOR_TEXT && !utf8_ok(item->data, body))
         return bad(in, "text that is not UTF-8");
     /* Each entry takes at least one byte: a count past the input is a lie. */
     if ((item->type == DCBOR_ARRAY && item->val > in->left) ||
@@ -304,52 +306,6 @@ int dcbor_name_cmp(const char *a, const char *b)
     if (la != lb)
         return la < lb ? -1 : 1;
     return memcmp(a, b, la);
-}
-
-/* Bytes of the code point at @s; 0 if there is none. */
-static size_t utf8_len(const uint8_t *s, size_t left)
-{
-    /* Unicode 15, table 3-7: first byte, bytes, and the range of the second byte */
-    static const struct {
-        uint8_t first, last, len, lo, hi;
-    } rows[] = {
-        {0x01, 0x7f, 1, 0,    0   },
-        {0xc2, 0xdf, 2, 0x80, 0xbf},
-        {0xe0, 0xe0, 3, 0xa0, 0xbf},
-        {0xe1, 0xec, 3, 0x80, 0xbf},
-        {0xed, 0xed, 3, 0x80, 0x9f},
-        {0xee, 0xef, 3, 0x80, 0xbf},
-        {0xf0, 0xf0, 4, 0x90, 0xbf},
-        {0xf1, 0xf3, 4, 0x80, 0xbf},
-        {0xf4, 0xf4, 4, 0x80, 0x8f},
-    };
-
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        if (s[0] < rows[i].first || s[0] > rows[i].last)
-            continue;
-        if (rows[i].len > left)
-            return 0;
-        if (rows[i].len > 1 && (s[1] < rows[i].lo || s[1] > rows[i].hi))
-            return 0;
-        for (size_t k = 2; k < rows[i].len; k++)
-            if ((s[k] & 0xc0) != 0x80)
-                return 0;
-        return rows[i].len;
-    }
-    return 0;
-}
-
-bool dcbor_text_ok(const uint8_t *data, size_t len)
-{
-    while (len) {
-        size_t n = utf8_len(data, len);
-
-        if (!n)
-            return false;
-        data += n;
-        len -= n;
-    }
-    return true;
 }
 
 /* --- Writing -------------------------------------------------------------- */

@@ -110,14 +110,6 @@ bool dcbor_name_ok(const char *name, size_t len);
  */
 int dcbor_name_cmp(const char *a, const char *b);
 
-/**
- * dcbor_text_ok() - whether bytes may be a text string: UTF-8 without U+0000.
- *
- * Return: true if so.
- * Threads: any.
- */
-bool dcbor_text_ok(const uint8_t *data, size_t len);
-
 /* A growing output.  The first failure latches in rc and later calls do nothing. */
 struct dcbor_out {
     uint8_t *data; /* owned by whoever owns the struct; malloc */

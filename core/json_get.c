@@ -7,53 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/utf8.h"
+
 /* ---- text ------------------------------------------------------------------ */
-
-/* Length of the UTF-8 sequence at s, 0 if it is none (RFC 3629). */
-static size_t json_utf8_len(const unsigned char *s, size_t left)
-{
-    /* First byte, length, and what the second byte may be. */
-    static const struct {
-        unsigned char first_min, first_max, len, second_min, second_max;
-    } rows[] = {
-        {0x00, 0x7f, 1, 0x00, 0xff},
-        {0xc2, 0xdf, 2, 0x80, 0xbf},
-        {0xe0, 0xe0, 3, 0xa0, 0xbf},
-        {0xe1, 0xec, 3, 0x80, 0xbf},
-        {0xed, 0xed, 3, 0x80, 0x9f},
-        {0xee, 0xef, 3, 0x80, 0xbf},
-        {0xf0, 0xf0, 4, 0x90, 0xbf},
-        {0xf1, 0xf3, 4, 0x80, 0xbf},
-        {0xf4, 0xf4, 4, 0x80, 0x8f},
-    };
-    size_t row = 0;
-
-    while (row < ARRAY_LEN(rows) && s[0] > rows[row].first_max)
-        row++;
-    if (row == ARRAY_LEN(rows) || s[0] < rows[row].first_min || rows[row].len > left)
-        return 0;
-    if (rows[row].len > 1 && (s[1] < rows[row].second_min || s[1] > rows[row].second_max))
-        return 0;
-    for (size_t i = 2; i < rows[row].len; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    return rows[row].len;
-}
-
-bool json_text_ok(const char *s, size_t len)
-{
-    const unsigned char *p = (const unsigned char *)s;
-
-    while (len) {
-        size_t n = *p ? json_utf8_len(p, len) : 0;
-
-        if (!n)
-            return false;
-        p += n;
-        len -= n;
-    }
-    return true;
-}
 
 /*
  * Members written in a text, if it is JSON: one colon outside strings for each.
@@ -233,7 +189,7 @@ int json_value_string(struct json_object *val, const char *what, size_t max, con
     len = (size_t)json_object_get_string_len(val);
     if (len > max)
         return err_set(err, -E2BIG, "%s: longer than %zu bytes", what, max);
-    if (!json_text_ok(s, len))
+    if (!utf8_ok(s, len))
         return err_set(err, -EINVAL, "%s: not UTF-8, or has a NUL in it", what);
     *ret_v = s;
     return 0;

@@ -40,14 +40,6 @@ CHECKED int json_parse(const char *text, size_t len, struct json_object **ret_ob
 CHECKED int json_print(struct json_object *obj, char **ret_text, size_t *ret_len);
 
 /**
- * json_text_ok() - whether bytes are a string we pass around: UTF-8, no NUL.
- *
- * Return: true if so.
- * Threads: any.
- */
-bool json_text_ok(const char *s, size_t len);
-
-/**
  * json_value_u64() - an integer in [@min, @max], with @max below UINT64_MAX.
  * @val: borrowed; any type, NULL is JSON's null.
  *

@@ -11,6 +11,7 @@
 
 #include "core/dcbor.h"
 #include "core/log.h"
+#include "core/utf8.h"
 
 _Static_assert((int)STATE_NAME_MAX == (int)DCBOR_NAME_MAX,
                "docs/state-format.md 2: names are map keys");
@@ -181,7 +182,7 @@ static int save_text(struct dcbor_out *out, const struct state_field *f, const v
     const char *s = (const char *)member(obj, f->offset);
     size_t n = strnlen(s, f->count);
 
-    if (n == f->count || !dcbor_text_ok((const uint8_t *)s, n))
+    if (n == f->count || !utf8_ok(s, n))
         return fail(path, err, -EINVAL, "not a terminated UTF-8 string");
     dcbor_put_string(out, DCBOR_TEXT, s, n);
     return 0;
@@ -285,7 +286,7 @@ static int save_object(struct dcbor_out *out, const struct state_desc *desc, con
 
 static bool id_ok(const char *id, size_t len)
 {
-    if (!len || len > STATE_NAME_MAX || !dcbor_text_ok((const uint8_t *)id, len))
+    if (!len || len > STATE_NAME_MAX || !utf8_ok(id, len))
         return false;
     for (size_t i = 0; i < len; i++)
         if ((unsigned char)id[i] < 0x20 || id[i] == 0x7f)

@@ -8,6 +8,7 @@
 
 #include "core/config/config_internal.h"
 #include "core/json_get.h"
+#include "core/utf8.h"
 
 /* ---- numbers --------------------------------------------------------------- */
 
@@ -97,7 +98,7 @@ static int config_check_text(const char *what, const char *text, size_t max, str
 
     if (len > max)
         return err_set(err, -E2BIG, "%s: longer than %zu bytes", what, max);
-    if (!json_text_ok(text, len))
+    if (!utf8_ok(text, len))
         return err_set(err, -EINVAL, "%s: not UTF-8", what);
     return 0;
 }

@@ -186,30 +186,6 @@ static void test_unknown_keys_are_named(void **state)
     assert_int_equal(json_check_keys(NULL, known, NULL), -EINVAL);
 }
 
-static void test_only_utf8_is_text(void **state)
-{
-    static const struct {
-        const char *s;
-        bool ok;
-    } rows[] = {
-        {"",                                      true },
-        {"a\xc3\xa4\xe2\x82\xac\xf0\x9f\x90\x9b", true },
-        {"\x80",                                  false},
-        {"\xc0\xaf",                              false}, /* overlong */
-        {"\xe0\x80\x80",                          false}, /* overlong */
-        {"\xed\xa0\x80",                          false}, /* surrogate */
-        {"\xf4\x90\x80\x80",                      false}, /* above U+10FFFF */
-        {"\xf5\x80\x80\x80",                      false},
-        {"\xe2\x82",                              false},
-        {"\xe2\x82\x41",                          false},
-    };
-
-    (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        assert_int_equal(json_text_ok(rows[i].s, strlen(rows[i].s)), rows[i].ok);
-    assert_false(json_text_ok("a\0b", 3));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,7 +195,6 @@ int main(void)
         cmocka_unit_test(test_numbers_are_what_was_written),
         cmocka_unit_test(test_other_types_are_not_bent),
         cmocka_unit_test(test_unknown_keys_are_named),
-        cmocka_unit_test(test_only_utf8_is_text),
     };
 
     return cmocka_run_group_tests_name("json_get", tests, NULL, NULL);
