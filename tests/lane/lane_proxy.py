@@ -28,6 +28,7 @@ class Proxy:
     """
     Listens on a free port and forwards to another.  at: a Border; there act(proxy) is called, once,
     with the message before it forwarded and nothing behind it; the default cuts all connections.
+    Behind a message, what anybody sends meanwhile waits until act() has returned.
     """
 
     def __init__(self, port, at=None, act=None):
@@ -38,6 +39,9 @@ class Proxy:
         self.acted = threading.Event()
         self._counts = {}
         self._lock = threading.Lock()
+        self._went_on = threading.Condition(self._lock)
+        self._is_acting = False
+        self._lost = set()  # directions
         self._socks = []
         self._is_cut = False
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -59,7 +63,16 @@ class Proxy:
                     sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts; close() would not
+        except OSError:
+            pass
         self._listener.close()
+
+    def lose(self, direction):
+        """What comes from now on, or waits for act() to return, is not forwarded: that end is dead."""
+        with self._lock:
+            self._lost.add(direction)
 
     def close(self):
         self.cut()
@@ -78,8 +91,12 @@ class Proxy:
         while True:
             try:
                 source, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
                 destination = socket.create_connection(self.target)
             except OSError:
+                source.close()
                 return
             for sock in (source, destination):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -107,19 +124,30 @@ class Proxy:
             target.sendall(message)
             return
         with self._lock:
+            self._went_on.wait_for(lambda: not self._is_acting)
             here = self._is_here(name, direction)
             self._counts[(name, direction)] = self._counts.get((name, direction), 0) + 1
             if here:
                 self.acted.set()
+                self._is_acting = self.at.when == "behind"
         if here and self.at.when == "before":
             self.act(self)
+        try:
+            with self._lock:
+                if self._is_cut or direction in self._lost:
+                    raise OSError("cut")
+                self.seen.append((direction, name))
+            target.sendall(message)
+            if here and self.at.when == "behind":
+                self.act(self)
+        finally:
+            if here:
+                self._go_on()
+
+    def _go_on(self):
         with self._lock:
-            if self._is_cut:
-                raise OSError("cut")
-            self.seen.append((direction, name))
-        target.sendall(message)
-        if here and self.at.when == "behind":
-            self.act(self)
+            self._is_acting = False
+            self._went_on.notify_all()
 
     def _forward(self, number, direction, source, target):
         try:

@@ -89,7 +89,9 @@ class CommitTest(LaneTest):
                 progress = source.get("vm.migration-progress")
             except AssertionError:
                 return None
-            return progress["phase"] == "done" and progress["result"]
+            # One that was completed ends its process.
+            return progress["phase"] == "done" and progress["result"] != "completed" and \
+                progress["result"]
         return wait_until(look, 60, "the end of the migration")
 
     def goes_on(self, vmm):
@@ -159,8 +161,10 @@ class CutTest(CommitTest):
 
         def act(proxy):
             ends[victim].kill()
+            # What it sent last is lost with it.
+            proxy.lose(TO_DESTINATION if victim == "source" else TO_SOURCE)
             if border.when == "before":
-                proxy.cut()  # what it sent last is lost with it
+                proxy.cut()
 
         proxy, waiting = self.attempt(source, destination, border, act)
         wait_until(proxy.acted.is_set, 60, str(border))
