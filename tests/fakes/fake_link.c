@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/loop.h"
+#include "migration/mig_wire.h"
 
 enum {
     CHUNK = 64 * 1024, /* bytes forwarded at once */
@@ -26,6 +27,8 @@ struct pipe_way {
     uint64_t bytes;       /* under the link's lock, as the record */
     uint8_t *record;      /* owned */
     size_t record_cap;
+    struct mig_msg_hdr hdr; /* where descriptors are forwarded: of the message that passes */
+    size_t hdr_got, body_left;
 };
 
 struct conn {
@@ -91,6 +94,67 @@ static size_t allowance(struct fake_link *l, struct pipe_way *w)
     return n;
 }
 
+/* Descriptors that came with some bytes. */
+struct cargo {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(MIG_FDS_MAX * sizeof(int))];
+    } space;
+    size_t len; /* bytes of it */
+};
+
+/*
+ * A piece of one message: its head, or of its body.  So the bytes that
+ * descriptors came with are never glued to those before them.
+ */
+static ssize_t receive_piece(struct pipe_way *w, uint8_t *buf, size_t room, struct cargo *cargo)
+{
+    size_t want = w->body_left ? w->body_left : sizeof(w->hdr) - w->hdr_got;
+    struct iovec iov = {buf, want < room ? want : room};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = cargo->space.bytes,
+                         .msg_controllen = sizeof(cargo->space.bytes)};
+    ssize_t n = recvmsg(w->from, &msg, MSG_CMSG_CLOEXEC);
+
+    if (n <= 0)
+        return n;
+    cargo->len = msg.msg_controllen;
+    if (w->body_left) {
+        w->body_left -= (size_t)n;
+        return n;
+    }
+    memcpy((uint8_t *)&w->hdr + w->hdr_got, buf, (size_t)n);
+    w->hdr_got += (size_t)n;
+    if (w->hdr_got == sizeof(w->hdr)) {
+        w->hdr_got = 0;
+        w->body_left = le32_get(w->hdr.len);
+    }
+    return n;
+}
+
+/* Send the descriptors, with the first of the bytes; returns how many bytes went with them. */
+static size_t send_cargo(int fd, const uint8_t *p, struct cargo *cargo)
+{
+    uint8_t first = p[0];
+    struct iovec iov = {&first, 1};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = cargo->space.bytes,
+                         .msg_controllen = cargo->len};
+    ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int one;
+
+            memcpy(&one, CMSG_DATA(c) + i * sizeof(int), sizeof(one));
+            (void)close(one);
+        }
+    }
+    return n == 1;
+}
+
 static void write_all(int fd, const uint8_t *p, size_t n)
 {
     while (n) {
@@ -127,20 +191,23 @@ static void *way_main(void *arg)
     struct pipe_way *w = arg;
     struct fake_link *l = w->link;
     uint8_t *buf = malloc(CHUNK);
-    size_t room;
+    struct cargo cargo = {.len = 0};
+    size_t room, went;
     ssize_t n;
 
     if (!buf)
         abort();
     while ((room = allowance(l, w)) > 0) {
-        n = recv(w->from, buf, room, 0);
+        cargo.len = 0;
+        n = l->cfg.pass_fds ? receive_piece(w, buf, room, &cargo) : recv(w->from, buf, room, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             break;
         /* Counted first: who has received a byte finds it counted. */
         count(l, w, buf, (size_t)n);
-        write_all(w->to, buf, (size_t)n);
+        went = cargo.len ? send_cargo(w->to, buf, &cargo) : 0;
+        write_all(w->to, buf + went, (size_t)n - went);
         cut_if_due(l, w);
         if (l->cfg.delay_seed) {
             const struct timespec nap = {0, (long)(w->x >> 50) * 20};

@@ -27,6 +27,7 @@ struct fake_link_config {
     uint64_t cut_at;     /* ... has forwarded so many bytes in that direction */
     bool stall;          /* instead of cutting: forward nothing more, and keep it open */
     bool record;         /* keep what is forwarded */
+    bool pass_fds;       /* forward descriptors too, message by message */
     unsigned delay_seed; /* not 0: forward small pieces with random pauses */
 };
 
