@@ -9,12 +9,14 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/rate_limit.h"
+
 struct event_monitor {
     int fd;
     uint64_t start_ns;
     pthread_mutex_t lock; /* one event at a time; a leaf */
     uint64_t dropped;
-    uint64_t guest_ns; /* when the guest has its whole burst again */
+    struct rate_limit guest; /* what it may cause */
 };
 
 /* A text that grows in place and remembers that it did not fit. */
@@ -55,6 +57,8 @@ int event_monitor_open(const char *path, int fd, struct event_monitor **ret_em, 
         return err_set(err, -ENOMEM, "out of memory");
     em->fd = steal_fd(&target);
     em->start_ns = now_ns();
+    em->guest.burst = EVENT_GUEST_BURST;
+    em->guest.per_s = EVENT_GUEST_PER_S;
     (void)pthread_mutex_init(&em->lock, NULL);
     *ret_em = em;
     return 0;
@@ -162,30 +166,18 @@ void event_monitor_emit_id(struct event_monitor *em, const char *source, const c
     event_monitor_emit(em, source, event, &prop, id ? 1 : 0);
 }
 
-/* Whether the guest may cause one more (the generic cell rate algorithm, ITU-T I.371). */
-static bool guest_may(struct event_monitor *em)
-{
-    const uint64_t each = UINT64_C(1000000000) / EVENT_GUEST_PER_S;
-    uint64_t now = now_ns();
-    bool may;
-
-    (void)pthread_mutex_lock(&em->lock);
-    if (em->guest_ns < now)
-        em->guest_ns = now;
-    may = em->guest_ns - now < EVENT_GUEST_BURST * each;
-    if (may)
-        em->guest_ns += each;
-    else
-        em->dropped++;
-    (void)pthread_mutex_unlock(&em->lock);
-    return may;
-}
-
 void event_monitor_emit_guest(struct event_monitor *em, const char *source, const char *event,
                               const char *id)
 {
-    if (em && guest_may(em))
+    if (!em)
+        return;
+    if (rate_limit_take(&em->guest)) {
         event_monitor_emit_id(em, source, event, id);
+        return;
+    }
+    (void)pthread_mutex_lock(&em->lock);
+    em->dropped++;
+    (void)pthread_mutex_unlock(&em->lock);
 }
 
 uint64_t event_monitor_dropped(struct event_monitor *em)

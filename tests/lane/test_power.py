@@ -50,6 +50,20 @@ class PowerTest(LaneTest):
             self.assertEqual(self.vmm.state(), "Running", how)
             self.assertEqual(guest.do("echo back").text, "back")
 
+    def test_a_guest_that_reboots_for_ever_is_not_reported_for_ever(self):
+        guest = self.start()
+        began = time.monotonic()
+        for _ in range(90):
+            guest.send("reboot triple")
+            self.ready_again()
+        allowed = 64 + (time.monotonic() - began) + 2
+        names = self.vmm.event_names()
+        self.assertGreaterEqual(names.count("rebooted"), 32)
+        self.assertLessEqual(names.count("rebooted"), allowed)
+        self.vmm.put("vm.reboot")  # what somebody asked for is always reported
+        self.ready_again()
+        self.assertEqual(self.vmm.event_names().count("rebooted"), names.count("rebooted") + 1)
+
     def test_reboot_with_processors_and_disk(self):
         disk = self.make_disk("disk.img", 4 * MIB)
         guest = self.start(cpus=2, disk=f"path={disk}")

@@ -181,6 +181,8 @@ int main(int argc, char **argv)
     }
     sandbox_set_mode(modes[p.opts.seccomp]);
     p.vmm.no_shutdown = p.opts.no_shutdown;
+    p.vmm.guest_says.burst = GUEST_SAYS_BURST;
+    p.vmm.guest_says.per_s = GUEST_SAYS_PER_S;
     p.vmm.api_socket_path = p.opts.api_socket_path;
     rc = start(&p, &err);
     if (rc >= 0)

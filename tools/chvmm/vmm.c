@@ -54,8 +54,11 @@ static void on_request(void *arg, enum machine_request what)
 
 static void on_stopped(void *arg, unsigned vcpu, enum vcpu_stop why, const char *what)
 {
-    log_warn("vCPU %u stopped: %s", vcpu, what);
-    post_request(arg,
+    struct vmm *vmm = arg;
+
+    if (why != VCPU_STOP_SHUTDOWN || rate_limit_take(&vmm->guest_says))
+        log_warn("vCPU %u stopped: %s", vcpu, what);
+    post_request(vmm,
                  why == VCPU_STOP_SHUTDOWN ? VMM_REQUEST_TRIPLE_FAULT : VMM_REQUEST_VCPU_ERROR);
 }
 
@@ -63,6 +66,21 @@ static void on_thread_start(void *arg, enum thread_role role)
 {
     (void)arg;
     sandbox_enter(role);
+}
+
+/* A guest that reboots for ever is not told of for ever: @says. */
+static int reboot(struct vmm *vmm, bool says, struct err *err)
+{
+    int rc = vmm_check(vmm, VM_ACTION_REBOOT, err);
+
+    if (rc < 0)
+        return rc;
+    if (says)
+        vmm_event(vmm, "rebooting");
+    rc = vm_reset(vmm->vm, err);
+    if (rc >= 0 && says)
+        vmm_event(vmm, "rebooted");
+    return rc;
 }
 
 static void guest_shut_down(struct vmm *vmm)
@@ -93,7 +111,7 @@ void vmm_handle_requests(struct vmm *vmm)
         vmm_event(vmm, "panic");
     } else if (what & VMM_REQUEST_SHUTDOWN) {
         guest_shut_down(vmm);
-    } else if (vmm_reboot(vmm, &err) < 0) {
+    } else if (reboot(vmm, rate_limit_take(&vmm->guest_says), &err) < 0) {
         log_error("rebooting: %s", err.msg);
         guest_shut_down(vmm);
     }
@@ -260,15 +278,7 @@ int vmm_shutdown(struct vmm *vmm, struct err *err)
 
 int vmm_reboot(struct vmm *vmm, struct err *err)
 {
-    int rc = vmm_check(vmm, VM_ACTION_REBOOT, err);
-
-    if (rc < 0)
-        return rc;
-    vmm_event(vmm, "rebooting");
-    rc = vm_reset(vmm->vm, err);
-    if (rc >= 0)
-        vmm_event(vmm, "rebooted");
-    return rc;
+    return reboot(vmm, true, err);
 }
 
 int vmm_delete(struct vmm *vmm, struct err *err)

@@ -13,6 +13,7 @@
 
 #include "core/config/vm_config.h"
 #include "core/loop.h"
+#include "core/rate_limit.h"
 #include "core/vm.h"
 
 struct event_monitor;
@@ -34,7 +35,9 @@ enum vmm_busy {
 };
 
 enum {
-    VMM_WAITERS_MAX = 32, /* half of what the API has connections */
+    VMM_WAITERS_MAX = 32,  /* half of what the API has connections */
+    GUEST_SAYS_BURST = 64, /* reports of a guest that reboots and reboots */
+    GUEST_SAYS_PER_S = 1,
 };
 
 /* Who is told when a migration is over. */
@@ -68,7 +71,8 @@ struct vmm {
     struct loop_source *announce_timer; /* NULL: never needed yet */
     unsigned announces_left;
 
-    _Atomic unsigned requests; /* bits of enum vmm_request, set by any thread */
+    struct rate_limit guest_says; /* reports of what the guest does to itself */
+    _Atomic unsigned requests;    /* bits of enum vmm_request, set by any thread */
     int exit_code;
 };
 
