@@ -12,7 +12,28 @@ enum {
     STORE_PREFIX_MIN = 4, /* digits of an id that may stand for it */
 };
 
+/* ---- a full disk ---- */
+
+bool store_make_room(struct store_backend *be, int rc)
+{
+    if (rc != -ENOSPC && rc != -EDQUOT)
+        return false;
+    be->ops->reserve_free(be);
+    return true;
+}
+
 /* ---- life cycle ---- */
+
+/* On a full disk SQLite cannot even read: it makes files for what goes on between processes. */
+static int open_index(struct store *st, unsigned flags, struct err *err)
+{
+    struct err full = {0};
+    int rc = store_index_open(st->be, flags, &st->ix, &full);
+
+    if (store_make_room(st->be, rc))
+        return store_index_open(st->be, flags, &st->ix, err);
+    return rc < 0 ? err_set(err, rc, "%s", full.msg) : 0;
+}
 
 int store_open(const char *path, unsigned flags, struct store **ret_st, struct err *err)
 {
@@ -28,7 +49,7 @@ int store_open(const char *path, unsigned flags, struct store **ret_st, struct e
     st->readonly = flags & STORE_RDONLY;
     rc = store_dir_open(path, dir_flags, &st->be, err);
     if (rc == 0)
-        rc = store_index_open(st->be, flags & STORE_CREATE ? STORE_INDEX_CREATE : 0, &st->ix, err);
+        rc = open_index(st, flags & STORE_CREATE ? STORE_INDEX_CREATE : 0, err);
     if (rc == 0)
         rc = store_index_identity(st->ix, st->uuid, &last_pack, err);
     if (rc == 0 && store_fetch_new(st->be, st->ix, &st->ix_lock, &st->fetch) < 0)
@@ -351,10 +372,24 @@ int store_newest(struct store *st, const char *vm, char *ret_id, struct err *err
 
 /* ---- changes ---- */
 
+static int remove_row(struct store *st, uint64_t seq, struct err *err)
+{
+    int rc = store_index_begin(st->ix, err);
+
+    if (rc == 0)
+        rc = store_index_del_snapshot(st->ix, seq, err);
+    if (rc == 0)
+        rc = store_index_commit(st->ix, err);
+    else
+        store_index_rollback(st->ix);
+    return rc;
+}
+
 int store_remove(struct store *st, const char *ref, struct err *err)
 {
     struct store_lock *lock = NULL;
     struct store_found found = {0};
+    struct err full = {0};
     uint64_t seq;
     int rc = store_write_check(st, err);
 
@@ -371,13 +406,11 @@ int store_remove(struct store *st, const char *ref, struct err *err)
     if (rc < 0)
         return rc;
     (void)pthread_mutex_lock(&st->ix_lock);
-    rc = store_index_begin(st->ix, err);
-    if (rc == 0)
-        rc = store_index_del_snapshot(st->ix, seq, err);
-    if (rc == 0)
-        rc = store_index_commit(st->ix, err);
-    else
-        store_index_rollback(st->ix);
+    rc = remove_row(st, seq, &full);
+    if (store_make_room(st->be, rc))
+        rc = remove_row(st, seq, err);
+    else if (rc < 0)
+        rc = err_set(err, rc, "%s", full.msg);
     (void)pthread_mutex_unlock(&st->ix_lock);
     st->be->ops->unlock(st->be, lock);
     return rc;

@@ -31,6 +31,10 @@ enum {
     STORE_LOCK_SNAPSHOTS = 1 << 16, /* + sequence number; shared: readers; exclusive: rm */
 };
 
+enum {
+    STORE_RESERVE_LEN = 1 << 20, /* what a removal, or a slice of a collection, needs at most */
+};
+
 enum store_lock_mode {
     STORE_LOCK_SHARED,
     STORE_LOCK_EXCLUSIVE,
@@ -52,6 +56,11 @@ struct store_backend_ops {
                      void *arg, struct err *err);
     /* Make creations and removals of packs durable. */
     int (*packs_sync)(struct store_backend *be, struct err *err);
+
+    /* Keep STORE_RESERVE_LEN bytes for a disk that is full; -ENOSPC, -EDQUOT. */
+    int (*reserve_make)(struct store_backend *be, struct err *err);
+    /* Give them back.  Nothing happens where none are kept. */
+    void (*reserve_free)(struct store_backend *be);
 
     /* Exactly @len bytes; -EBADMSG if the pack ends before. */
     int (*read)(struct store_file *f, void *dst, size_t len, uint64_t off, struct err *err);

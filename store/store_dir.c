@@ -6,6 +6,7 @@
  *     packs/N.pack    N in eight or more hex digits
  *     cache/          images expanded for clones; nothing in it is needed
  *     lock            byte-range locks; empty
+ *     reserve         room for removing when the disk is full; may be missing
  *
  * Names are made from numbers only, every open refuses symbolic links and what
  * is not a regular file: a store handed over by somebody else cannot lead out
@@ -240,6 +241,53 @@ static void dir_close(struct store_file *f)
     free(container_of(f, struct dir_file, file));
 }
 
+/* ---- the reserve ---- */
+
+static bool dir_reserve_is_there(struct dir_backend *d)
+{
+    struct stat st;
+
+    return fstatat(d->dir_fd, "reserve", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+           st.st_size >= STORE_RESERVE_LEN && (uint64_t)st.st_blocks * 512 >= STORE_RESERVE_LEN;
+}
+
+/* What stands in the way other than a full disk is no reason not to go on: there is none then. */
+static int dir_reserve_make(struct store_backend *be, struct err *err)
+{
+    struct dir_backend *d = dir_of(be);
+    auto_close int fd = -1;
+    struct stat st;
+    int rc;
+
+    if (dir_reserve_is_there(d))
+        return 0;
+    fd = openat(d->dir_fd, "reserve", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    if (fd < 0)
+        rc = errno;
+    else if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return 0;
+    else
+        rc = posix_fallocate(fd, 0, STORE_RESERVE_LEN);
+    if (rc != ENOSPC && rc != EDQUOT)
+        return 0;
+    /* What there was of it helps nobody, and could be missed elsewhere. */
+    if (fd >= 0)
+        (void)unlinkat(d->dir_fd, "reserve", 0);
+    return err_set(err, -rc,
+                   "the disk has no room for the reserve of %d bytes, with which a full store is "
+                   "emptied; remove snapshots and collect first",
+                   STORE_RESERVE_LEN);
+}
+
+static void dir_reserve_free(struct store_backend *be)
+{
+    struct stat st;
+
+    if (fstatat(dir_of(be)->dir_fd, "reserve", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISREG(st.st_mode))
+        (void)unlinkat(dir_of(be)->dir_fd, "reserve", 0);
+}
+
 /* ---- locks ---- */
 
 static int dir_lock(struct store_backend *be, uint64_t what, enum store_lock_mode mode, bool wait,
@@ -311,6 +359,8 @@ static const struct store_backend_ops dir_ops = {
     .pack_remove = dir_pack_remove,
     .pack_list = dir_pack_list,
     .packs_sync = dir_packs_sync,
+    .reserve_make = dir_reserve_make,
+    .reserve_free = dir_reserve_free,
     .read = dir_read,
     .write = dir_write,
     .write_behind = dir_write_behind,
@@ -325,8 +375,8 @@ static const struct store_backend_ops dir_ops = {
 /* A directory may become a store if everything in it is what a store has. */
 static int dir_check_is_ours(const char *path, int dir_fd, struct err *err)
 {
-    static const char *const ours[] = {".",    "..",           "store.db",     "packs",
-                                       "lock", "store.db-wal", "store.db-shm", "cache"};
+    static const char *const ours[] = {
+        ".", "..", "store.db", "packs", "lock", "store.db-wal", "store.db-shm", "cache", "reserve"};
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *e;

@@ -8,6 +8,9 @@
  * removed after the transaction that forgets them is durable; a pack that is
  * rewritten exists twice until then.
  *
+ * On a full disk it gives the reserve back, copies nothing, and forgets in slices, each
+ * a transaction as large as the disk takes.
+ *
  * Spec: docs/store-format.md, "Collection".
  */
 #include <errno.h>
@@ -19,6 +22,8 @@
 
 enum {
     GC_OBJECT = 1U << 16, /* in the mask of a segment: its one object is alive */
+    GC_SLICE_FIRST = 64,  /* rows that a transaction changes on a full disk */
+    GC_SLICE_MAX = 1 << 16,
 };
 
 struct gc_pack {
@@ -40,6 +45,7 @@ struct gc {
     struct err *err;
     bool alone;                      /* no writer can be at work */
     bool no_rewrite;                 /* there is no room for copies */
+    size_t slice;                    /* rows of a transaction; 0: all */
     struct store_digest_map objects; /* nodes and pieces that are reached */
     struct store_id_map segments;    /* masks of slots that are reached */
 
@@ -357,21 +363,11 @@ static int gc_rewrite(struct gc *g)
     return rc;
 }
 
-/*
- * Copy; on a full disk do without: what is dead as a whole can still go, and the next
- * collection finds room then.
- */
-static int gc_rewrite_if_room(struct gc *g)
+/* There is no room for copies: without those that were begun. */
+static int gc_forget_copies(struct gc *g)
 {
     struct store_backend *be = g->st->be;
-    struct err *err = g->err, why = {0};
-    int rc;
 
-    g->err = &why;
-    rc = gc_rewrite(g);
-    g->err = err;
-    if (rc != -ENOSPC && rc != -EDQUOT)
-        return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
     if (g->file) {
         uint64_t id = g->file->id;
 
@@ -382,6 +378,23 @@ static int gc_rewrite_if_room(struct gc *g)
     g->nr_moved = 0;
     g->no_rewrite = true;
     return gc_count(g);
+}
+
+/*
+ * Copy; on a full disk do without: what is dead as a whole can still go, and the next
+ * collection finds room then.
+ */
+static int gc_rewrite_if_room(struct gc *g)
+{
+    struct err *err = g->err, why = {0};
+    int rc;
+
+    g->err = &why;
+    rc = gc_rewrite(g);
+    g->err = err;
+    if (rc != -ENOSPC && rc != -EDQUOT)
+        return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
+    return gc_forget_copies(g);
 }
 
 /* ---- sweep ---- */
@@ -413,42 +426,143 @@ static int gc_look_object(void *arg, const struct store_digest *d, uint64_t segm
     return store_digest_map_find(&g->objects, d) ? 0 : gc_add_dead(g, d);
 }
 
+/* One change of the index: what is to be done about element @i of an array. */
+typedef int gc_change_fn(struct gc *g, size_t i);
+
+static int gc_change_range(struct gc *g, size_t from, size_t to, gc_change_fn *change)
+{
+    int rc = 0;
+
+    for (size_t i = from; i < to && rc == 0; i++)
+        rc = change(g, i);
+    return rc;
+}
+
+/* A transaction of its own for a few changes. */
+static int gc_change_slice(struct gc *g, size_t from, size_t to, gc_change_fn *change)
+{
+    int rc = store_index_begin(g->ix, g->err);
+
+    if (rc == 0)
+        rc = gc_change_range(g, from, to, change);
+    if (rc == 0)
+        rc = store_index_commit(g->ix, g->err);
+    else
+        store_index_rollback(g->ix);
+    return rc;
+}
+
+/*
+ * Change elements 0 to @nr - 1: in the transaction that is open, or in slices.  A slice
+ * for which the log has no room is tried again smaller, with the log emptied.
+ */
+static int gc_change(struct gc *g, size_t nr, gc_change_fn *change)
+{
+    struct err *err = g->err, why = {0};
+    size_t from = 0;
+    int rc = 0;
+
+    if (!g->slice)
+        return gc_change_range(g, 0, nr, change);
+    g->err = &why;
+    while (from < nr) {
+        size_t n = nr - from < g->slice ? nr - from : g->slice;
+
+        why = (struct err){0};
+        rc = gc_change_slice(g, from, from + n, change);
+        if (rc == 0) {
+            from += n;
+            g->slice = g->slice < GC_SLICE_MAX ? 2 * g->slice : g->slice;
+        } else if (g->slice > 1 && store_make_room(g->st->be, rc)) {
+            size_t fewer = n / (store_index_checkpoint(g->ix, NULL) < 0 ? 4 : 2);
+
+            g->slice = fewer ? fewer : 1;
+        } else {
+            break;
+        }
+    }
+    g->err = err;
+    return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
+}
+
+static int gc_change_nothing(struct gc *g, size_t i)
+{
+    (void)i;
+    return store_index_touch(g->ix, g->err);
+}
+
+static int gc_drop_page(struct gc *g, size_t i)
+{
+    return store_index_del_page(g->ix, &g->dead[i], g->err);
+}
+
+static int gc_drop_object(struct gc *g, size_t i)
+{
+    return store_index_del_object(g->ix, &g->dead[i], g->err);
+}
+
+/* What is still listed as fresh of a segment goes with it. */
+static int gc_drop_extent(struct gc *g, size_t i)
+{
+    int rc = 0;
+
+    if (store_id_map_find(&g->segments, g->extents[i].id))
+        return 0;
+    if (g->slice)
+        rc = store_index_del_fresh(g->ix, g->extents[i].id, g->err);
+    return rc < 0 ? rc : store_index_del_extent(g->ix, g->extents[i].id, g->err);
+}
+
+static int gc_move_extent(struct gc *g, size_t i)
+{
+    return store_index_put_extent(g->ix, &g->moved[i], g->err);
+}
+
+static int gc_drop_pack(struct gc *g, size_t i)
+{
+    if (!g->packs[i].remove && !g->packs[i].rewrite)
+        return 0;
+    return store_index_del_pack(g->ix, g->packs[i].id, g->err);
+}
+
+/* Pages before their segments: no row may lead to nothing, whenever this ends. */
 static int gc_sweep_rows(struct gc *g)
 {
-    int rc = store_index_fold(g->ix, g->err);
+    int rc = gc_change(g, 1, gc_change_nothing);
 
+    /* To sort pages in takes more room than there may be. */
+    if (rc == 0 && !g->slice)
+        rc = store_index_fold(g->ix, g->err);
+    g->nr_dead = 0;
     if (rc == 0)
         rc = store_index_each_page(g->ix, gc_look_page, g, g->err);
     g->res->pages_dropped = g->nr_dead;
-    for (size_t i = 0; i < g->nr_dead && rc == 0; i++)
-        rc = store_index_del_page(g->ix, &g->dead[i], g->err);
+    if (rc == 0)
+        rc = gc_change(g, g->nr_dead, gc_drop_page);
     g->nr_dead = 0;
     if (rc == 0)
         rc = store_index_each_object(g->ix, gc_look_object, g, g->err);
     g->res->objects_dropped = g->nr_dead;
-    for (size_t i = 0; i < g->nr_dead && rc == 0; i++)
-        rc = store_index_del_object(g->ix, &g->dead[i], g->err);
+    if (rc == 0)
+        rc = gc_change(g, g->nr_dead, gc_drop_object);
     return rc;
 }
 
 static int gc_sweep_packs(struct gc *g)
 {
-    int rc = 0;
+    int rc = gc_change(g, g->nr_extents, gc_drop_extent);
 
-    for (size_t i = 0; i < g->nr_extents && rc == 0; i++)
-        if (!store_id_map_find(&g->segments, g->extents[i].id))
-            rc = store_index_del_extent(g->ix, g->extents[i].id, g->err);
     if (rc == 0 && g->file)
         rc = store_index_add_pack(g->ix, g->file->id, g->file_end, g->err);
-    for (size_t i = 0; i < g->nr_moved && rc == 0; i++)
-        rc = store_index_put_extent(g->ix, &g->moved[i], g->err);
-    for (size_t i = 0; i < g->nr_packs && rc == 0; i++)
-        if (g->packs[i].remove || g->packs[i].rewrite)
-            rc = store_index_del_pack(g->ix, g->packs[i].id, g->err);
+    if (rc == 0)
+        rc = gc_change(g, g->nr_moved, gc_move_extent);
+    if (rc == 0)
+        rc = gc_change(g, g->nr_packs, gc_drop_pack);
     return rc;
 }
 
-static int gc_sweep(struct gc *g, bool dry)
+/* In one transaction. */
+static int gc_sweep_at_once(struct gc *g, bool dry)
 {
     int rc = store_index_begin(g->ix, g->err);
 
@@ -458,8 +572,6 @@ static int gc_sweep(struct gc *g, bool dry)
      * a crash would bring it back unless another commit takes its place.
      */
     if (rc == 0)
-        rc = store_index_touch(g->ix, g->err);
-    if (rc == 0)
         rc = gc_sweep_rows(g);
     if (rc == 0)
         rc = gc_sweep_packs(g);
@@ -468,6 +580,23 @@ static int gc_sweep(struct gc *g, bool dry)
     else
         store_index_rollback(g->ix);
     return rc;
+}
+
+static int gc_sweep(struct gc *g, bool dry)
+{
+    struct err *err = g->err, why = {0};
+    int rc;
+
+    g->err = &why;
+    rc = gc_sweep_at_once(g, dry);
+    g->err = err;
+    if (!store_make_room(g->st->be, rc))
+        return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
+    g->slice = GC_SLICE_FIRST;
+    rc = gc_forget_copies(g);
+    if (rc == 0)
+        rc = gc_sweep_rows(g);
+    return rc < 0 ? rc : gc_sweep_packs(g);
 }
 
 /* ---- packs that no row names any more ---- */
@@ -535,6 +664,7 @@ static int gc_prepare(struct gc *g, bool dry)
 /* With no writer at work: what has come meanwhile, then the sweep. */
 static int gc_finish(struct gc *g, bool dry)
 {
+    struct err why = {0};
     int rc = store_index_pin(g->ix, g->err);
 
     g->alone = true;
@@ -548,11 +678,15 @@ static int gc_finish(struct gc *g, bool dry)
         rc = gc_sweep(g, dry);
     if (rc == 0)
         rc = gc_remove_files(g, dry);
-    if (rc == 0 && !dry) {
-        store_fetch_forget(g->st->fetch);
-        rc = store_index_trim(g->ix, g->err);
-    }
-    return rc;
+    if (rc < 0 || dry)
+        return rc;
+    store_fetch_forget(g->st->fetch);
+    rc = store_index_trim(g->ix, &why);
+    if (rc < 0 && rc != -ENOSPC && rc != -EDQUOT)
+        return err_set(g->err, rc, "%s", why.msg);
+    /* What is not there now is made by the next writer, or tells it that the disk is full. */
+    (void)g->st->be->ops->reserve_make(g->st->be, NULL);
+    return 0;
 }
 
 static void gc_release(struct gc *g)

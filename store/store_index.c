@@ -45,6 +45,7 @@ static const char *const index_sql[ST_MAX] = {
     [ST_SET_LABELS] = "UPDATE snapshots SET name = ?, tags = ?, labels = ? WHERE seq = ?",
     [ST_DEL_SNAPSHOT] = "DELETE FROM snapshots WHERE seq = ?",
     [ST_DEL_PACK] = "DELETE FROM packs WHERE id = ?",
+    [ST_DEL_FRESH] = "DELETE FROM fresh WHERE segment = ?",
     [ST_DEL_EXTENT] = "DELETE FROM segments WHERE id = ?",
     [ST_DEL_PAGE] = "DELETE FROM pages WHERE digest = ?",
     [ST_DEL_OBJECT] = "DELETE FROM objects WHERE digest = ?",
@@ -499,11 +500,35 @@ int store_index_begin_read(struct store_index *ix, struct err *err)
     return index_scalar(ix, "SELECT count(*) FROM store", &unused, err);
 }
 
+/*
+ * Have the file as long as it is to be.  A log that cannot be written back on a full disk could
+ * not be begun anew, and removing rows would need more room each time.
+ */
+static int index_grow(struct store_index *ix, struct err *err)
+{
+    uint64_t len = 0;
+    int64_t hint;
+    int page = 4096;
+    int rc = store_index_bytes(ix, &len, err);
+
+    if (rc < 0)
+        return rc;
+    hint = (int64_t)len;
+    (void)sqlite3_file_control(ix->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &page);
+    rc = sqlite3_file_control(ix->db, "main", SQLITE_FCNTL_SIZE_HINT, &hint);
+    if (rc != SQLITE_OK && rc != SQLITE_NOTFOUND)
+        return err_set(err, -ENOSPC, "store.db: cannot grow to %llu bytes",
+                       (unsigned long long)len);
+    return 0;
+}
+
 int store_index_commit(struct store_index *ix, struct err *err)
 {
     sqlite3_stmt *st = index_stmt(ix, ST_COMMIT, err);
-    int rc = st ? index_run(ix, st, err) : index_errno(ix);
+    int rc = st ? index_grow(ix, err) : index_errno(ix);
 
+    if (rc == 0)
+        rc = index_run(ix, st, err);
     if (rc < 0)
         store_index_rollback(ix);
     ix->in_tx = false;
@@ -666,6 +691,12 @@ int store_index_del_extent(struct store_index *ix, uint64_t id, struct err *err)
     return index_del_int(ix, ST_DEL_EXTENT, id, err);
 }
 
+int store_index_del_fresh(struct store_index *ix, uint64_t segment, struct err *err)
+{
+    ix->fresh_known = false;
+    return index_del_int(ix, ST_DEL_FRESH, segment, err);
+}
+
 int store_index_del_object(struct store_index *ix, const struct store_digest *d, struct err *err)
 {
     sqlite3_stmt *st = index_stmt(ix, ST_DEL_OBJECT, err);
@@ -674,6 +705,13 @@ int store_index_del_object(struct store_index *ix, const struct store_digest *d,
         return index_errno(ix);
     index_bind_key(st, 1, d);
     return index_run(ix, st, err);
+}
+
+int store_index_checkpoint(struct store_index *ix, struct err *err)
+{
+    if (sqlite3_exec(ix->db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL) != SQLITE_OK)
+        return index_fail(ix, err);
+    return 0;
 }
 
 int store_index_trim(struct store_index *ix, struct err *err)

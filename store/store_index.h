@@ -211,7 +211,8 @@ CHECKED int store_index_begin_read(struct store_index *ix, struct err *err);
 /**
  * store_index_commit() - make it visible and durable at once.
  *
- * Return: 0; or an errno, and then nothing has happened.
+ * Return: 0; -ENOSPC if the disk has no room for what the log will be written back to; or
+ * an errno, and then nothing has happened.
  * Threads: one at a time.
  */
 CHECKED int store_index_commit(struct store_index *ix, struct err *err);
@@ -365,6 +366,22 @@ CHECKED int store_index_recount(struct store_index *ix, struct err *err);
  */
 CHECKED int store_index_del_object(struct store_index *ix, const struct store_digest *d,
                                    struct err *err);
+
+/**
+ * store_index_del_fresh() - forget the pages of a segment that are listed as fresh.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_del_fresh(struct store_index *ix, uint64_t segment, struct err *err);
+
+/**
+ * store_index_checkpoint() - write the log back and empty it.
+ *
+ * Return: 0; -EBUSY if somebody reads; or an errno.
+ * Threads: one at a time, outside a transaction.
+ */
+CHECKED int store_index_checkpoint(struct store_index *ix, struct err *err);
 
 /**
  * store_index_trim() - give free space of the database back to the file system.

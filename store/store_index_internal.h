@@ -43,6 +43,7 @@ enum index_stmt {
     ST_SET_LABELS,
     ST_DEL_SNAPSHOT,
     ST_DEL_PACK,
+    ST_DEL_FRESH,
     ST_DEL_EXTENT,
     ST_DEL_PAGE,
     ST_DEL_OBJECT,

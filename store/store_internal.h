@@ -71,6 +71,16 @@ void store_tags_join(const struct store_info *info, char *out, size_t cap);
 CHECKED int store_lock_as_writer(struct store *st, struct store_lock **ret, struct err *err);
 
 /**
+ * store_make_room() - what to do about a failure, if it was that the disk is full.
+ * @rc: what the attempt returned.
+ *
+ * Gives the reserve back, which another process may have done just before.
+ * Return: true if it is worth trying once more.
+ * Threads: any.
+ */
+bool store_make_room(struct store_backend *be, int rc);
+
+/**
  * store_write_check() - refuse to change a store opened for reading.
  *
  * Return: 0; -EROFS.

@@ -422,6 +422,9 @@ static int begin_all(struct store_writer *w, const struct store_writer_cfg *cfg,
 
     if (rc == 0)
         rc = store_lock_as_writer(w->st, &w->lock, err);
+    /* The last room of a disk is for removing things. */
+    if (rc == 0)
+        rc = w->st->be->ops->reserve_make(w->st->be, err);
     if (rc == 0)
         rc = begin_index(w, err);
     if (rc == 0)

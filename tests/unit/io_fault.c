@@ -112,6 +112,19 @@ ssize_t pwrite64(int fd, const void *buf, size_t len, off_t off)
     return pwrite(fd, buf, len, off);
 }
 
+/* As the C library's, it does not set errno. */
+int posix_fallocate(int fd, off_t off, off_t len)
+{
+    if (fault(CALL_GROW))
+        return errno;
+    return syscall(SYS_fallocate, fd, 0, off, len) < 0 ? errno : 0;
+}
+
+int posix_fallocate64(int fd, off_t off, off_t len)
+{
+    return posix_fallocate(fd, off, len);
+}
+
 int fsync(int fd)
 {
     return fault(CALL_OTHER) ? -1 : (int)syscall(SYS_fsync, fd);

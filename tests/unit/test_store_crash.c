@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -334,52 +335,156 @@ static void test_short_writes_are_completed(void **state)
 
 /* ---- a disk that is really full ---- */
 
-static void test_a_full_disk_frees_itself_by_rm_and_gc(void **state)
+enum {
+    DISK_PAGES = 40000, /* of the large image: rows for more log than the reserve has */
+    FILLED = 5,         /* snapshots that fill the small disk */
+};
+
+/* A file system of its own below a fixture; false if none can be had. */
+static bool disk_mount(struct fixture *fx, const char *options)
+{
+    fixture_make(fx);
+    if (mkdir(fx->path, 0700) == 0 && mount("tmpfs", fx->path, "tmpfs", 0, options) == 0)
+        return true;
+    print_message("cannot mount a small file system here\n");
+    fixture_remove(fx);
+    return false;
+}
+
+static void disk_unmount(struct fixture *fx)
+{
+    (void)umount(fx->path);
+    fixture_remove(fx);
+}
+
+/* Fill what is free but @left bytes.  The file is none of the store's. */
+static void disk_fill(const struct fixture *fx, off_t left)
+{
+    static const uint8_t page[PAGE_SIZE_4K] = {1};
+    char name[2 * FIXTURE_PATH_MAX];
+    off_t len = 0;
+    int fd;
+
+    (void)snprintf(name, sizeof(name), "%s/packs/filler", fx->path);
+    fd = open(name, O_RDWR | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    while (pwrite(fd, page, sizeof(page), len) == (ssize_t)sizeof(page))
+        len += (off_t)sizeof(page);
+    assert_int_equal(errno, ENOSPC);
+    assert_true(len >= left);
+    assert_int_equal(ftruncate(fd, len - left), 0);
+    (void)close(fd);
+}
+
+static void disk_empty(const struct fixture *fx)
+{
+    char name[2 * FIXTURE_PATH_MAX];
+
+    (void)snprintf(name, sizeof(name), "%s/packs/filler", fx->path);
+    assert_int_equal(unlink(name), 0);
+}
+
+static void fill_once(struct fixture *fx, off_t left, bool reopen)
 {
     struct image first = image_make(PAGES, 1);
     struct store_gc_result gc;
-    struct fixture fx;
-    struct err err = {0};
+    struct err err = {0}, full = {0};
     struct store *st;
-    unsigned nr = 0;
     char ref[32];
-    int rc = 0;
 
-    (void)state;
-    fixture_make(&fx);
-    if (mkdir(fx.path, 0700) < 0 || mount("tmpfs", fx.path, "tmpfs", 0, "size=16m") < 0) {
-        print_message("cannot mount a small file system here\n");
-        fixture_remove(&fx);
-        image_free(&first);
-        skip();
-    }
-    assert_ok(store_open(fx.path, STORE_CREATE, &st, &err), &err);
+    assert_ok(store_open(fx->path, STORE_CREATE, &st, &err), &err);
     assert_ok(image_put(st, &first, NULL, "first", NULL, &err), &err);
-    while (rc == 0 && nr < 100) {
-        struct image img = image_make(PAGES, 10 + nr);
-        struct err full = {0};
+    for (unsigned i = 0; i < FILLED; i++) {
+        struct image img = image_make(PAGES, 10 + i);
 
         memcpy(img.p, first.p, 30 * PAGE_SIZE_4K); /* each pack is needed a little */
-        (void)snprintf(ref, sizeof(ref), "n%u", nr);
-        rc = image_put(st, &img, NULL, ref, NULL, &full);
-        nr += rc == 0;
+        (void)snprintf(ref, sizeof(ref), "n%u", i);
+        assert_ok(image_put(st, &img, NULL, ref, NULL, &err), &err);
         image_free(&img);
     }
-    assert_int_equal(rc, -ENOSPC);
-    assert_true(nr > 2);
-    for (unsigned i = 0; i < nr; i++) {
+    if (reopen)
+        store_close(st);
+    disk_fill(fx, left);
+    if (reopen)
+        assert_ok(store_open(fx->path, 0, &st, &err), &err);
+    for (unsigned i = 0; i < FILLED; i++) {
         (void)snprintf(ref, sizeof(ref), "n%u", i);
         assert_ok(store_remove(st, ref, &err), &err);
     }
+    /* What removing needs is not taken by a writer. */
+    if (left == 0)
+        assert_int_equal(image_put(st, &first, NULL, "more", NULL, &full), -ENOSPC);
     assert_ok(store_gc(st, 0, &gc, &err), &err);
-    assert_true(gc.bytes_freed > MIB(4));
+    assert_true(gc.bytes_freed > MIB(2));
     assert_ok(image_put(st, &first, NULL, "again", NULL, &err), &err);
     assert_int_equal(image_compare(st, "first", &first, &err), 0);
     assert_int_equal(store_problems(st, true), 0);
     store_close(st);
-    (void)umount(fx.path);
-    fixture_remove(&fx);
     image_free(&first);
+}
+
+static void test_a_full_disk_frees_itself_by_rm_and_gc(void **state)
+{
+    static const off_t left[] = {0, 4 << 10, 16 << 10, 64 << 10, 256 << 10};
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(left); i++) {
+        struct fixture fx;
+
+        if (!disk_mount(&fx, "size=32m"))
+            skip();
+        fill_once(&fx, left[i / 2], i % 2);
+        disk_unmount(&fx);
+    }
+}
+
+/* Pages of which each is another and all are small in a pack. */
+static struct image image_of_numbers(uint64_t first)
+{
+    struct image img = {.p = calloc(DISK_PAGES, PAGE_SIZE_4K), .pages = DISK_PAGES};
+
+    assert_non_null(img.p);
+    for (uint64_t i = 0; i < DISK_PAGES; i++) {
+        uint64_t v = first + i;
+
+        memcpy(img.p + i * PAGE_SIZE_4K, &v, sizeof(v));
+    }
+    return img;
+}
+
+static void test_a_collection_larger_than_the_reserve_goes_in_slices(void **state)
+{
+    struct image keep = image_of_numbers(1), gone = image_of_numbers(1 + DISK_PAGES);
+    struct store_gc_result gc;
+    struct fixture fx;
+    struct err err = {0};
+    struct store *st;
+
+    (void)state;
+    if (!disk_mount(&fx, "size=64m")) {
+        image_free(&keep);
+        image_free(&gone);
+        skip();
+    }
+    assert_ok(store_open(fx.path, STORE_CREATE, &st, &err), &err);
+    assert_ok(image_put(st, &keep, NULL, "keep", NULL, &err), &err);
+    assert_ok(image_put(st, &gone, NULL, "gone", NULL, &err), &err);
+    store_close(st); /* and the log is gone */
+    disk_fill(&fx, 0);
+    assert_ok(store_open(fx.path, 0, &st, &err), &err);
+    assert_ok(store_remove(st, "gone", &err), &err);
+    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_int_equal(gc.pages_dropped, DISK_PAGES);
+    assert_int_equal(gc.packs_removed, 1);
+    assert_int_equal(store_problems(st, true), 0);
+    assert_int_equal(image_compare(st, "keep", &keep, &err), 0);
+    disk_empty(&fx);
+    assert_ok(image_put(st, &gone, NULL, "again", NULL, &err), &err);
+    assert_int_equal(image_compare(st, "again", &gone, &err), 0);
+    store_close(st);
+    disk_unmount(&fx);
+    image_free(&keep);
+    image_free(&gone);
 }
 
 int main(void)
@@ -413,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_quotas_are_survived_at_every_call),
         cmocka_unit_test(test_short_writes_are_completed),
         cmocka_unit_test(test_a_full_disk_frees_itself_by_rm_and_gc),
+        cmocka_unit_test(test_a_collection_larger_than_the_reserve_goes_in_slices),
     };
 
     return cmocka_run_group_tests_name("store_crash", tests, operations_setup, operations_teardown);
