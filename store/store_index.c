@@ -17,6 +17,9 @@ enum {
     INDEX_SQL_MAX = 4096,
 };
 
+#define ADD_PAGES "INSERT OR IGNORE INTO pages(digest, loc) VALUES"
+#define ROWS_8    "(?, ?), (?, ?), (?, ?), (?, ?), (?, ?), (?, ?), (?, ?), (?, ?)"
+
 static const char *const index_sql[ST_MAX] = {
     [ST_IDENTITY] = "SELECT uuid, last_pack FROM store",
     [ST_PAGE] = "SELECT loc FROM pages WHERE digest = ?",
@@ -35,7 +38,8 @@ static const char *const index_sql[ST_MAX] = {
     [ST_ADD_PACK] = "INSERT INTO packs(id, len) VALUES(?, ?)",
     [ST_LAST_PACK] = "UPDATE store SET last_pack = max(last_pack, ?)",
     [ST_PUT_EXTENT] = "INSERT OR REPLACE INTO segments(id, pack, off, len) VALUES(?, ?, ?, ?)",
-    [ST_ADD_PAGE] = "INSERT OR IGNORE INTO pages(digest, loc) VALUES(?, ?)",
+    [ST_ADD_PAGE] = ADD_PAGES "(?, ?)",
+    [ST_ADD_PAGES] = ADD_PAGES ROWS_8 ", " ROWS_8 ", " ROWS_8 ", " ROWS_8,
     [ST_ADD_FRESH] = "INSERT INTO fresh(segment, pages) VALUES(?, ?)",
     [ST_DROP_FRESH] = "DELETE FROM fresh",
     [ST_SET_NR_PAGES] = "UPDATE store SET nr_pages = ?",

@@ -254,13 +254,14 @@ CHECKED int store_index_put_extent(struct store_index *ix, const struct store_ex
 struct store_page_at {
     const struct store_digest *d;
     uint64_t loc;
+    uint64_t prefix; /* of the digest, for the index to sort by */
 };
 
 /**
  * store_index_add_pages() - pages are there; those that are known stay where they were.
  * @p: @nr of them, all different; put into another order.
  *
- * Few pages in a large index are kept aside, in order of segment, until there are
+ * Few pages are kept aside, in order of segment, until there are
  * enough to be worth sorting in: a page at a random place of a large tree costs as
  * much as writing the page itself.
  *

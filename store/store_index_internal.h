@@ -35,6 +35,7 @@ enum index_stmt {
     ST_LAST_PACK,
     ST_PUT_EXTENT,
     ST_ADD_PAGE,
+    ST_ADD_PAGES, /* INDEX_ADD_PAGES of them */
     ST_ADD_FRESH,
     ST_DROP_FRESH,
     ST_SET_NR_PAGES,
@@ -48,6 +49,10 @@ enum index_stmt {
     ST_DEL_PAGE,
     ST_DEL_OBJECT,
     ST_MAX,
+};
+
+enum {
+    INDEX_ADD_PAGES = 32,
 };
 
 struct store_index {

@@ -324,7 +324,7 @@ static int fresh_collect_leaf(const struct store_writer *w, const struct writer_
         uint64_t loc = leaf->node.loc[i];
 
         if (loc && !store_digest_is_zero(d) && loc_is_ours(w, loc))
-            f->p[f->nr++] = (struct store_page_at){d, loc};
+            f->p[f->nr++] = (struct store_page_at){.d = d, .loc = loc};
     }
     return 0;
 }

@@ -224,7 +224,7 @@ static int change_pages(struct repair *r)
 
         rc = store_index_del_page(ix, &b->d, r->err);
         if (b->found)
-            p[nr++] = (struct store_page_at){&b->d, b->at};
+            p[nr++] = (struct store_page_at){.d = &b->d, .loc = b->at};
     }
     if (rc == 0)
         rc = store_index_add_pages(ix, p, nr, r->err);
