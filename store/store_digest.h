@@ -89,4 +89,16 @@ CHECKED int store_hash(struct store_hasher *h, const void *data, size_t len,
 CHECKED int store_hash2(struct store_hasher *h, const void *a, size_t a_len, const void *b,
                         size_t b_len, struct store_digest *ret_digest);
 
+/**
+ * store_hash_items() - name each of several items of one length.
+ * @data: @nr * @len bytes, the items one behind the other.
+ * @len:  a multiple of 64.
+ * @ret:  @nr of them.
+ *
+ * Return: 0; -EIO if the library fails.
+ * Threads: one at a time for one @h.
+ */
+CHECKED int store_hash_items(struct store_hasher *h, const uint8_t *data, size_t len, size_t nr,
+                             struct store_digest *ret);
+
 #endif

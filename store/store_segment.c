@@ -201,9 +201,13 @@ int store_segment_check(struct store_codec_ctx *ctx, const struct store_segment 
     size_t item_len = seg->raw_len / seg->nr_items;
     struct store_digest d;
 
-    for (unsigned i = 0; i < seg->nr_items; i++)
-        if (store_hash(ctx->hasher, raw + i * item_len, item_len, &ret_digests[i]) < 0)
-            return err_set(err, -EIO, "SHA-256 failed");
+    int rc;
+
+    rc = seg->kind == STORE_KIND_PAGES
+             ? store_hash_items(ctx->hasher, raw, item_len, seg->nr_items, ret_digests)
+             : store_hash(ctx->hasher, raw, seg->raw_len, &ret_digests[0]);
+    if (rc < 0)
+        return err_set(err, -EIO, "SHA-256 failed");
     if (segment_digest(ctx, hdr, ret_digests, seg->nr_items, &d) < 0)
         return err_set(err, -EIO, "SHA-256 failed");
     if (!store_digest_equal(&d, &seg->digest))
