@@ -75,7 +75,8 @@ static int pack_new(struct store_writer *w, struct store_codec_ctx *codec, struc
 }
 
 /* The pack that new segments go to, and a segment id in it. */
-static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct err *err)
+static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct writer_place *ret,
+                        struct err *err)
 {
     struct writer_pack *p = NULL;
     int rc = 0;
@@ -95,76 +96,132 @@ static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct e
     }
     if (rc == 0) {
         assert(p);
-        b->pack = p;
-        b->segment = store_segment_id_make(p->id, p->nr_ids++);
+        *ret = (struct writer_place){p, store_segment_id_make(p->id, p->nr_ids++)};
     }
     (void)pthread_mutex_unlock(&w->pack_lock);
     return rc;
 }
 
-/* Hand out space in a pack and note who lies there. */
-static int pack_take_space(struct store_writer *w, const struct writer_bench *b, uint32_t len,
-                           uint64_t *ret_off, struct err *err)
+/* Make room for so many more extents. */
+static int extents_reserve_locked(struct store_writer *w, size_t nr, struct err *err)
 {
-    int rc = 0;
+    size_t cap = w->cap_extents ? 2 * w->cap_extents : PIPE_EXTENTS_MIN;
+    struct store_extent *more;
+
+    if (w->cap_extents - w->nr_extents >= nr)
+        return 0;
+    more = reallocarray(w->extents, cap, sizeof(*more));
+    if (!more)
+        return store_no_memory(err);
+    w->extents = more;
+    w->cap_extents = cap;
+    return 0;
+}
+
+/* Hand out space in a pack for what a bench has finished, and note who lies there. */
+static int pack_take_space(struct store_writer *w, const struct writer_bench *b, uint64_t *ret_off,
+                           struct err *err)
+{
+    uint64_t off;
+    int rc;
 
     (void)pthread_mutex_lock(&w->pack_lock);
-    if (w->nr_extents == w->cap_extents) {
-        size_t cap = w->cap_extents ? 2 * w->cap_extents : PIPE_EXTENTS_MIN;
-        struct store_extent *more = reallocarray(w->extents, cap, sizeof(*more));
+    rc = extents_reserve_locked(w, b->nr_out, err);
+    off = *ret_off = b->out_pack->end;
+    for (unsigned i = 0; i < b->nr_out && rc == 0; i++) {
+        struct store_extent e = b->out_at[i];
 
-        if (more) {
-            w->extents = more;
-            w->cap_extents = cap;
-        } else {
-            rc = store_no_memory(err);
-        }
+        e.off = off;
+        off += e.len;
+        w->extents[w->nr_extents++] = e;
     }
-    if (rc == 0) {
-        *ret_off = b->pack->end;
-        b->pack->end += len;
-        w->extents[w->nr_extents++] = (struct store_extent){
-            .id = b->segment, .pack = b->pack->id, .off = *ret_off, .len = len};
-    }
+    b->out_pack->end = off;
     (void)pthread_mutex_unlock(&w->pack_lock);
     return rc;
 }
 
 /* ---- segments ---- */
 
-/* Compress the open segment of a bench and append it to its pack. */
-static int bench_flush(struct store_writer *w, struct writer_bench *b, enum store_segment_kind kind,
-                       uint32_t raw_len, struct err *err)
+/* Append the finished segments of a bench to their pack. */
+static int bench_write(struct store_writer *w, struct writer_bench *b, struct err *err)
 {
     const struct store_backend_ops *ops = w->st->be->ops;
-    struct store_segment seg = {
-        .id = b->segment, .kind = kind, .raw_len = raw_len, .nr_items = b->nr};
-    struct store_file *file = b->pack->file;
+    const size_t len = b->out_len;
+    struct store_file *file;
     uint64_t off = 0;
-    int n, rc;
+    int rc;
 
-    n = store_segment_pack(b->codec, &seg, b->raw, b->digests, b->out, err);
-    rc = n < 0 ? n : pack_take_space(w, b, (uint32_t)n, &off, err);
-    b->pack = NULL;
-    b->nr = 0;
+    if (!b->nr_out)
+        return 0;
+    file = b->out_pack->file;
+    rc = pack_take_space(w, b, &off, err);
+    b->nr_out = 0;
+    b->out_len = 0;
+    if (rc == 0)
+        rc = ops->write(file, b->out, len, off, err);
     if (rc < 0)
         return rc;
-    rc = ops->write(file, b->out, (size_t)n, off, err);
-    if (rc < 0)
-        return rc;
-    atomic_fetch_add(&w->stored, (uint64_t)n);
     if (ops->write_behind &&
-        (off + (uint64_t)n) >> PIPE_WRITE_BEHIND_SHIFT != off >> PIPE_WRITE_BEHIND_SHIFT)
+        (off + len) >> PIPE_WRITE_BEHIND_SHIFT != off >> PIPE_WRITE_BEHIND_SHIFT)
         ops->write_behind(file, off >> PIPE_WRITE_BEHIND_SHIFT << PIPE_WRITE_BEHIND_SHIFT,
                           (uint64_t)1 << PIPE_WRITE_BEHIND_SHIFT);
     return 0;
 }
 
+/* What becomes a segment. */
+struct contents {
+    enum store_segment_kind kind;
+    const uint8_t *raw;
+    uint32_t raw_len;
+    const struct store_digest *digests;
+    unsigned nr; /* items */
+};
+
+/* Compress a segment; it is written with those that the same bench makes next. */
+static int bench_add_segment(struct store_writer *w, struct writer_bench *b,
+                             const struct writer_place *at, const struct contents *c,
+                             struct err *err)
+{
+    struct store_segment seg = {
+        .id = at->segment, .kind = c->kind, .raw_len = c->raw_len, .nr_items = c->nr};
+    int n, rc = 0;
+
+    if (b->out_pack != at->pack || b->nr_out == WRITER_OUT_SEGMENTS ||
+        sizeof(b->out) - b->out_len < STORE_SEGMENT_LEN_MAX)
+        rc = bench_write(w, b, err);
+    if (rc < 0)
+        return rc;
+    n = store_segment_pack(b->codec, &seg, c->raw, c->digests, b->out + b->out_len, err);
+    if (n < 0)
+        return n;
+    b->out_pack = at->pack;
+    b->out_at[b->nr_out++] =
+        (struct store_extent){.id = at->segment, .pack = at->pack->id, .len = (uint32_t)n};
+    b->out_len += (size_t)n;
+    atomic_fetch_add(&w->stored, (uint64_t)n);
+    return 0;
+}
+
 static int bench_flush_pages(struct store_writer *w, struct writer_bench *b, struct err *err)
 {
-    if (!b->pack || !b->nr)
+    const struct writer_place at = b->open;
+    const struct contents c = {STORE_KIND_PAGES, b->raw, (uint32_t)(b->nr * PAGE_SIZE_4K),
+                               b->digests, b->nr};
+
+    if (!at.pack || !b->nr)
         return 0;
-    return bench_flush(w, b, STORE_KIND_PAGES, (uint32_t)(b->nr * PAGE_SIZE_4K), err);
+    b->open.pack = NULL;
+    b->nr = 0;
+    return bench_add_segment(w, b, &at, &c, err);
+}
+
+/* A page becomes known by its digest, at @mine unless another thread was faster. */
+static uint64_t claim(struct store_writer *w, const struct store_digest *d, uint64_t mine)
+{
+    uint64_t loc = store_seen_claim(w->seen, d, mine);
+
+    atomic_fetch_add(loc == mine ? &w->fresh : &w->known, 1);
+    return loc;
 }
 
 /* Put a page that nobody has into the open segment, unless another thread is faster. */
@@ -174,17 +231,14 @@ static int bench_add_page(struct store_writer *w, struct writer_bench *b, const 
     uint64_t mine;
     int rc = 0;
 
-    if (!b->pack)
-        rc = pack_take_id(w, b, err);
+    if (!b->open.pack)
+        rc = pack_take_id(w, b, &b->open, err);
     if (rc < 0)
         return rc;
-    mine = store_loc_make(b->segment, b->nr);
-    *ret_loc = store_seen_claim(w->seen, d, mine);
-    if (*ret_loc != mine) {
-        atomic_fetch_add(&w->known, 1);
+    mine = store_loc_make(b->open.segment, b->nr);
+    *ret_loc = claim(w, d, mine);
+    if (*ret_loc != mine)
         return 0;
-    }
-    atomic_fetch_add(&w->fresh, 1);
     memcpy(b->raw + b->nr * PAGE_SIZE_4K, page, PAGE_SIZE_4K);
     b->digests[b->nr++] = *d;
     return b->nr == STORE_SEGMENT_SLOTS ? bench_flush_pages(w, b, err) : 0;
@@ -193,7 +247,9 @@ static int bench_add_page(struct store_writer *w, struct writer_bench *b, const 
 int writer_put_object(struct store_writer *w, const struct writer_object *obj,
                       struct store_digest *ret_digest, uint64_t *ret_segment, struct err *err)
 {
+    const struct contents c = {obj->kind, obj->raw, (uint32_t)obj->len, ret_digest, 1};
     struct writer_bench *b = w->benches[0];
+    struct writer_place at;
     uint64_t there;
     int rc = store_hash(store_codec_hasher(b->codec), obj->raw, obj->len, ret_digest);
 
@@ -204,15 +260,12 @@ int writer_put_object(struct store_writer *w, const struct writer_object *obj,
         return rc < 0 ? rc : 0;
     if (store_seen_find(w->objects, ret_digest, &there))
         return 0;
-    rc = pack_take_id(w, b, err);
+    rc = pack_take_id(w, b, &at, err);
     if (rc < 0)
         return rc;
-    *ret_segment = b->segment;
-    (void)store_seen_claim(w->objects, ret_digest, b->segment);
-    memcpy(b->raw, obj->raw, obj->len);
-    b->digests[0] = *ret_digest;
-    b->nr = 1;
-    rc = bench_flush(w, b, obj->kind, (uint32_t)obj->len, err);
+    *ret_segment = at.segment;
+    (void)store_seen_claim(w->objects, ret_digest, at.segment);
+    rc = bench_add_segment(w, b, &at, &c, err);
     return rc < 0 ? rc : 1;
 }
 
@@ -237,19 +290,61 @@ static int chunk_search(struct store_writer *w, unsigned nr, const struct store_
     return rc < 0 ? rc : 0;
 }
 
+static bool chunk_has_twice(const struct store_digest *d, unsigned i)
+{
+    for (unsigned j = 0; j < i; j++)
+        if (store_digest_equal(&d[i], &d[j]))
+            return true;
+    return false;
+}
+
+/* Whether a chunk is a segment as it stands: full, and all of its pages are new. */
+static bool chunk_is_segment(const struct writer_chunk *c, const struct store_digest *d,
+                             const bool *needed, const uint64_t *loc)
+{
+    unsigned n = 0;
+
+    _Static_assert((int)WRITER_CHUNK_PAGES == (int)STORE_SEGMENT_SLOTS,
+                   "a full chunk is a segment");
+    while (n < c->nr && needed[n] && !loc[n] && !chunk_has_twice(d, n))
+        n++;
+    return n == STORE_SEGMENT_SLOTS;
+}
+
+/*
+ * Such a chunk is not copied, and its pages, which most often follow each other in memory, lie in one
+ * segment.  One that somebody else has claimed meanwhile is stored a second time.
+ */
+static int chunk_store(struct store_writer *w, struct writer_bench *b, const struct writer_chunk *c,
+                       const struct store_digest *d, uint64_t *loc, struct err *err)
+{
+    const struct contents what = {STORE_KIND_PAGES, c->data, sizeof(c->data), d, c->nr};
+    struct writer_place at;
+    int rc = pack_take_id(w, b, &at, err);
+
+    if (rc < 0)
+        return rc;
+    for (unsigned i = 0; i < c->nr; i++)
+        loc[i] = claim(w, &d[i], store_loc_make(at.segment, i));
+    return bench_add_segment(w, b, &at, &what, err);
+}
+
 static int chunk_place(struct store_writer *w, struct writer_bench *b, const struct writer_chunk *c,
                        const struct store_digest *d, const bool *needed, struct err *err)
 {
     uint64_t loc[WRITER_CHUNK_PAGES] = {0};
     int rc = chunk_search(w, c->nr, d, needed, loc, err);
+    bool whole = rc >= 0 && chunk_is_segment(c, d, needed, loc);
 
+    if (whole)
+        rc = chunk_store(w, b, c, d, loc, err);
     for (unsigned i = 0; i < c->nr && rc >= 0; i++) {
         if (!needed[i])
             continue;
-        if (loc[i])
-            atomic_fetch_add(&w->known, 1);
-        else
+        if (!loc[i])
             rc = bench_add_page(w, b, c->data + i * PAGE_SIZE_4K, &d[i], &loc[i], err);
+        else if (!whole)
+            atomic_fetch_add(&w->known, 1);
         if (rc >= 0)
             writer_leaf_apply(w, c, i, &d[i], loc[i]);
     }
@@ -262,13 +357,11 @@ static int chunk_process(struct store_writer *w, struct writer_bench *b,
     struct store_digest d[WRITER_CHUNK_PAGES];
     bool needed[WRITER_CHUNK_PAGES] = {false};
     bool any = false;
+    int rc = store_hash_items(store_codec_hasher(b->codec), c->data, PAGE_SIZE_4K, c->nr, d);
 
+    if (rc < 0)
+        return err_set(err, rc, "SHA-256 failed");
     for (unsigned i = 0; i < c->nr; i++) {
-        int rc = store_hash(store_codec_hasher(b->codec), c->data + i * PAGE_SIZE_4K, PAGE_SIZE_4K,
-                            &d[i]);
-
-        if (rc < 0)
-            return err_set(err, rc, "SHA-256 failed");
         rc = writer_leaf_offer(w, c, i, &d[i], err);
         if (rc < 0)
             return rc;
@@ -456,6 +549,15 @@ int writer_pipeline_stop(struct store_writer *w, struct err *err)
     rc = writer_check(w, err);
     for (unsigned i = 0; i < w->nr_benches && rc == 0; i++)
         rc = bench_flush_pages(w, w->benches[i], err);
+    return rc < 0 ? rc : writer_pipeline_write(w, err);
+}
+
+int writer_pipeline_write(struct store_writer *w, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < w->nr_benches && rc == 0; i++)
+        rc = bench_write(w, w->benches[i], err);
     return rc;
 }
 

@@ -445,6 +445,8 @@ static int publish_content(struct store_writer *w, const struct store_publish *w
     if (rc == 0)
         rc = publish_record(w, what, rec, ret_id, err);
     if (rc == 0)
+        rc = writer_pipeline_write(w, err);
+    if (rc == 0)
         rc = publish_sync(w, err);
     return rc;
 }

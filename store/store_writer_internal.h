@@ -17,6 +17,8 @@ enum {
     WRITER_STRIPES = 64,
     WRITER_PACKS_MAX = 4096,
     WRITER_CHUNK_PAGES = 16,
+    WRITER_OUT_SEGMENTS = 32, /* written at once, at most */
+    WRITER_OUT_LEN = 256 * 1024,
 };
 
 #define WRITER_PACK_TARGET GIB(1)
@@ -65,16 +67,26 @@ struct writer_chunk {
     uint8_t data[WRITER_CHUNK_PAGES * PAGE_SIZE_4K];
 };
 
-/* What a thread needs to process a chunk; the segment that it is filling. */
+/* Where a segment is going to be. */
+struct writer_place {
+    struct writer_pack *pack;
+    uint64_t segment; /* its id */
+};
+
+/* What a thread needs to process a chunk; the segment that it is filling with single pages. */
 struct writer_bench {
     bool busy; /* under the queue's lock */
     struct store_codec_ctx *codec;
-    struct writer_pack *pack; /* of the open segment; NULL: none is open */
-    uint64_t segment;
+    struct writer_place open; /* pack NULL: none is open */
     unsigned nr;
     struct store_digest digests[STORE_SEGMENT_SLOTS];
     uint8_t raw[STORE_SEGMENT_RAW_MAX];
-    uint8_t out[STORE_SEGMENT_LEN_MAX];
+    /* Finished segments, to be written together: many small writes cost the kernel twice as much. */
+    struct writer_pack *out_pack;
+    unsigned nr_out;
+    size_t out_len;
+    struct store_extent out_at[WRITER_OUT_SEGMENTS]; /* off: not known yet */
+    uint8_t out[WRITER_OUT_LEN];
 };
 
 struct store_writer {
@@ -175,6 +187,14 @@ CHECKED int writer_pipeline_start(struct store_writer *w, unsigned threads, stru
  * Threads: the one that publishes.
  */
 CHECKED int writer_pipeline_stop(struct store_writer *w, struct err *err);
+
+/**
+ * writer_pipeline_write() - give to the packs what is finished and not there yet.
+ *
+ * Return: 0; or the kernel's errno.
+ * Threads: the one that publishes, after writer_pipeline_stop().
+ */
+CHECKED int writer_pipeline_write(struct store_writer *w, struct err *err);
 
 /**
  * writer_pipeline_drain() - wait until everything that was queued is processed.
