@@ -215,8 +215,26 @@ static int fetch_place(struct store_fetch *f, uint64_t id, bool again, struct st
 
 /* ---- segments ---- */
 
+/* Where a segment is to be unpacked to. */
+struct fetch_target {
+    uint64_t id;
+    unsigned pages; /* it must hold so many; 0: whatever it holds */
+    struct store_segment *seg;
+    uint8_t *raw; /* STORE_SEGMENT_RAW_MAX bytes */
+};
+
+static int fetch_check(const struct fetch_target *t, const struct store_extent *e, struct err *err)
+{
+    if (t->seg->id != e->id || t->seg->stored_len != e->len - STORE_SEGMENT_HDR_LEN)
+        return err_set(err, -EBADMSG, "segment.id: is not the segment that belongs there");
+    if (t->pages && (t->seg->kind != STORE_KIND_PAGES || t->seg->nr_items != t->pages))
+        return err_set(err, -EBADMSG, "segment.nr_items: not %u pages", t->pages);
+    return 0;
+}
+
 static int fetch_read_at(struct store_fetch *f, struct store_codec_ctx *ctx,
-                         const struct store_extent *e, struct store_unpacked *u, struct err *err)
+                         const struct store_extent *e, const struct fetch_target *t,
+                         struct err *err)
 {
     auto_free uint8_t *bytes = malloc(e->len);
     struct store_file *file;
@@ -231,38 +249,57 @@ static int fetch_read_at(struct store_fetch *f, struct store_codec_ctx *ctx,
     store_fetch_file_put(f, file);
     if (rc < 0)
         return rc;
-    rc = store_segment_parse(bytes, &u->seg, err);
-    if (rc == 0 && (u->seg.id != e->id || u->seg.stored_len != e->len - STORE_SEGMENT_HDR_LEN))
-        rc = err_set(err, -EBADMSG, "segment.id: is not the segment that belongs there");
+    rc = store_segment_parse(bytes, t->seg, err);
     if (rc == 0)
-        rc = store_segment_unpack(ctx, &u->seg, bytes + STORE_SEGMENT_HDR_LEN, u->raw, err);
+        rc = fetch_check(t, e, err);
+    if (rc == 0)
+        rc = store_segment_unpack(ctx, t->seg, bytes + STORE_SEGMENT_HDR_LEN, t->raw, err);
     if (rc < 0)
         return err_prefix(err, rc, "pack %llu at %llu", (unsigned long long)e->pack,
                           (unsigned long long)e->off);
     return 0;
 }
 
+static int fetch_unpack(struct store_fetch *f, struct store_codec_ctx *ctx,
+                        const struct fetch_target *t, struct err *err)
+{
+    struct store_extent e, again;
+    struct err first = {0};
+    int rc = fetch_place(f, t->id, false, &e, &first);
+
+    if (rc == 0)
+        rc = fetch_read_at(f, ctx, &e, t, &first);
+    /* It may have moved since: ask again, and try again if the answer is another. */
+    if (rc < 0 && rc != -ESTALE && fetch_place(f, t->id, true, &again, NULL) == 0 &&
+        (again.pack != e.pack || again.off != e.off || again.len != e.len)) {
+        first = (struct err){0};
+        rc = fetch_read_at(f, ctx, &again, t, &first);
+    }
+    return rc < 0 ? err_set(err, rc, "%s", first.msg) : 0;
+}
+
 static int fetch_load(void *arg, uint64_t id, void *obj, struct err *err)
 {
     struct store_fetch *f = arg;
+    struct store_unpacked *u = obj;
+    const struct fetch_target t = {.id = id, .seg = &u->seg, .raw = u->raw};
     struct store_codec_ctx *ctx = NULL;
-    struct store_extent e, again;
-    struct err first = {0};
     int rc = store_fetch_codec_get(f, &ctx, err);
 
     if (rc < 0)
         return rc;
-    rc = fetch_place(f, id, false, &e, &first);
-    if (rc == 0)
-        rc = fetch_read_at(f, ctx, &e, obj, &first);
-    /* It may have moved since: ask again, and try again if the answer is another. */
-    if (rc < 0 && rc != -ESTALE && fetch_place(f, id, true, &again, NULL) == 0 &&
-        (again.pack != e.pack || again.off != e.off || again.len != e.len)) {
-        first = (struct err){0};
-        rc = fetch_read_at(f, ctx, &again, obj, &first);
-    }
+    rc = fetch_unpack(f, ctx, &t, err);
     store_fetch_codec_put(f, ctx);
-    return rc < 0 ? err_set(err, rc, "%s", first.msg) : 0;
+    return rc;
+}
+
+int store_fetch_full(struct store_fetch *f, struct store_codec_ctx *ctx, uint64_t id, uint8_t *dst,
+                     struct err *err)
+{
+    struct store_segment seg;
+    const struct fetch_target t = {.id = id, .pages = STORE_SEGMENT_SLOTS, .seg = &seg, .raw = dst};
+
+    return fetch_unpack(f, ctx, &t, err);
 }
 
 int store_fetch_segment(struct store_fetch *f, uint64_t id, const struct store_unpacked **ret_u,

@@ -67,6 +67,19 @@ CHECKED int store_fetch_segment(struct store_fetch *f, uint64_t id,
                                 const struct store_unpacked **ret_u, struct err *err);
 
 /**
+ * store_fetch_full() - unpack a segment of STORE_SEGMENT_SLOTS pages, not remembering it.
+ * @ctx: scratch of the caller.
+ * @dst: STORE_SEGMENT_RAW_MAX bytes; undefined on failure.
+ *
+ * The pages are not verified: that is up to the caller.
+ *
+ * Return: 0; -ESTALE if it is nowhere; -EBADMSG, also if it is another kind of segment; or an errno.
+ * Threads: one at a time for one @ctx.
+ */
+CHECKED int store_fetch_full(struct store_fetch *f, struct store_codec_ctx *ctx, uint64_t id,
+                             uint8_t *dst, struct err *err);
+
+/**
  * store_fetch_put() - the segment is no longer used.
  *
  * Threads: any.

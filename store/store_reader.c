@@ -226,35 +226,47 @@ static void cursor_drop(struct page_cursor *c)
     c->u = NULL;
 }
 
-/* Copy a page out of a segment if it is the right one. */
-static int page_take(struct page_cursor *c, uint64_t loc, const struct store_digest *d,
-                     uint8_t *dst, struct err *err)
+/* The right pages: @nr of them, which should have digests @d. */
+static int pages_check(struct page_cursor *c, const uint8_t *pages, unsigned nr,
+                       const struct store_digest *d, uint64_t loc, struct err *err)
+{
+    struct store_digest got[STORE_SEGMENT_SLOTS];
+
+    if (store_hash_items(store_codec_hasher(c->ctx), pages, PAGE_SIZE_4K, nr, got) < 0)
+        return err_set(err, -EIO, "SHA-256 failed");
+    for (unsigned i = 0; i < nr; i++)
+        if (!store_digest_equal(&got[i], &d[i]))
+            return err_set(err, -EBADMSG, "segment %llu: page %u does not match its digest",
+                           (unsigned long long)store_loc_segment(loc), store_loc_slot(loc) + i);
+    return 0;
+}
+
+/* Copy pages of one segment, from @loc on, if they all are the right ones. */
+static int pages_take(struct page_cursor *c, uint64_t loc, unsigned nr,
+                      const struct store_digest *d, uint8_t *dst, struct err *err)
 {
     uint64_t id = store_loc_segment(loc);
     unsigned slot = store_loc_slot(loc);
-    struct store_digest got;
     const uint8_t *src;
+    int rc;
 
     if (c->u && c->u->seg.id != id)
         cursor_drop(c);
     if (!c->u) {
-        int rc = store_fetch_segment(c->snap->st->fetch, id, &c->u, err);
-
+        rc = store_fetch_segment(c->snap->st->fetch, id, &c->u, err);
         if (rc < 0) {
             c->u = NULL;
             return rc;
         }
     }
-    if (c->u->seg.kind != STORE_KIND_PAGES || slot >= c->u->seg.nr_items)
-        return err_set(err, -EBADMSG, "segment %llu: has no page %u", (unsigned long long)id, slot);
+    if (c->u->seg.kind != STORE_KIND_PAGES || slot + nr > c->u->seg.nr_items)
+        return err_set(err, -EBADMSG, "segment %llu: has no page %u", (unsigned long long)id,
+                       slot + nr - 1);
     src = c->u->raw + slot * PAGE_SIZE_4K;
-    if (store_hash(store_codec_hasher(c->ctx), src, PAGE_SIZE_4K, &got) < 0)
-        return err_set(err, -EIO, "SHA-256 failed");
-    if (!store_digest_equal(&got, d))
-        return err_set(err, -EBADMSG, "segment %llu: page %u does not match its digest",
-                       (unsigned long long)id, slot);
-    memcpy(dst, src, PAGE_SIZE_4K);
-    return 0;
+    rc = pages_check(c, src, nr, d, loc, err);
+    if (rc == 0)
+        memcpy(dst, src, nr * PAGE_SIZE_4K);
+    return rc;
 }
 
 /* A page by what the index says, for when the hint is missing or wrong. */
@@ -278,7 +290,7 @@ static int page_search(struct page_cursor *c, uint64_t tried, const struct store
     }
     if (loc == tried)
         return -EBADMSG;
-    return page_take(c, loc, d, dst, err);
+    return pages_take(c, loc, 1, d, dst, err);
 }
 
 static int page_read(struct page_cursor *c, const struct store_node *leaf, unsigned i, uint8_t *dst,
@@ -289,13 +301,43 @@ static int page_read(struct page_cursor *c, const struct store_node *leaf, unsig
     int rc = -ESTALE;
 
     if (leaf->loc[i])
-        rc = page_take(c, leaf->loc[i], d, dst, &hinted);
+        rc = pages_take(c, leaf->loc[i], 1, d, dst, &hinted);
     if (rc >= 0)
         return 0;
     rc = page_search(c, leaf->loc[i], d, dst, &searched);
     if (rc >= 0)
         return 0;
     return err_set(err, rc, "%s", searched.msg[0] ? searched.msg : hinted.msg);
+}
+
+/* How many entries from @i on, below @to, lie one behind the other in one segment by their hints. */
+static unsigned hinted_run(const struct store_node *leaf, unsigned i, unsigned to)
+{
+    uint64_t loc = leaf->loc[i];
+    unsigned n = 1, room = STORE_SEGMENT_SLOTS - store_loc_slot(loc);
+
+    if (!loc)
+        return 1;
+    while (n < room && i + n < to && leaf->loc[i + n] == loc + n)
+        n++;
+    return n;
+}
+
+/*
+ * Entries that lie in one segment, all of them or none.  A whole segment is unpacked where it
+ * belongs and verified there, if @c->sparse says that nobody looks meanwhile.
+ */
+static bool run_read(struct page_cursor *c, const struct store_node *leaf, unsigned i, unsigned nr,
+                     uint8_t *dst)
+{
+    const struct store_digest *d = &leaf->digest[i];
+    uint64_t loc = leaf->loc[i];
+    struct err err = {0};
+
+    if (!c->sparse || nr < STORE_SEGMENT_SLOTS)
+        return pages_take(c, loc, nr, d, dst, &err) >= 0;
+    return store_fetch_full(c->snap->st->fetch, c->ctx, store_loc_segment(loc), dst, &err) >= 0 &&
+           pages_check(c, dst, nr, d, loc, &err) >= 0;
 }
 
 /* Read entries [@from, @to) of one leaf; *@ret_at: where it stopped if it failed. */
@@ -307,14 +349,23 @@ struct leaf_part {
 static int leaf_read(struct page_cursor *c, const struct leaf_part *part, uint8_t *dst,
                      unsigned *ret_at, struct err *err)
 {
+    const struct store_node *leaf = part->leaf;
     int rc = 0;
 
-    for (unsigned i = part->from; i < part->to && rc == 0; i++, dst += PAGE_SIZE_4K) {
+    for (unsigned i = part->from, n; i < part->to && rc == 0; i += n, dst += n * PAGE_SIZE_4K) {
         *ret_at = i;
-        if (part->leaf && !store_digest_is_zero(&part->leaf->digest[i]))
-            rc = page_read(c, part->leaf, i, dst, err);
-        else if (!c->sparse)
-            memset(dst, 0, PAGE_SIZE_4K);
+        n = 1;
+        if (!leaf || store_digest_is_zero(&leaf->digest[i])) {
+            if (!c->sparse)
+                memset(dst, 0, PAGE_SIZE_4K);
+            continue;
+        }
+        n = hinted_run(leaf, i, part->to);
+        if (n > 1 && run_read(c, leaf, i, n, dst))
+            continue;
+        /* Whichever of them it is. */
+        n = 1;
+        rc = page_read(c, leaf, i, dst, err);
     }
     cursor_drop(c);
     return rc;

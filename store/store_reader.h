@@ -73,7 +73,9 @@ CHECKED int store_snapshot_read(struct store_snapshot *snap, unsigned region, ui
  * store_snapshot_read_sparse() - read pages to where all is zero already.
  *
  * As store_snapshot_read(), but pages of zeroes are not written, so that fresh
- * memory stays untouched where there is nothing.
+ * memory stays untouched where there is nothing; pages are verified where they
+ * are going to be, so nobody may look at @dst before it returns, and on failure
+ * what is there is undefined.
  *
  * Return: as store_snapshot_read().
  * Threads: any.
