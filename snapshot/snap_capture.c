@@ -2,6 +2,7 @@
 #include "snapshot/snap_capture.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -436,6 +437,8 @@ int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_
     free(c.aside);
     free(c.disks);
     snap_progress_end(p);
+    /* Tens of MiB in small pieces, which the library would keep for the next time. */
+    (void)malloc_trim(0);
     /* What was taken off the track is in no snapshot, or nobody wants the next one. */
     if (rc < 0 || !cfg->keep_track)
         snap_track_free(steal_ptr(*cfg->track));

@@ -20,7 +20,7 @@
 
 enum {
     MOMENT_RUN_PAGES = 512,    /* read at once: 2 MiB, so that huge pages stay whole */
-    MOMENT_ASIDE_PAGES = 2048, /* most pages kept aside: 8 MiB */
+    MOMENT_ASIDE_PAGES = 1024, /* most pages kept aside: 4 MiB */
     MOMENT_FAULTS = 16,        /* read from the kernel at once */
 };
 

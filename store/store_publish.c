@@ -293,7 +293,7 @@ static int publish_record(struct store_writer *w, const struct store_publish *wh
 
 /* Pages that this writer has stored. */
 struct fresh_pages {
-    size_t nr, cap;
+    size_t nr;
     struct store_page_at *p;
 };
 
@@ -307,26 +307,33 @@ static bool loc_is_ours(const struct store_writer *w, uint64_t loc)
     return false;
 }
 
-static int fresh_collect_leaf(const struct store_writer *w, const struct writer_leaf *leaf,
-                              struct fresh_pages *f, struct err *err)
+/* Takes the pages of a leaf that are this writer's; only counts them while there is no room. */
+static void fresh_collect_leaf(const struct store_writer *w, const struct writer_leaf *leaf,
+                               struct fresh_pages *f)
 {
-    if (f->cap - f->nr < STORE_NODE_ENTRIES) {
-        size_t cap = 2 * f->cap + STORE_NODE_ENTRIES;
-        struct store_page_at *more = reallocarray(f->p, cap, sizeof(*more));
-
-        if (!more)
-            return store_no_memory(err);
-        f->p = more;
-        f->cap = cap;
-    }
     for (unsigned i = 0; i < leaf->node.nr; i++) {
         const struct store_digest *d = &leaf->node.digest[i];
         uint64_t loc = leaf->node.loc[i];
 
-        if (loc && !store_digest_is_zero(d) && loc_is_ours(w, loc))
-            f->p[f->nr++] = (struct store_page_at){.d = d, .loc = loc};
+        if (!loc || store_digest_is_zero(d) || !loc_is_ours(w, loc))
+            continue;
+        if (f->p)
+            f->p[f->nr] = (struct store_page_at){.d = d, .loc = loc};
+        f->nr++;
     }
-    return 0;
+}
+
+static void fresh_collect(const struct store_writer *w, struct fresh_pages *f)
+{
+    f->nr = 0;
+    for (unsigned r = 0; r < w->nr_regions; r++) {
+        for (uint64_t i = 0; i < w->regions[r].nr_leaves; i++) {
+            const struct writer_leaf *leaf = w->regions[r].leaf[i];
+
+            if (leaf)
+                fresh_collect_leaf(w, leaf, f);
+        }
+    }
 }
 
 static int fresh_compare(const void *a, const void *b)
@@ -352,20 +359,15 @@ static void fresh_unify(struct fresh_pages *f)
 static int publish_pages(struct store_writer *w, struct err *err)
 {
     struct fresh_pages f = {0};
-    int rc = 0;
+    int rc;
 
-    for (unsigned r = 0; r < w->nr_regions; r++) {
-        for (uint64_t i = 0; i < w->regions[r].nr_leaves && rc == 0; i++) {
-            const struct writer_leaf *leaf = writer_leaf_of(w, r, i);
-
-            if (leaf)
-                rc = fresh_collect_leaf(w, leaf, &f, err);
-        }
-    }
-    if (rc == 0) {
-        fresh_unify(&f);
-        rc = store_index_add_pages(w->ix, f.p, f.nr, err);
-    }
+    fresh_collect(w, &f);
+    f.p = calloc(f.nr + 1, sizeof(f.p[0]));
+    if (!f.p)
+        return store_no_memory(err);
+    fresh_collect(w, &f);
+    fresh_unify(&f);
+    rc = store_index_add_pages(w->ix, f.p, f.nr, err);
     free(f.p);
     return rc;
 }
@@ -464,6 +466,8 @@ int store_writer_publish(struct store_writer *w, const struct store_publish *wha
         return store_no_memory(err);
     }
     rc = writer_pipeline_stop(w, err);
+    /* No page comes any more, and what follows needs memory of its own. */
+    store_seen_free(steal_ptr(w->seen));
     if (rc == 0)
         rc = store_index_begin(w->ix, err);
     if (rc == 0)

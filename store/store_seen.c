@@ -8,7 +8,7 @@ enum {
     SEEN_WAYS = 16,
     SEEN_LOCKS = 64,
     SEEN_NR_MIN = 1 << 10,
-    SEEN_NR_MAX = 1 << 18, /* 10 MiB */
+    SEEN_NR_MAX = 1 << 17, /* 5 MiB */
 };
 
 struct seen_entry {
