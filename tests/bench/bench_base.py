@@ -87,6 +87,7 @@ class Clock:
     def __init__(self, bench, *args):
         self.process = subprocess.Popen([str(BUILD / "tests/bench/fifo_clock"), *map(str, args)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.away = []
         bench.addCleanup(self.stop)
         self.real_time = self.process.stdout.readline() == "rt 1\n"
 
@@ -105,13 +106,33 @@ class Clock:
         rows = [line.split() for line in self.process.stdout]
         self.process.stdout.close()
         self.process.wait()
-        return [int(ns) / 1e9 for ns, _ in rows]
+        self.away = [(int(row[1]) / 1e9, int(row[2]) / 1e9) for row in rows if row[0] == "away"]
+        return [int(row[0]) / 1e9 for row in rows if row[0] != "away"]
 
 
-def longest_gap_ms(beats, since, until):
-    """Of those between two moments; a gap that began before or ended after them counts."""
-    gaps = [(b - a) * 1e3 for a, b in zip(beats, beats[1:]) if b > since and a < until]
+def longest_gap_ms(beats, since, until, away=()):
+    """
+    Of those between two moments; a gap that began before or ended after them counts, but not one in
+    which a processor was away (fifo_clock).
+    """
+    gaps = [(b - a) * 1e3 for a, b in zip(beats, beats[1:]) if b > since and a < until and
+            not any(gone < b and back > a for gone, back in away)]
     return max(gaps, default=float("inf"))
+
+
+def beyond_mib(pid, ram_mib):
+    """Resident memory of a process except its largest mappings, which are the guest's RAM."""
+    total = size = 0
+    try:
+        with open(f"/proc/{pid}/smaps", encoding="ascii") as maps:
+            for line in maps:
+                if line.startswith("Size:"):
+                    size = int(line.split()[1]) // 1024
+                elif line.startswith("Rss:") and size < min(ram_mib, 3072) // 2:
+                    total += int(line.split()[1])
+    except OSError:
+        return 0.0
+    return total / 1024
 
 
 # ---- contents

@@ -8,7 +8,9 @@
  *         counted from the instant before exec; ends the program when stdin ends.
  *     fifo_clock beats FIFO
  *         prints "first" when the first heartbeat (~) comes; when stdin ends, prints
- *         "NS COUNT" (CLOCK_MONOTONIC) for each read that had heartbeats in it.
+ *         "NS COUNT" (CLOCK_MONOTONIC) for each read that had heartbeats in it, and "away FROM
+ *         TO" for each time in which a processor did nothing for the most urgent thread on it:
+ *         most often a hypervisor had taken it away.
  *
  * It asks for real-time priorities, one for the program that it starts and a higher one for itself:
  * on a machine that does other things too, times are those of the program and not of its waiting for
@@ -19,8 +21,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +35,10 @@
 
 enum {
     SAMPLES_MAX = 1 << 20,
+    PROCESSORS_MAX = 64,
+    AWAYS_MAX = 1 << 14,
+    WATCH_NS = 1000000, /* how often each processor is looked at */
+    LATE_NS = 1000000,  /* as late as this is noted */
 };
 
 struct sample {
@@ -40,6 +48,19 @@ struct sample {
 
 static struct sample samples[SAMPLES_MAX];
 static unsigned nr_samples;
+
+/* One processor's watch. */
+struct watch {
+    pthread_t thread;
+    int processor;
+    unsigned nr;
+    struct {
+        uint64_t from, to;
+    } away[AWAYS_MAX];
+};
+
+static struct watch watches[PROCESSORS_MAX];
+static atomic_int watching = 1;
 
 static uint64_t now_ns(void)
 {
@@ -62,6 +83,59 @@ static int set_priority(int priority)
     struct sched_param rt = {.sched_priority = priority};
 
     return sched_setscheduler(0, SCHED_FIFO, &rt);
+}
+
+/* Wakes up every millisecond, before everything else on its processor. */
+static void *watch_main(void *arg)
+{
+    struct watch *w = arg;
+    uint64_t due = now_ns();
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET((size_t)w->processor, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) < 0 || set_priority(3) < 0)
+        return NULL;
+    while (watching) {
+        struct timespec at;
+        uint64_t now;
+
+        due += WATCH_NS;
+        at = (struct timespec){(time_t)(due / 1000000000), (long)(due % 1000000000)};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+        now = now_ns();
+        if (now < due + LATE_NS)
+            continue;
+        if (w->nr < AWAYS_MAX) {
+            w->away[w->nr].from = due;
+            w->away[w->nr++].to = now;
+        }
+        due = now;
+    }
+    return NULL;
+}
+
+static int watch_start(void)
+{
+    int n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+
+    n = n < PROCESSORS_MAX ? n : PROCESSORS_MAX;
+    for (int i = 0; i < n; i++) {
+        watches[i].processor = i;
+        must(pthread_create(&watches[i].thread, NULL, watch_main, &watches[i]) == 0, "thread");
+    }
+    return n;
+}
+
+static void watch_end(int n)
+{
+    watching = 0;
+    for (int i = 0; i < n; i++) {
+        (void)pthread_join(watches[i].thread, NULL);
+        for (unsigned j = 0; j < watches[i].nr; j++)
+            (void)printf("away %llu %llu\n", (unsigned long long)watches[i].away[j].from,
+                         (unsigned long long)watches[i].away[j].to);
+    }
 }
 
 static pid_t start(char **argv, uint64_t *started_ns)
@@ -107,7 +181,7 @@ int main(int argc, char **argv)
 {
     uint64_t *started_ns =
         mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int starts = argc > 3 && strcmp(argv[1], "start") == 0, seen = 0, fifo;
+    int starts = argc > 3 && strcmp(argv[1], "start") == 0, seen = 0, watched = 0, fifo;
     char data[65536];
     pid_t pid = 0;
 
@@ -119,6 +193,8 @@ int main(int argc, char **argv)
     must(started_ns != MAP_FAILED && fifo >= 0, argv[2]);
     if (starts)
         pid = start(argv + 3, started_ns);
+    else
+        watched = watch_start();
     while (wait_input(fifo)) {
         ssize_t n = read(fifo, data, sizeof(data));
         uint64_t ns = now_ns();
@@ -136,5 +212,6 @@ int main(int argc, char **argv)
     }
     for (unsigned i = 0; i < nr_samples; i++)
         (void)printf("%llu %u\n", (unsigned long long)samples[i].ns, samples[i].beats);
+    watch_end(watched);
     return 0;
 }
