@@ -339,16 +339,18 @@ int store_index_fold(struct store_index *ix, struct err *err)
 int store_index_add_pages(struct store_index *ix, struct store_page_at *p, size_t nr,
                           struct err *err)
 {
-    int rc;
+    uint64_t total = 0;
+    int rc = pages_in_tree(ix, &total, err);
 
     ix->fresh_pinned = false;
-    rc = fresh_load(ix, err);
+    if (rc == 0)
+        rc = fresh_load(ix, err);
     ix->fresh_pinned = true; /* nobody else can write now */
     if (rc == 0)
         rc = pages_drop_known(ix, p, &nr, err);
     if (rc < 0 || !nr)
         return rc;
-    if (nr + ix->fresh.nr < FRESH_MAX)
+    if (total && nr + ix->fresh.nr < FRESH_MAX)
         return pages_put_aside(ix, p, nr, err);
     rc = pages_sort_in(ix, p, nr, err);
     return rc < 0 ? rc : store_index_fold(ix, err);
