@@ -6,11 +6,13 @@ needs and whether it belongs to the short lane or to the long one.
 """
 
 import dataclasses
+import json
 import time
 
-from guest import (BOOT_TIMEOUT, CLONE_LOADS, Guest, bad_lines, check_filesystem, check_records,
-                   need)
-from host import HOST_RAM_MIB, Lane
+from channel import PATIENCE
+from guest import (BOOT_TIMEOUT, CLONE_LOADS, Guest, bad_lines, check_crashed_disk,
+                   check_filesystem, check_records, need)
+from host import HOST_RAM_MIB, CommandFailed, Lane
 from packages import Skip
 from vmm import ChVmm, QemuVmm, Spec
 
@@ -18,6 +20,10 @@ SCENARIOS = {}
 # What the emulation makes of a move: encryption at a few MB/s beside a busy guest.  A stop of
 # seconds is allowed, and wanted rather than a move without end.
 MOVE_OPTIONS = "downtime_ms=1000,timeout_s=60,timeout_strategy=ignore"
+# A move that is still in its first round when something is done to it.
+SLOW_OPTIONS = "bandwidth=2M,connections=2,timeout_s=600"
+SLOW_PAGES = 500
+NOTICE_S = 20.0  # a dead peer is noticed after 10 s, docs/migration-protocol.md 7
 BLACKOUT_MAX_MS = 15000
 WALL_JUMP_MAX_MS = 400
 
@@ -61,7 +67,9 @@ class Run:
         return self.lane.hosts
 
     def step(self, text):
-        print(f"  {time.monotonic() - self.start:6.1f} s  {text}", flush=True)
+        """Says it, with the seconds since the start: on the clock, and of emulation."""
+        took = sum(host.cpu_seconds() for host in self.hosts)
+        print(f"  {time.monotonic() - self.start:6.1f} s {took:6.1f} s  {text}", flush=True)
 
     def figure(self, name, value, unit):
         self.figures.append((name, value, unit))
@@ -290,60 +298,94 @@ def clone_ten(run):
     _clones(run, 10)
 
 
-def _migrations(run, turns, tls_turns=(), netem=""):
-    """Moves the guest to and fro between the hosts, with every load running."""
-    a, b = run.hosts
-    hosts = (a, b)
-    tls = {}
-    if tls_turns:
-        for host in hosts:
-            _install_certificates(run, host)
-        tls = dict.fromkeys(tls_turns, "/run/tls")
-    if netem:
-        for host in hosts:
-            host.run(f"tc qdisc add dev eth0 root netem {netem}")
-    vmm = run.vmm(a, "move0", Spec(kernel=run.kernel))
-    guest = run.boot(vmm, observer=a)
-    before = run.start_loads(guest)
-    offset = guest.wall_offset_ms()
+class Traveller:
+    """A guest under every load that moves between the two hosts; observed from the first."""
 
-    for turn in range(turns):
-        target = run.vmm(hosts[(turn + 1) % 2], f"move{turn + 1}", vmm.spec)
-        target.receive(tls.get(turn))
-        guest.new_clock_window()
+    def __init__(self, run):
+        self.run = run
+        self.moves = 0
+        self.vmm = run.vmm(run.hosts[0], "move0", Spec(kernel=run.kernel))
+        self.begin(self.vmm)
+
+    def begin(self, vmm):
+        """Boots it there."""
+        self.vmm = vmm
+        self.guest = self.run.boot(vmm, observer=self.run.hosts[0])
+        self.status = self.run.start_loads(self.guest)
+        self.offset = self.guest.wall_offset_ms()
+
+    def next_vmm(self):
+        """A VMM on the host where the guest is not."""
+        self.moves += 1
+        there = self.run.hosts[1 - self.run.hosts.index(self.vmm.host)]
+        return self.run.vmm(there, f"move{self.moves}", self.vmm.spec)
+
+    def move(self, tls=None, lanes=0, target=None):
+        """To the other host, where it must be as it was."""
+        target = target or self.next_vmm()
+        target.receive(tls)
+        self.guest.new_clock_window()
         began = time.monotonic()
-        vmm.send(target, tls.get(turn), MOVE_OPTIONS)
-        kind = "TLS" if turn in tls else "tcp"
-        run.figure(f"move {turn + 1} ({kind})", (time.monotonic() - began) * 1e3, "ms")
-        run.step(vmm.own_account())
-        vmm = target
-        need(vmm.state() == "Running", f"state at the destination: {vmm.state()}")
-        before = guest.check_loads(before)
-        run.figure("blackout by the guest's clock", before["clock"]["worst_gap_ms"], "ms")
-        need(before["clock"]["worst_gap_ms"] <= BLACKOUT_MAX_MS, f"blackout: {before['clock']}")
-        need(before["clock"]["worst_drift_ms"] <= WALL_JUMP_MAX_MS,
-             f"wall and monotonic clock drifted apart: {before['clock']}")
-        least, most = run.wall_jump(guest, offset)
+        self.vmm.send(target, tls, MOVE_OPTIONS + (f",connections={lanes}" if lanes else ""))
+        kind = ("TLS" if tls else "tcp") + (f", {lanes} lanes" if lanes else "")
+        self.run.figure(f"move {self.moves} ({kind})", (time.monotonic() - began) * 1e3, "ms")
+        self.run.step(self.vmm.own_account())
+        self.vmm = target
+        need(target.state() == "Running", f"state at the destination: {target.state()}")
+        if isinstance(target, ChVmm):
+            how = target.progress()
+            need(how["encrypted"] == bool(tls) and how["lanes"] == (lanes or how["lanes"]),
+                 f"it was to move by {kind}: {how}")
+        self._check_clocks()
+        self.check()
+
+    def check(self):
+        """Every load went on, unharmed, since the last look; so did the peer of its connection."""
+        self.status = self.guest.check_loads(self.status)
+        self.guest.check_peer()
+        self.run.check_warnings(self.guest)
+
+    def _check_clocks(self):
+        clock = self.guest.check_loads(self.status)["clock"]
+        self.run.figure("blackout by the guest's clock", clock["worst_gap_ms"], "ms")
+        need(clock["worst_gap_ms"] <= BLACKOUT_MAX_MS, f"blackout: {clock}")
+        need(clock["worst_drift_ms"] <= WALL_JUMP_MAX_MS,
+             f"wall and monotonic clock drifted apart: {clock}")
+        least, most = self.run.wall_jump(self.guest, self.offset)
         need(least <= WALL_JUMP_MAX_MS and most >= -WALL_JUMP_MAX_MS,
              f"the wall clock moved by {least:.0f} to {most:.0f} ms")
-        guest.check_peer()
-        run.check_warnings(guest)
-    peer = guest.check_peer()
-    run.check_generations(guest, 0)
-    run.step(f"peer: {peer}")
 
-    run.power_off(vmm, guest)
-    check_filesystem(run.lane.disk)
-    check_records(run.lane.disk, before["disk"]["acked"])
-    run.step(f"powered off, file system clean, {before['disk']['acked']} records there, one TCP "
-             f"connection with {peer['messages']} messages")
+    def end(self):
+        """Powers it off; its disk must hold what it was told is durable."""
+        peer = self.guest.check_peer()
+        self.run.check_generations(self.guest, 0)
+        acked = self.guest.check_loads()["disk"]["acked"]
+        self.run.power_off(self.vmm, self.guest)
+        check_filesystem(self.run.lane.disk)
+        check_records(self.run.lane.disk, acked)
+        self.run.step(f"powered off, file system clean, {acked} records there, one TCP connection "
+                      f"with {peer['messages']} messages")
 
 
-def _install_certificates(run, host):
-    host.run("mkdir -p /run/tls")
-    for path in run.images.certificates().glob("*.pem"):
-        if path.name != "ca-key.pem":
-            host.put(f"/run/tls/{path.name}", path.read_bytes())
+def _migrations(run, turns, tls_turns=(), netem="", lanes=0):
+    """Moves the guest to and fro between the hosts, with every load running."""
+    if tls_turns:
+        _install_certificates(run)
+    if netem:
+        for host in run.hosts:
+            host.run(f"tc qdisc add dev eth0 root netem {netem}")
+    guest = Traveller(run)
+    for turn in range(turns):
+        guest.move("/run/tls" if turn in tls_turns else None, lanes)
+    guest.end()
+
+
+def _install_certificates(run):
+    for host in run.hosts:
+        host.run("mkdir -p /run/tls")
+        for path in run.images.certificates().glob("*.pem"):
+            if path.name != "ca-key.pem":
+                host.put(f"/run/tls/{path.name}", path.read_bytes())
 
 
 @scenario("migrate", hosts=2)
@@ -358,10 +400,98 @@ def migrate_ten(run):
     _migrations(run, 10, tls_turns=range(1, 10, 2))
 
 
+@scenario("migrate_fifty", hosts=2, long=True)
+def migrate_fifty(run):
+    """Fifty moves to and fro by mutual TLS with two lanes."""
+    _migrations(run, 50, tls_turns=range(50), lanes=2)
+
+
 @scenario("migrate_poor_link", hosts=2, long=True)
 def migrate_poor_link(run):
     """There and back over a link with 20 ms delay, jitter and loss."""
     _migrations(run, 2, netem="delay 20ms 5ms loss 0.1%")
+
+
+def _begin_slow_move(guest, target):
+    """Returns in the middle of a move: pages are there, and many are to come."""
+    target.receive("/run/tls")
+    guest.vmm.begin_send(target, "/run/tls", SLOW_OPTIONS)
+    deadline = time.monotonic() + 30.0 * PATIENCE
+    while True:
+        now = guest.vmm.progress()
+        if now["phase"] == "rounds" and now["data_pages"] >= SLOW_PAGES:
+            return
+        need(now["phase"] in ("connect", "prepare", "rounds") and time.monotonic() < deadline,
+             f"not in the middle of a move: {now}")
+        time.sleep(0.2)
+
+
+def _runs(vmm):
+    """Whether there is a VM in that process, and it runs."""
+    try:
+        return vmm.exited() is None and vmm.state() == "Running"
+    except CommandFailed:
+        return False
+
+
+def _wait_given_up(run, target):
+    """Until the destination has ended its part of a move, without a VM."""
+    deadline = time.monotonic() + NOTICE_S * PATIENCE
+    while (status := target.received()) is None:
+        need(time.monotonic() < deadline, f"the destination waits on: {target.progress()}")
+        time.sleep(0.2)
+    need(status and not _runs(target), f"the destination: {status}, {target.receive_output()}")
+    run.step(f"the destination: {target.receive_output().split(':')[-1].strip()}")
+
+
+def _goes_on_here(run, guest, target):
+    """The source noticed, and its guest alone runs, with every load."""
+    how = guest.vmm.wait_failed(NOTICE_S)
+    need(how["result"] == "failed" and _runs(guest.vmm) and not _runs(target),
+         f"exactly one is to run, here: {how}")
+    run.step(f"the source: {how['error']}")
+    guest.check()
+
+
+@scenario("migrate_faults", hosts=2, long=True)
+def migrate_faults(run):
+    """Link cut, destination killed, source killed, each amid a move by TLS; then again."""
+    if run.vmm_class is not ChVmm:
+        raise Skip("only chvmm is told how a move ended")
+    _install_certificates(run)
+    b = run.hosts[1]
+    guest = Traveller(run)
+
+    target = guest.next_vmm()
+    _begin_slow_move(guest, target)
+    b.run("ip link set eth0 down")
+    _goes_on_here(run, guest, target)
+    _wait_given_up(run, target)
+    b.run("ip link set eth0 up")
+    run.step("link cut: one guest runs; now again, to the same process")
+    guest.move("/run/tls", 2, target)
+
+    target = guest.next_vmm()
+    _begin_slow_move(guest, target)
+    target.kill()
+    _goes_on_here(run, guest, target)
+    run.step("destination killed: one guest runs; now again, to another process")
+    guest.move("/run/tls", 2)
+
+    target = guest.next_vmm()
+    _begin_slow_move(guest, target)
+    acked = guest.guest.loads(("disk",))["disk"]["acked"]
+    guest.vmm.kill()
+    _wait_given_up(run, target)
+    said = json.loads(target.ctl("migration-resolve"))
+    need(said["outcome"] == "never", f"the destination says {said}")
+    check_crashed_disk(run.lane.disk, acked)
+    run.step(f"source killed: the destination never starts it, {acked} records on the disk")
+    target.shutdown_vmm()
+    guest.begin(guest.next_vmm())
+    run.step("booted on the other host; now again")
+    guest.move("/run/tls", 2)
+    guest.end()
 
 
 def run_scenario(entry, images, run_dir, vmm_name):

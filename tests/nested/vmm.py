@@ -101,6 +101,7 @@ class ChVmm(Vmm):
     """chvmm under chctl and chsnap; the syntax of the three is Cloud Hypervisor's."""
 
     program = "chvmm"
+    failures = 0  # moves that were logged as failed when the last began
 
     def _common(self):
         return ["/bin/chvmm", "--api-socket", self.socket, "--event-monitor",
@@ -193,11 +194,13 @@ class ChVmm(Vmm):
 
     def receive(self, tls=None):
         """Starts listening for a migration; the answer comes when that has ended."""
-        self.start_empty()
+        if self.pid is None:
+            self.start_empty()
         options = f"receiver_url=tcp:{self.host.addr}:{MIGRATION_PORT}"
         options += f",tls_dir={tls}" if tls else ",insecure=on"
         run = f"/run/{self.name}"
-        self.host.run(f"( /bin/chctl --api-socket {self.socket} receive-migration {options} "
+        self.host.run(f"rm -f {run}.received; "
+                      f"( /bin/chctl --api-socket {self.socket} receive-migration {options} "
                       f">{run}.receive 2>&1; echo $? >{run}.received ) >/dev/null 2>&1 </dev/null &")
         self._wait_listening()
 
@@ -207,31 +210,57 @@ class ChVmm(Vmm):
                       f"[ ! -s /run/{self.name}.received ] || {{ cat /run/{self.name}.receive; "
                       "exit 1; }; done", 30.0)
 
-    def send(self, target, tls=None, options="", timeout=180.0):
-        """Moves the VM to @target, a Vmm that receives; returns when it runs there."""
+    def begin_send(self, target, tls=None, options=""):
+        """Starts to move the VM to @target, a Vmm that receives; returns while it goes on."""
         url = f"destination_url=tcp:{target.host.addr}:{MIGRATION_PORT}"
         url += f",tls_dir={tls}" if tls else ",insecure=on"
-        self.ctl("send-migration", url + (f",{options}" if options else ""), timeout=timeout)
+        self.failures = self._failures()
+        self.ctl("send-migration", url + (f",{options}" if options else ""))
+
+    def send(self, target, tls=None, options="", timeout=180.0):
+        """Moves the VM to @target; returns when it runs there."""
+        self.begin_send(target, tls, options)
         deadline = time.monotonic() + timeout * PATIENCE
-        status = None
-        while status is None:
+        while (status := target.received()) is None:
             if time.monotonic() > deadline:
                 raise CommandFailed(f"the migration did not end within {timeout:.0f} s")
             time.sleep(0.2)
-            text = target.host.run(f"cat /run/{target.name}.received 2>/dev/null", check=False)
-            status = int(text) if text.strip() else None
             gone = self.exited()
-            account = self.own_account()
-            if "failed" in account:
-                raise CommandFailed(f"the source: {account}")
-            if status is None and gone not in (None, 0):
+            if self._failures() > self.failures:
+                raise CommandFailed(f"the source: {self.own_account()}")
+            if gone not in (None, 0):
                 raise CommandFailed(f"the source VMM ended with {gone}: {self.output()}")
         if status:
-            why = target.host.run(f"cat /run/{target.name}.receive", check=False)
-            raise CommandFailed(f"receive-migration: status {status}: {why}")
+            raise CommandFailed(f"receive-migration: status {status}: {target.receive_output()}")
+
+    def wait_failed(self, timeout):
+        """Waits until the source says of the move that began last that it failed; how it says it."""
+        deadline = time.monotonic() + timeout * PATIENCE
+        while self._failures() == self.failures:
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"no failure within {timeout:.0f} s: {self.progress()}")
+            time.sleep(0.2)
+        return self.progress()
+
+    def _failures(self):
+        """How many moves the source has logged as failed."""
+        return int(self.host.run("grep -c -E 'migration (failed|cancelled|undecided) after' "
+                                 f"/run/{self.name}.log", check=False))
+
+    def received(self):
+        """What receive-migration ended with; None while it waits."""
+        text = self.host.run(f"cat /run/{self.name}.received 2>/dev/null", check=False)
+        return int(text) if text.strip() else None
+
+    def receive_output(self):
+        return self.host.run(f"cat /run/{self.name}.receive", check=False)
+
+    def progress(self):
+        """What either end answers about the migration that goes on, or about the last."""
+        return json.loads(self.ctl("migration-progress"))
 
     def own_account(self):
-        """What the source logged of the move."""
+        """What the source logged of the last move."""
         line = self.host.run(f"grep 'migration.*blackout' /run/{self.name}.log", check=False)
         return line.strip().rpartition("migration ")[2]
 
