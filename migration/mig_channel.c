@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "core/loop.h"
@@ -22,6 +24,7 @@ enum {
     READ_MAX = 1 << 30,        /* bytes of one read */
     IOV_BATCH = 256,           /* pieces of one system call */
     LINGER_BUFFER = 16 * 1024, /* bytes */
+    IDLE_PARTS = 8,            /* of idle_ms: how often a writer looks whether bytes go out */
 };
 
 /* --- Waiting ------------------------------------------------------------- */
@@ -270,12 +273,49 @@ static void advance(struct iovec **iov, unsigned *nr, size_t n)
     }
 }
 
+/* Bytes that the peer's kernel has not taken; INT_MAX where this one does not say. */
+static int bytes_out(int fd)
+{
+    int n;
+
+    return ioctl(fd, SIOCOUTQ, &n) < 0 ? INT_MAX : n;
+}
+
+/*
+ * Wait until bytes can be written.  The kernel says so only when a third of the
+ * buffer is free, and that can take a peer on a slow link or processor longer
+ * than idle_ms: as long as it takes any bytes, it is alive.
+ */
+static int wait_to_write(int fd, short want, const struct mig_wait *w)
+{
+    uint64_t since = loop_now_ns();
+    struct mig_wait part = *w;
+    int out = bytes_out(fd);
+
+    part.idle_ms = w->idle_ms / IDLE_PARTS;
+    if (!part.idle_ms)
+        return mig_channel_wait_fd(fd, want, w, since);
+    for (;;) {
+        uint64_t now = loop_now_ns();
+        int rc = mig_channel_wait_fd(fd, want, &part, now), left = bytes_out(fd);
+
+        now = loop_now_ns();
+        if (rc != -ETIMEDOUT || (w->deadline_ns && now >= w->deadline_ns))
+            return rc;
+        if (left < out) {
+            out = left;
+            since = now;
+        } else if (now - since >= (uint64_t)w->idle_ms * 1000000) {
+            return rc;
+        }
+    }
+}
+
 int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
                        const struct mig_wait *wait, struct err *err)
 {
     struct mig_wait w = *wait;
     struct mig_stream *st = ch->stream;
-    uint64_t since = 0;
     int64_t n;
 
     w.wake_fd = -1; /* only reads are woken */
@@ -288,14 +328,11 @@ int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
             return 0;
         if (n >= 0) {
             advance(&iov, &nr, (size_t)n);
-            since = 0;
             continue;
         }
         if (n != -EAGAIN)
             return (int)n;
-        if (!since)
-            since = loop_now_ns();
-        n = mig_channel_wait_fd(ch->fd, want, &w, since);
+        n = wait_to_write(ch->fd, want, &w);
         if (n < 0)
             return explain_wait((int)n, &w, err);
     }

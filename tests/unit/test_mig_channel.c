@@ -183,6 +183,80 @@ static void test_waits_end_by_cancel_wake_deadline_and_silence(void **state)
     (void)close(fd);
 }
 
+enum {
+    SLOW_NS = 2000000000, /* how long the slow peer is slow */
+    SLOW_PIECE = 256,     /* bytes each 10 ms */
+};
+
+/* Two ends of a TCP connection: the first has a big buffer, the second a small one. */
+static void make_lopsided_pair(struct ends *e)
+{
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int a = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int small = 4096, big = 1 << 20;
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(sin);
+
+    assert_int_equal(setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+    assert_int_equal(setsockopt(a, SOL_SOCKET, SO_SNDBUF, &big, sizeof(big)), 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&sin, sizeof(sin)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&sin, &len), 0);
+    assert_int_equal(connect(a, (struct sockaddr *)&sin, sizeof(sin)), 0);
+    assert_int_equal(mig_channel_from_fd(a, &e->a), 0);
+    assert_int_equal(mig_channel_from_fd(accept(listener, NULL, NULL), &e->b), 0);
+    (void)close(listener);
+}
+
+static void *read_slowly(void *arg)
+{
+    static char buf[1 << 16];
+    const struct timespec nap = {.tv_nsec = 10000000};
+    uint64_t end_ns = loop_now_ns() + SLOW_NS;
+    struct mig_channel *ch = arg;
+    bool slow;
+
+    do {
+        slow = loop_now_ns() < end_ns;
+        if (slow)
+            (void)nanosleep(&nap, NULL);
+    } while (mig_channel_read_some(ch, buf, slow ? SLOW_PIECE : sizeof(buf), &patient, NULL) > 0);
+    return NULL;
+}
+
+/* The kernel calls a socket writable only when a third of its buffer is free. */
+static void test_a_peer_that_takes_little_is_not_dead(void **state)
+{
+    struct mig_wait idle = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 800};
+    static char big[1 << 22];
+    struct err err = {0};
+    pthread_t reader;
+    struct ends e;
+    int rc;
+
+    (void)state;
+    make_lopsided_pair(&e);
+    assert_int_equal(pthread_create(&reader, NULL, read_slowly, e.b), 0);
+    rc = mig_channel_write(e.a, big, sizeof(big), &idle, &err);
+    mig_channel_close(e.a);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    mig_channel_close(e.b);
+    if (rc < 0)
+        fail_msg("%s", err.msg);
+}
+
+static void test_a_peer_that_takes_nothing_is_dead(void **state)
+{
+    struct mig_wait idle = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 200};
+    static char big[1 << 22];
+    struct ends e;
+
+    (void)state;
+    make_lopsided_pair(&e);
+    assert_int_equal(mig_channel_write(e.a, big, sizeof(big), &idle, NULL), -ETIMEDOUT);
+    close_pair(&e);
+}
+
 static void test_a_peer_that_closes_is_an_error_and_no_signal(void **state)
 {
     struct err err = {0};
@@ -580,6 +654,8 @@ int main(void)
         cmocka_unit_test(test_plain_tcp_stays_on_this_host),
         cmocka_unit_test(test_pieces_arrive_in_order),
         cmocka_unit_test(test_waits_end_by_cancel_wake_deadline_and_silence),
+        cmocka_unit_test(test_a_peer_that_takes_little_is_not_dead),
+        cmocka_unit_test(test_a_peer_that_takes_nothing_is_dead),
         cmocka_unit_test(test_a_peer_that_closes_is_an_error_and_no_signal),
         cmocka_unit_test(test_a_unix_socket_is_private_and_goes_away),
         cmocka_unit_test(test_tls_with_the_right_certificates),
