@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver's end of the command server (agents/command_server.c): commands and streams."""
 
+import os
 import queue
 import socket
 import struct
@@ -10,7 +11,7 @@ import time
 EXEC, DATA, EOF, KILL, CONNECT, CLOSED, PING = range(1, 8)
 PAYLOAD_MAX = 32 << 10
 # Time-outs here are written for a machine that has nothing else to do; it may have.
-PATIENCE = 5.0
+PATIENCE = float(os.environ.get("NESTED_PATIENCE", "5"))
 
 
 class ChannelError(Exception):
