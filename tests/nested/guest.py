@@ -141,7 +141,7 @@ class Guest:
         need(peer["broken"] == "no" and not peer["errors"], f"the peer's connection: {peer}")
         return peer
 
-    def wall_offset_ms(self, width=150.0, tries=60):
+    def wall_offset_ms(self, width=200.0, tries=8):
         """How far the guest's wall clock is ahead of this machine's: (least, most), no further
         apart than @width unless @tries readings do not come to that.
 

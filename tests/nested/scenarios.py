@@ -96,6 +96,7 @@ class Run:
         now = guest.check_loads(guest.check_loads())
         bits = 256 if self.images.emulator.xsave else 128
         need(now["vector"]["bits"] == bits, f"no vectors of {bits} bits: {now['vector']}")
+        self.step("all loads go on")
         return now
 
     def wall_jump(self, guest, before):
@@ -325,6 +326,7 @@ class Traveller:
         target = target or self.next_vmm()
         target.receive(tls)
         self.guest.new_clock_window()
+        self.run.step(f"move {self.moves} begins")
         began = time.monotonic()
         self.vmm.send(target, tls, MOVE_OPTIONS + (f",connections={lanes}" if lanes else ""))
         kind = ("TLS" if tls else "tcp") + (f", {lanes} lanes" if lanes else "")

@@ -9,9 +9,9 @@
 #include "tests/nested/agents/load_status.h"
 
 enum {
-    SAMPLE_MS = 4,
+    SAMPLE_MS = 10,
     PAIR_NS = 1000000, /* two readings further apart than this say nothing of each other */
-    REPORT_SAMPLES = 8,
+    REPORT_SAMPLES = 4,
 };
 
 static volatile sig_atomic_t new_window;

@@ -18,7 +18,7 @@ enum {
     BLOCK_LEN = 4096,
     CRC_AT = 8,
     BODY_AT = 12,
-    PAUSE_MS = 20,
+    PAUSE_MS = 50,
 };
 
 static uint32_t crc32(const uint8_t *p, size_t n)

@@ -14,7 +14,7 @@
 
 enum {
     MESSAGE_LEN = 256,
-    PAUSE_MS = 20,
+    PAUSE_MS = 50,
 };
 
 struct tally {

@@ -11,8 +11,8 @@
 
 enum {
     REGISTERS = 16,
-    SPINS = 1 << 21,
-    PAUSE_MS = 20,
+    SPINS = 1 << 20,
+    PAUSE_MS = 50,
 };
 
 struct registers {
