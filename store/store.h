@@ -247,6 +247,7 @@ struct store_verify_result {
     uint64_t pages_moved;      /* still readable, or found elsewhere */
     uint64_t pages_dropped;    /* lost until their contents come again */
     uint64_t objects_dropped;  /* the same of nodes and pieces of state */
+    uint64_t rows_mended;      /* of segments and packs, that led elsewhere */
     uint64_t segments_dropped; /* set aside: in no use, their bytes go with store_gc() */
 };
 

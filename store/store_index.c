@@ -36,6 +36,7 @@ static const char *const index_sql[ST_MAX] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
     [ST_COMMIT] = "COMMIT",
     [ST_ADD_PACK] = "INSERT INTO packs(id, len) VALUES(?, ?)",
+    [ST_PUT_PACK] = "INSERT OR REPLACE INTO packs(id, len) VALUES(?, ?)",
     [ST_LAST_PACK] = "UPDATE store SET last_pack = max(last_pack, ?)",
     [ST_PUT_EXTENT] = "INSERT OR REPLACE INTO segments(id, pack, off, len) VALUES(?, ?, ?, ?)",
     [ST_ADD_PAGE] = ADD_PAGES "(?, ?)",
@@ -558,9 +559,10 @@ static int index_set_last_pack(struct store_index *ix, uint64_t id, struct err *
     return index_run(ix, st, err);
 }
 
-int store_index_add_pack(struct store_index *ix, uint64_t id, uint64_t len, struct err *err)
+static int index_write_pack(struct store_index *ix, enum index_stmt which, uint64_t id,
+                            uint64_t len, struct err *err)
 {
-    sqlite3_stmt *st = index_stmt(ix, ST_ADD_PACK, err);
+    sqlite3_stmt *st = index_stmt(ix, which, err);
     int rc;
 
     if (!st)
@@ -569,6 +571,16 @@ int store_index_add_pack(struct store_index *ix, uint64_t id, uint64_t len, stru
     index_bind_int(st, 2, len);
     rc = index_run(ix, st, err);
     return rc < 0 ? rc : index_set_last_pack(ix, id, err);
+}
+
+int store_index_add_pack(struct store_index *ix, uint64_t id, uint64_t len, struct err *err)
+{
+    return index_write_pack(ix, ST_ADD_PACK, id, len, err);
+}
+
+int store_index_put_pack(struct store_index *ix, uint64_t id, uint64_t len, struct err *err)
+{
+    return index_write_pack(ix, ST_PUT_PACK, id, len, err);
 }
 
 int store_index_touch(struct store_index *ix, struct err *err)

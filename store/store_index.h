@@ -234,6 +234,15 @@ CHECKED int store_index_add_pack(struct store_index *ix, uint64_t id, uint64_t l
                                  struct err *err);
 
 /**
+ * store_index_put_pack() - a pack, in place of what the index says about it.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_put_pack(struct store_index *ix, uint64_t id, uint64_t len,
+                                 struct err *err);
+
+/**
  * store_index_touch() - make the transaction one that writes, without a change.
  *
  * Return: 0; or an errno.

@@ -32,6 +32,7 @@ enum index_stmt {
     ST_BEGIN,
     ST_COMMIT,
     ST_ADD_PACK,
+    ST_PUT_PACK,
     ST_LAST_PACK,
     ST_PUT_EXTENT,
     ST_ADD_PAGE,

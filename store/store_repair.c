@@ -54,14 +54,14 @@ static int look_page(void *arg, const struct store_digest *d, uint64_t loc)
 {
     struct repair *r = arg;
 
-    return r->in->page_is_true(r->in->arg, loc) ? 0 : list_add(r, &r->pages, d, loc);
+    return r->in->page_is_true(r->in->arg, d, loc) ? 0 : list_add(r, &r->pages, d, loc);
 }
 
 static int look_object(void *arg, const struct store_digest *d, uint64_t segment)
 {
     struct repair *r = arg;
 
-    return r->in->object_is_true(r->in->arg, segment) ? 0 : list_add(r, &r->objects, d, segment);
+    return r->in->object_is_true(r->in->arg, d, segment) ? 0 : list_add(r, &r->objects, d, segment);
 }
 
 /* ---- the new pack ---- */
@@ -251,6 +251,34 @@ static int change_objects(struct repair *r)
     return rc;
 }
 
+/* A pack of which nothing is left goes; one whose row lies gets a true one. */
+static int change_pack(struct repair *r, const struct store_verified_pack *p, bool alive, bool dead)
+{
+    struct store_index *ix = r->in->ix;
+
+    if (!alive)
+        return dead || !p->good ? store_index_del_pack(ix, p->id, r->err) : 0;
+    if (!p->fix || !p->good)
+        return 0;
+    r->in->res->rows_mended++;
+    return store_index_put_pack(ix, p->id, p->end, r->err);
+}
+
+static int change_rows(struct repair *r)
+{
+    const struct store_repair *in = r->in;
+    int rc = 0;
+
+    for (size_t i = 0; i < in->nr_mended && rc == 0; i++)
+        rc = store_index_put_extent(in->ix, &in->mended[i], r->err);
+    in->res->rows_mended += in->nr_mended;
+    if (rc == 0 && r->file)
+        rc = store_index_add_pack(in->ix, r->file->id, r->end, r->err);
+    for (size_t i = 0; i < r->nr_moved && rc == 0; i++)
+        rc = store_index_put_extent(in->ix, &r->moved[i], r->err);
+    return rc;
+}
+
 /* Segments that are not sound go; so do packs of which none is left. */
 static int change_segments(struct repair *r)
 {
@@ -268,13 +296,13 @@ static int change_segments(struct repair *r)
             rc = store_index_del_extent(in->ix, e->id, r->err);
         in->res->segments_dropped += !sound;
     }
-    for (size_t i = 0; i < dead.cap && rc == 0; i++)
-        if (dead.e[i].used && !store_id_map_find(&alive, dead.e[i].id))
-            rc = store_index_del_pack(in->ix, dead.e[i].id, r->err);
-    if (rc == 0 && r->file)
-        rc = store_index_add_pack(in->ix, r->file->id, r->end, r->err);
-    for (size_t i = 0; i < r->nr_moved && rc == 0; i++)
-        rc = store_index_put_extent(in->ix, &r->moved[i], r->err);
+    for (size_t i = 0; i < in->nr_packs && rc == 0; i++) {
+        const struct store_verified_pack *p = &in->packs[i];
+
+        rc = change_pack(r, p, store_id_map_find(&alive, p->id), store_id_map_find(&dead, p->id));
+    }
+    if (rc == 0)
+        rc = change_rows(r);
     store_id_map_release(&alive);
     store_id_map_release(&dead);
     return rc;

@@ -13,6 +13,15 @@
 #include "store/store_internal.h"
 #include "store/store_map.h"
 
+/* A pack, and what was found out about it. */
+struct store_verified_pack {
+    uint64_t id;
+    uint64_t len; /* as its row says, or of the file if the row lies */
+    uint64_t end; /* of the last sound segment in it */
+    bool good;    /* the header is sound */
+    bool fix;     /* its row is to be written anew, with @end */
+};
+
 /* What was found out; everything is borrowed. */
 struct store_repair {
     struct store *st;
@@ -20,9 +29,13 @@ struct store_repair {
     struct store_codec_ctx *codec;
     const struct store_extent *extents; /* all */
     size_t nr_extents;
+    const struct store_extent *mended; /* those whose rows are to be written anew */
+    size_t nr_mended;
+    const struct store_verified_pack *packs; /* all */
+    size_t nr_packs;
     const struct store_digest_map *spares; /* places of sound contents that no row names */
-    bool (*page_is_true)(void *arg, uint64_t loc);
-    bool (*object_is_true)(void *arg, uint64_t segment);
+    bool (*page_is_true)(void *arg, const struct store_digest *d, uint64_t loc);
+    bool (*object_is_true)(void *arg, const struct store_digest *d, uint64_t segment);
     bool (*segment_is_sound)(void *arg, const struct store_extent *e);
     void *arg;
     struct store_verify_result *res;

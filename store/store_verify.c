@@ -17,16 +17,12 @@
 #include "store/store_reader_internal.h"
 #include "store/store_record.h"
 #include "store/store_repair.h"
+#include "store/store_scan.h"
 
 enum {
     SEG_HEADER_OK = 1U << 16, /* in the value of a segment, above a bit per slot */
     SEG_OBJECT = 1U << 17,    /* it holds a node or a piece of state */
-};
-
-struct verify_pack {
-    uint64_t id;
-    uint64_t len;
-    bool good;
+    ROWS_SAID_MAX = 16,       /* rows that lie are told one by one up to here */
 };
 
 struct verify {
@@ -38,7 +34,7 @@ struct verify {
     struct store_codec_ctx *codec;
 
     size_t nr_packs, cap_packs;
-    struct verify_pack *packs; /* in order of id */
+    struct store_verified_pack *packs; /* in order of id */
     size_t nr_extents, cap_extents;
     struct store_extent *extents;
     uint64_t bytes_total;
@@ -47,8 +43,14 @@ struct verify {
     struct store_digest_map spares; /* for a repair: true places that no row names */
     bool pack_good;                 /* of the segment at hand */
     uint64_t nr_pages, bad_pages, bad_objects; /* rows of the index */
-    uint64_t true_pages;                       /* that lie where their rows say */
-    bool rows_lie;                             /* a row leads to another page than its own */
+    struct store_scan *scan;                   /* NULL until something is not where it should be */
+    size_t nr_mended, cap_mended;
+    struct store_extent *mended;   /* for a repair: rows of segments that are to be put right */
+    struct store_id_map missing;   /* segments that rows lead to and that have no row */
+    struct store_id_map seen;      /* segment: a bit for each item that a row leads to */
+    struct store_id_map contested; /* the same, if another row does as well */
+    struct store_digest_map liars; /* rows that lead to the place of another: 1 */
+    unsigned rows_said;
     struct store_unpacked unpacked;
     uint8_t bytes[STORE_SEGMENT_LEN_MAX];
 };
@@ -92,34 +94,34 @@ static int verify_take_pack(void *arg, uint64_t id, uint64_t len)
 
     if (v->nr_packs == v->cap_packs) {
         size_t cap = v->cap_packs ? 2 * v->cap_packs : 64;
-        struct verify_pack *more = reallocarray(v->packs, cap, sizeof(*more));
+        struct store_verified_pack *more = reallocarray(v->packs, cap, sizeof(*more));
 
         if (!more)
             return verify_no_memory(v);
         v->packs = more;
         v->cap_packs = cap;
     }
-    v->packs[v->nr_packs++] = (struct verify_pack){.id = id, .len = len};
+    v->packs[v->nr_packs++] = (struct store_verified_pack){.id = id, .len = len};
     return 0;
 }
 
 static int verify_pack_compare(const void *a, const void *b)
 {
-    const struct verify_pack *x = a, *y = b;
+    const struct store_verified_pack *x = a, *y = b;
 
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static struct verify_pack *verify_pack_find(const struct verify *v, uint64_t id)
+static struct store_verified_pack *verify_pack_find(const struct verify *v, uint64_t id)
 {
-    const struct verify_pack key = {.id = id};
+    const struct store_verified_pack key = {.id = id};
 
     if (!v->nr_packs)
         return NULL;
     return bsearch(&key, v->packs, v->nr_packs, sizeof(v->packs[0]), verify_pack_compare);
 }
 
-static int verify_pack_header(struct verify *v, const struct verify_pack *p, struct err *why)
+static int verify_pack_header(struct verify *v, struct store_verified_pack *p, struct err *why)
 {
     const struct store_backend_ops *ops = v->st->be->ops;
     uint8_t hdr[STORE_PACK_HDR_LEN];
@@ -134,9 +136,12 @@ static int verify_pack_header(struct verify *v, const struct verify_pack *p, str
         rc = store_pack_header_check(store_codec_hasher(v->codec), hdr, p->id, v->st->uuid, why);
     if (rc == 0)
         rc = ops->size(file, &size, why);
-    if (rc == 0 && size < p->len)
-        rc = err_set(why, -EBADMSG, "is %llu bytes long instead of %llu", (unsigned long long)size,
-                     (unsigned long long)p->len);
+    if (rc == 0 && size < p->len) {
+        /* Cut off, or its row lies: the segments tell, and where they end. */
+        verify_say(v, STORE_WRONG, NULL, "pack %llu: is %llu bytes long instead of %llu",
+                   (unsigned long long)p->id, (unsigned long long)size, (unsigned long long)p->len);
+        p->fix = true;
+    }
     if (rc == 0 && size > p->len)
         verify_say(v, STORE_NOTE, NULL, "pack %llu: %llu bytes behind its end",
                    (unsigned long long)p->id, (unsigned long long)(size - p->len));
@@ -170,8 +175,10 @@ static int verify_packs(struct verify *v)
     }
     if (rc == 0)
         rc = store_index_identity(v->ix, uuid, &last, v->err);
-    if (rc == 0 && v->nr_packs && v->packs[v->nr_packs - 1].id > last)
+    if (rc == 0 && v->nr_packs && v->packs[v->nr_packs - 1].id > last) {
         verify_say(v, STORE_WRONG, NULL, "store.db: last_pack is less than a pack's number");
+        v->packs[v->nr_packs - 1].fix = true;
+    }
     if (rc == 0)
         rc = v->st->be->ops->pack_list(v->st->be, verify_look_file, v, v->err);
     return rc;
@@ -264,9 +271,163 @@ static int verify_segment(struct verify *v, const struct store_extent *e, uint32
         if (rc == 0 && seg->kind == STORE_KIND_PAGES)
             v->res->pages += seg->nr_items;
     }
-    if (rc == 0 && seg->kind == STORE_KIND_PAGES)
-        v->true_pages += (unsigned)__builtin_popcount(mask);
     *ret = mask | SEG_HEADER_OK | (seg->kind == STORE_KIND_PAGES ? 0 : SEG_OBJECT);
+    return rc;
+}
+
+/* ---- what is elsewhere ---- */
+
+static int verify_scan(struct verify *v)
+{
+    if (v->scan)
+        return 0;
+    return store_scan_new(v->st, store_codec_hasher(v->codec), &v->scan, v->err);
+}
+
+static int verify_mend(struct verify *v, const struct store_extent *e)
+{
+    if (v->nr_mended == v->cap_mended) {
+        size_t cap = v->cap_mended ? 2 * v->cap_mended : 64;
+        struct store_extent *more = reallocarray(v->mended, cap, sizeof(*more));
+
+        if (!more)
+            return verify_no_memory(v);
+        v->mended = more;
+        v->cap_mended = cap;
+    }
+    v->mended[v->nr_mended++] = *e;
+    return 0;
+}
+
+/* The pack of a segment that was found, whose row lacks or is too short, gets one. */
+static int verify_mend_pack(struct verify *v, const struct store_extent *e)
+{
+    struct store_verified_pack *p = verify_pack_find(v, e->pack);
+    int rc = 0;
+
+    if (p && e->off + e->len <= p->len)
+        return 0;
+    verify_say(v, STORE_WRONG, NULL, "store.db: pack %llu: %s", (unsigned long long)e->pack,
+               p ? "its row says that it is shorter than it is" : "has no row");
+    if (!p)
+        rc = verify_take_pack(v, e->pack, 0);
+    if (rc < 0)
+        return rc;
+    qsort(v->packs, v->nr_packs, sizeof(v->packs[0]), verify_pack_compare);
+    p = verify_pack_find(v, e->pack);
+    p->good = p->fix = true;
+    p->len = store_scan_pack_len(v->scan, e->pack);
+    return 0;
+}
+
+/*
+ * A segment that is not where its row says: find it.  1 if it is sound elsewhere, and in a
+ * repair *@e and *@value are those of that place now.
+ */
+static int verify_elsewhere(struct verify *v, struct store_extent *e, uint32_t *value,
+                            const struct err *what)
+{
+    struct store_extent real;
+    struct err why = {0};
+    int rc = verify_scan(v);
+
+    if (rc < 0 || !store_scan_find(v->scan, e->id, &real))
+        return rc;
+    v->pack_good = true;
+    if (verify_segment(v, &real, value, &why) < 0) {
+        *value = 0;
+        return 0;
+    }
+    if (memcmp(&real, e, sizeof(real)) != 0)
+        verify_say(v, STORE_WRONG, NULL,
+                   "store.db: segment %llu: %s; it is in pack %llu at %llu, %u bytes long",
+                   (unsigned long long)e->id, what->msg, (unsigned long long)real.pack,
+                   (unsigned long long)real.off, real.len);
+    rc = verify_mend_pack(v, &real);
+    if (!v->cfg->repair)
+        *value = 0;
+    else if (rc == 0)
+        rc = verify_mend(v, &real);
+    if (v->cfg->repair)
+        *e = real;
+    return rc < 0 ? rc : 1;
+}
+
+static bool verify_reads_all(const struct verify *v)
+{
+    return v->cfg->data || v->cfg->repair;
+}
+
+/* ---- all segments ---- */
+
+static int verify_extent(struct verify *v, struct store_extent *e, uint32_t *value)
+{
+    const struct store_verified_pack *p = verify_pack_find(v, e->pack);
+    struct err why = {0};
+    int rc, found = 0;
+
+    v->pack_good = p && p->good;
+    if (!p)
+        rc = err_set(&why, -EBADMSG, "the index knows no such pack");
+    else if (e->len > p->len || e->off > p->len - e->len)
+        rc = err_set(&why, -EBADMSG, "lies behind the end of the pack");
+    else
+        rc = verify_segment(v, e, value, &why);
+    if (rc < 0 && verify_reads_all(v))
+        found = verify_elsewhere(v, e, value, &why);
+    if (rc < 0 && found == 0)
+        verify_say(v, STORE_WRONG, NULL, "pack %llu, segment %llu at %llu: %s",
+                   (unsigned long long)e->pack, (unsigned long long)e->id,
+                   (unsigned long long)e->off, why.msg);
+    return found < 0 ? found : 0;
+}
+
+static int verify_miss(struct verify *v, uint64_t segment)
+{
+    const uint32_t *known = store_id_map_find(&v->missing, segment);
+
+    return known || store_id_map_or(&v->missing, segment, 1) == 0 ? 0 : verify_no_memory(v);
+}
+
+static int verify_miss_page(void *arg, const struct store_digest *d, uint64_t loc)
+{
+    (void)d;
+    return verify_miss(arg, store_loc_segment(loc));
+}
+
+static int verify_miss_object(void *arg, const struct store_digest *d, uint64_t segment)
+{
+    (void)d;
+    return verify_miss(arg, segment);
+}
+
+/* Segments that have lost their rows are taken in; a repair writes these anew. */
+static int verify_find_missing(struct verify *v)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < v->nr_extents && rc == 0; i++)
+        if (store_id_map_or(&v->missing, v->extents[i].id, 2) < 0)
+            rc = verify_no_memory(v);
+    if (rc == 0)
+        rc = store_index_each_page(v->ix, verify_miss_page, v, v->err);
+    if (rc == 0)
+        rc = store_index_each_object(v->ix, verify_miss_object, v, v->err);
+    for (size_t i = 0; i < v->missing.cap && rc == 0; i++) {
+        struct store_extent real;
+
+        if (!v->missing.e[i].used || v->missing.e[i].value != 1)
+            continue;
+        rc = verify_scan(v);
+        if (rc < 0 || !store_scan_find(v->scan, v->missing.e[i].id, &real))
+            continue;
+        verify_say(v, STORE_WRONG, NULL, "store.db: segment %llu: has no row; it is in pack %llu",
+                   (unsigned long long)real.id, (unsigned long long)real.pack);
+        if (v->cfg->repair)
+            rc = verify_mend(v, &real);
+        if (v->cfg->repair && rc == 0)
+            rc = verify_take_extent(v, &real);
+    }
     return rc;
 }
 
@@ -275,33 +436,27 @@ static int verify_segments(struct verify *v)
     int rc = store_index_each_extent(v->ix, verify_take_extent, v, v->err);
     uint64_t done = 0;
 
+    if (rc == 0 && verify_reads_all(v))
+        rc = verify_find_missing(v);
     if (rc == 0 && v->nr_extents)
         qsort(v->extents, v->nr_extents, sizeof(v->extents[0]), verify_extent_compare);
     for (size_t i = 0; i < v->nr_extents && rc == 0; i++) {
-        const struct store_extent *e = &v->extents[i];
-        const struct verify_pack *p = verify_pack_find(v, e->pack);
-        struct err why = {0};
+        struct store_extent *e = &v->extents[i];
+        struct store_verified_pack *p;
         uint32_t value = 0;
 
         v->res->segments++;
-        v->pack_good = p && p->good;
-        if (!p)
-            rc = err_set(&why, -EBADMSG, "the index knows no such pack");
-        else if (e->len > p->len || e->off > p->len - e->len)
-            rc = err_set(&why, -EBADMSG, "lies behind the end of the pack");
-        else
-            rc = verify_segment(v, e, &value, &why);
-        if (rc < 0) {
-            verify_say(v, STORE_WRONG, NULL, "pack %llu, segment %llu at %llu: %s",
-                       (unsigned long long)e->pack, (unsigned long long)e->id,
-                       (unsigned long long)e->off, why.msg);
-        }
-        /* What lies in a pack that is not sound is to be moved out of it. */
-        if (rc == 0 && v->cfg->repair && !v->pack_good)
-            value = 0;
-        rc = rc == 0 && store_id_map_or(&v->segments, e->id, value) < 0 ? verify_no_memory(v) : 0;
         done += e->len;
-        if (v->cfg->progress && (v->cfg->data || v->cfg->repair))
+        rc = verify_extent(v, e, &value);
+        p = verify_pack_find(v, e->pack);
+        if ((value & SEG_HEADER_OK) && p && e->off + e->len > p->end)
+            p->end = e->off + e->len;
+        /* What lies in a pack that is not sound is to be moved out of it. */
+        if (v->cfg->repair && !v->pack_good)
+            value = 0;
+        if (rc == 0 && store_id_map_or(&v->segments, e->id, value) < 0)
+            rc = verify_no_memory(v);
+        if (v->cfg->progress && verify_reads_all(v))
             v->cfg->progress(v->cfg->arg, done, v->bytes_total);
     }
     return rc;
@@ -324,23 +479,105 @@ static bool verify_object_is_true(const struct verify *v, uint64_t segment)
     return value && (*value & SEG_HEADER_OK) && (*value & SEG_OBJECT) && (*value & 1);
 }
 
+static void verify_say_row(struct verify *v, const char *what, const struct store_digest *d,
+                           uint64_t segment, unsigned slot)
+{
+    char hex[STORE_DIGEST_HEX + 1];
+
+    if (v->rows_said++ >= ROWS_SAID_MAX)
+        return;
+    store_digest_hex(d, hex);
+    verify_say(v, STORE_WRONG, NULL,
+               "store.db: %s %.*s: its row leads to segment %llu, slot %u, where another is", what,
+               STORE_ID_SHORT, hex, (unsigned long long)segment, slot);
+}
+
+/* A place that looks true for the row at hand: whether another row has it as well is noted. */
+static int verify_claim(struct verify *v, uint64_t segment, uint32_t bits)
+{
+    const uint32_t *seen = store_id_map_find(&v->seen, segment);
+    int rc = 0;
+
+    if (seen && (*seen & bits))
+        rc = store_id_map_or(&v->contested, segment, bits);
+    if (rc == 0)
+        rc = store_id_map_or(&v->seen, segment, bits);
+    return rc < 0 ? verify_no_memory(v) : 0;
+}
+
 static int verify_page_row(void *arg, const struct store_digest *d, uint64_t loc)
 {
     struct verify *v = arg;
+    const uint64_t segment = store_loc_segment(loc);
+    const uint32_t *value = store_id_map_find(&v->segments, segment);
 
-    (void)d;
     v->nr_pages++;
-    v->bad_pages += !verify_loc_is_true(v, loc);
+    if (verify_loc_is_true(v, loc))
+        return verify_claim(v, segment, 1U << store_loc_slot(loc));
+    v->bad_pages++;
+    if (value && (*value & SEG_HEADER_OK))
+        verify_say_row(v, "page", d, segment, store_loc_slot(loc));
     return 0;
 }
 
 static int verify_object_row(void *arg, const struct store_digest *d, uint64_t segment)
 {
     struct verify *v = arg;
+    const uint32_t *value = store_id_map_find(&v->segments, segment);
 
-    (void)d;
-    v->bad_objects += !verify_object_is_true(v, segment);
+    if (verify_object_is_true(v, segment))
+        return verify_claim(v, segment, SEG_OBJECT);
+    v->bad_objects++;
+    if (value && (*value & SEG_HEADER_OK))
+        verify_say_row(v, "object", d, segment, 0);
     return 0;
+}
+
+/*
+ * Of rows that lead to one place all but one lie: what is there, is there for the one that it
+ * is the contents of.  What cannot be read now is not judged.
+ */
+static int verify_judge(struct verify *v, const struct store_digest *d, uint64_t segment,
+                        unsigned slot, const char *what)
+{
+    const bool object = *store_id_map_find(&v->segments, segment) & SEG_OBJECT;
+    const struct store_unpacked *u = NULL;
+    struct store_digest got;
+    bool lies;
+
+    if (store_fetch_segment(v->st->fetch, segment, &u, NULL) < 0)
+        return 0;
+    lies = slot >= u->seg.nr_items ||
+           store_hash(store_codec_hasher(v->codec), u->raw + slot * PAGE_SIZE_4K,
+                      object ? u->seg.raw_len : PAGE_SIZE_4K, &got) < 0 ||
+           !store_digest_equal(&got, d);
+    store_fetch_put(v->st->fetch, u);
+    if (!lies)
+        return 0;
+    verify_say_row(v, what, d, segment, slot);
+    *(object ? &v->bad_objects : &v->bad_pages) += 1;
+    return store_digest_map_put(&v->liars, d, 1) < 0 ? verify_no_memory(v) : 0;
+}
+
+static int verify_judge_page(void *arg, const struct store_digest *d, uint64_t loc)
+{
+    struct verify *v = arg;
+    const uint32_t *bits = store_id_map_find(&v->contested, store_loc_segment(loc));
+    unsigned slot = store_loc_slot(loc);
+
+    if (!bits || !(*bits >> slot & 1) || !verify_loc_is_true(v, loc))
+        return 0;
+    return verify_judge(v, d, store_loc_segment(loc), slot, "page");
+}
+
+static int verify_judge_object(void *arg, const struct store_digest *d, uint64_t segment)
+{
+    struct verify *v = arg;
+    const uint32_t *bits = store_id_map_find(&v->contested, segment);
+
+    if (!bits || !(*bits & SEG_OBJECT) || !verify_object_is_true(v, segment))
+        return 0;
+    return verify_judge(v, d, segment, 0, "object");
 }
 
 static int verify_rows(struct verify *v)
@@ -355,14 +592,10 @@ static int verify_rows(struct verify *v)
                    (unsigned long long)nr, (unsigned long long)v->nr_pages);
     if (rc == 0)
         rc = store_index_each_object(v->ix, verify_object_row, v, v->err);
-    /*
-     * Two rows that lead to one place look true both.  But every page that lies
-     * where its row says was counted once: rows beyond those have another's place.
-     */
-    if (rc == 0 && v->nr_pages - v->bad_pages > v->true_pages) {
-        v->rows_lie = true;
-        v->bad_pages = v->nr_pages - v->true_pages;
-    }
+    if (rc == 0 && v->contested.nr)
+        rc = store_index_each_page(v->ix, verify_judge_page, v, v->err);
+    if (rc == 0 && v->contested.nr)
+        rc = store_index_each_object(v->ix, verify_judge_object, v, v->err);
     if (v->bad_pages)
         verify_say(v, STORE_WRONG, NULL, "store.db: %llu rows of pages lead to nothing or wrong",
                    (unsigned long long)v->bad_pages);
@@ -370,6 +603,11 @@ static int verify_rows(struct verify *v)
         verify_say(v, STORE_WRONG, NULL, "store.db: %llu rows of objects lead to nothing or wrong",
                    (unsigned long long)v->bad_objects);
     return rc;
+}
+
+static bool verify_row_lies(const struct verify *v, const struct store_digest *d)
+{
+    return store_digest_map_find(&v->liars, d) != NULL;
 }
 
 /* ---- snapshots ---- */
@@ -435,7 +673,7 @@ static int walk_leaf(struct walk *w, const struct store_node *leaf, uint64_t fir
         if (store_digest_is_zero(&leaf->digest[i]))
             continue;
         rc = store_index_page(w->v->ix, &leaf->digest[i], &loc, NULL);
-        if (rc > 0 && !w->v->rows_lie && verify_loc_is_true(w->v, loc))
+        if (rc > 0 && verify_loc_is_true(w->v, loc) && !verify_row_lies(w->v, &leaf->digest[i]))
             continue;
         if (rc == 0 && good) {
             unsigned long long page = first + i;
@@ -589,20 +827,20 @@ static int verify_index(struct verify *v)
     return store_index_check(v->ix, verify_say_index, v, v->err);
 }
 
-static bool repair_page_is_true(void *arg, uint64_t loc)
+static bool repair_page_is_true(void *arg, const struct store_digest *d, uint64_t loc)
 {
-    return verify_loc_is_true(arg, loc);
+    return verify_loc_is_true(arg, loc) && !verify_row_lies(arg, d);
 }
 
-static bool repair_object_is_true(void *arg, uint64_t segment)
+static bool repair_object_is_true(void *arg, const struct store_digest *d, uint64_t segment)
 {
-    return verify_object_is_true(arg, segment);
+    return verify_object_is_true(arg, segment) && !verify_row_lies(arg, d);
 }
 
 static bool repair_segment_is_sound(void *arg, const struct store_extent *e)
 {
     const struct verify *v = arg;
-    const struct verify_pack *p = verify_pack_find(v, e->pack);
+    const struct store_verified_pack *p = verify_pack_find(v, e->pack);
     const uint32_t *value = store_id_map_find(&v->segments, e->id);
 
     return p && p->good && value && (*value & SEG_HEADER_OK);
@@ -616,6 +854,10 @@ static int verify_repair(struct verify *v, struct err *err)
         .codec = v->codec,
         .extents = v->extents,
         .nr_extents = v->nr_extents,
+        .mended = v->mended,
+        .nr_mended = v->nr_mended,
+        .packs = v->packs,
+        .nr_packs = v->nr_packs,
         .spares = &v->spares,
         .page_is_true = repair_page_is_true,
         .object_is_true = repair_object_is_true,
@@ -648,6 +890,12 @@ static void verify_free(struct verify *v)
     store_id_map_release(&v->segments);
     store_digest_map_release(&v->trees);
     store_digest_map_release(&v->spares);
+    store_digest_map_release(&v->liars);
+    store_id_map_release(&v->missing);
+    store_id_map_release(&v->seen);
+    store_id_map_release(&v->contested);
+    store_scan_free(v->scan);
+    free(v->mended);
     free(v->packs);
     free(v->extents);
     free(v);

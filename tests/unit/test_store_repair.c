@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -284,6 +285,148 @@ static void test_a_sound_store_is_left_alone_and_a_busy_one_refused(void **state
     store_close(st);
 }
 
+/* ---- rows that lie ---- */
+
+/* What was sound before the index was changed, and what is to be said about it. */
+struct lie {
+    const char *name;
+    const char *sql;
+    const char *say;
+    uint64_t rows_mended;
+};
+
+static const struct lie lies[] = {
+    {"page at the place of another",
+     "UPDATE pages SET loc = (SELECT loc FROM pages ORDER BY digest LIMIT 1 OFFSET 3)"
+     " WHERE digest = (SELECT digest FROM pages ORDER BY digest LIMIT 1 OFFSET 7)",                               "where another is",   0},
+    {"two pages in each other's place",
+     "CREATE TEMP TABLE t AS SELECT digest, loc FROM pages ORDER BY digest LIMIT 2;"
+     "UPDATE pages SET loc = (SELECT sum(loc) FROM t) - loc WHERE digest IN (SELECT digest FROM t)",              "where another is",   0},
+    {"object at the place of another",
+     "UPDATE objects SET segment = (SELECT segment FROM objects ORDER BY digest LIMIT 1)"
+     " WHERE digest = (SELECT digest FROM objects ORDER BY digest LIMIT 1 OFFSET 2)",                             "where another is",   0},
+    {"segment somewhere else",
+     "UPDATE segments SET off = off + 1 WHERE id = (SELECT min(id) + 2 FROM segments)",                           "it is in pack 1 at", 1},
+    {"segment behind the end",
+     "UPDATE segments SET off = off + 100000000 WHERE id = (SELECT min(id) + 2 FROM segments)",                   "it is in pack 1 at", 1},
+    {"segment of another length",
+     "UPDATE segments SET len = len - 1 WHERE id = (SELECT min(id) + 1 FROM segments)",                           "it is in pack 1 at", 1},
+    {"two segments in each other's place",
+     "CREATE TEMP TABLE t AS SELECT * FROM segments ORDER BY id LIMIT 2;"
+     "UPDATE segments SET off = (SELECT off FROM t WHERE t.id != segments.id),"
+     " len = (SELECT len FROM t WHERE t.id != segments.id) WHERE id IN (SELECT id FROM t)",                       "it is in pack 1 at", 2},
+    {"segment in a pack that there is not",
+     "UPDATE segments SET pack = 77 WHERE id = (SELECT min(id) FROM segments)",                                   "it is in pack 1 at", 1},
+    {"segment without a row",               "DELETE FROM segments WHERE id = (SELECT min(id) + 3 FROM segments)",
+     "has no row; it is in pack 1",                                                                                                     1},
+    {"pack that is longer than its row",    "UPDATE packs SET len = len / 2",                                     "shorter than it is", 0},
+    {"pack that is shorter than its row",   "UPDATE packs SET len = len * 2",                                     "bytes long instead",
+     1                                                                                                                                   },
+    {"pack without a row",                  "DELETE FROM packs",                                                  "pack 1: has no row", 0},
+    {"pack under another number",           "UPDATE packs SET id = 9; UPDATE store SET last_pack = 9",
+     "pack 1: has no row",                                                                                                              0},
+};
+
+struct said {
+    const char *text;
+    bool yes;
+};
+
+static void take_text(void *arg, const struct store_problem *p)
+{
+    struct said *s = arg;
+
+    s->yes = s->yes || strstr(p->what, s->text);
+}
+
+static void change_index(const char *sql)
+{
+    char path[2 * FIXTURE_PATH_MAX];
+    char *why = NULL;
+    sqlite3 *db;
+
+    (void)snprintf(path, sizeof(path), "%s/store.db", fx.path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    (void)sqlite3_exec(db, sql, NULL, NULL, &why);
+    if (why)
+        print_error("%s\n", why);
+    assert_null(why);
+    assert_true(sqlite3_total_changes(db) > 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void check_lie(const struct lie *l)
+{
+    struct said said = {.text = l->say};
+    const struct store_verify_cfg cfg = {
+        .data = true, .repair = true, .problem = take_text, .arg = &said};
+    struct store_verify_result res;
+    struct store_gc_result gc;
+    struct findings f;
+    struct err err = {0};
+    struct store *st;
+
+    print_message("%s\n", l->name);
+    change_index(l->sql);
+    st = open_store();
+    res = verify(st, false, &f);
+    assert_true(res.problems > 0);
+    assert_ok(store_verify(st, &cfg, &res, &err), &err);
+    assert_true(res.problems > 0);
+    assert_true(said.yes);
+    assert_true(res.rows_mended >= l->rows_mended);
+    assert_int_equal(res.pages_dropped, 0);
+    assert_int_equal(res.objects_dropped, 0);
+    assert_int_equal(res.segments_dropped, 0);
+    res = verify(st, false, &f);
+    assert_int_equal(res.problems, 0);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    assert_ok(image_put(st, &img, NULL, "b", NULL, &err), &err);
+    assert_ok(store_remove(st, "a", &err), &err);
+    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_int_equal(image_compare(st, "b", &img, &err), 0);
+    res = verify(st, false, &f);
+    assert_int_equal(res.problems, 0);
+    store_close(st);
+}
+
+static void test_rows_that_lie_are_told_and_put_right(void **state)
+{
+    for (size_t i = 0; i < ARRAY_LEN(lies); i++) {
+        assert_int_equal(setup(state), 0);
+        check_lie(&lies[i]);
+        (void)teardown(state);
+    }
+}
+
+/* A row that lies and whose contents are nowhere: it goes, and they heal it. */
+static void test_a_row_of_a_page_that_is_lost_goes(void **state)
+{
+    static const char lie[] =
+        "UPDATE pages SET loc = (SELECT loc FROM pages WHERE loc >> 4 != "
+        "(SELECT min(id) FROM segments) LIMIT 1) WHERE loc = (SELECT min(id) << 4 FROM segments)";
+    struct store_verify_result res;
+    struct store_segment seg;
+    struct findings f;
+    struct err err = {0};
+    struct store *st;
+    int fd = pack_fd();
+
+    (void)state;
+    change_index(lie);
+    flip(fd, find_segment(fd, STORE_KIND_PAGES, &seg) + STORE_SEGMENT_HDR_LEN + 20);
+    (void)close(fd);
+    st = open_store();
+    res = verify(st, true, &f);
+    assert_int_equal(res.pages_dropped, seg.nr_items);
+    assert_int_equal(res.segments_dropped, 1);
+    assert_ok(image_put(st, &img, NULL, "b", NULL, &err), &err);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    res = verify(st, false, &f);
+    assert_int_equal(res.problems, 0);
+    store_close(st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +438,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_pack_without_a_header_is_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_lost_pack_leaves_a_store_that_goes_on, setup,
                                         teardown),
+        cmocka_unit_test(test_rows_that_lie_are_told_and_put_right),
+        cmocka_unit_test_setup_teardown(test_a_row_of_a_page_that_is_lost_goes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_sound_store_is_left_alone_and_a_busy_one_refused,
                                         setup, teardown),
     };

@@ -58,6 +58,7 @@ static void check_progress(void *arg, uint64_t done, uint64_t total)
 
 static void check_repair_json(struct json_object *o, const struct store_verify_result *res)
 {
+    (void)json_object_object_add(o, "rows_mended", json_object_new_uint64(res->rows_mended));
     (void)json_object_object_add(o, "pages_moved", json_object_new_uint64(res->pages_moved));
     (void)json_object_object_add(o, "pages_dropped", json_object_new_uint64(res->pages_dropped));
     (void)json_object_object_add(o, "objects_dropped",
@@ -68,10 +69,12 @@ static void check_repair_json(struct json_object *o, const struct store_verify_r
 
 static void check_repair_print(const struct store_verify_result *res)
 {
-    (void)printf("repair: %llu segments set aside; %llu pages kept in a new place; %llu pages and "
+    (void)printf("repair: %llu rows of segments and packs put right; %llu segments set aside; %llu "
+                 "pages kept in a new place; %llu pages and "
                  "%llu nodes or pieces of state lost until their contents come again\n",
-                 (unsigned long long)res->segments_dropped, (unsigned long long)res->pages_moved,
-                 (unsigned long long)res->pages_dropped, (unsigned long long)res->objects_dropped);
+                 (unsigned long long)res->rows_mended, (unsigned long long)res->segments_dropped,
+                 (unsigned long long)res->pages_moved, (unsigned long long)res->pages_dropped,
+                 (unsigned long long)res->objects_dropped);
 }
 
 static int check_report(struct check *k, const struct store_verify_result *res, bool data)
