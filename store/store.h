@@ -220,6 +220,27 @@ enum store_gc_flags {
 CHECKED int store_gc(struct store *st, unsigned flags, struct store_gc_result *ret,
                      struct err *err);
 
+/* What a collection is at. */
+enum store_gc_phase {
+    STORE_GC_MARK,   /* bytes of memory of all snapshots */
+    STORE_GC_COPY,   /* bytes of packs that are rewritten */
+    STORE_GC_FORGET, /* bytes of memory that nothing needs */
+};
+
+typedef void store_gc_progress_fn(void *arg, enum store_gc_phase phase, uint64_t done,
+                                  uint64_t total);
+
+/**
+ * store_gc_watched() - store_gc(), and say how far it is.
+ * @fn:  called for each piece of work, in this thread; NULL is allowed.
+ * @arg: for @fn.
+ *
+ * Return: as store_gc().
+ * Threads: any.
+ */
+CHECKED int store_gc_watched(struct store *st, unsigned flags, store_gc_progress_fn *fn, void *arg,
+                             struct store_gc_result *ret, struct err *err);
+
 enum store_severity {
     STORE_NOTE,  /* harmless: space that store_gc() frees */
     STORE_WRONG, /* something is broken */
@@ -259,7 +280,7 @@ struct store_verify_cfg {
     bool data;                   /* read every byte of every pack */
     bool repair;                 /* read every byte, then do about damage what can be done */
     store_problem_fn *problem;   /* may be NULL */
-    store_progress_fn *progress; /* bytes; may be NULL */
+    store_progress_fn *progress; /* bytes of packs; may be NULL */
     void *arg;                   /* for both */
 };
 

@@ -43,8 +43,12 @@ struct gc {
     struct store_index *ix; /* its own connection */
     struct store_gc_result *res;
     struct err *err;
-    bool alone;                      /* no writer can be at work */
-    bool no_rewrite;                 /* there is no room for copies */
+    bool alone;                     /* no writer can be at work */
+    bool no_rewrite;                /* there is no room for copies */
+    store_gc_progress_fn *progress; /* may be NULL */
+    void *progress_arg;
+    uint64_t marked, to_mark;        /* bytes of memory of snapshots */
+    uint64_t to_copy;                /* bytes of packs that are rewritten */
     size_t slice;                    /* rows of a transaction; 0: all */
     struct store_digest_map objects; /* nodes and pieces that are reached */
     struct store_id_map segments;    /* masks of slots that are reached */
@@ -84,6 +88,12 @@ static int gc_no_memory(struct gc *g)
     return err_set(g->err, -ENOMEM, "out of memory");
 }
 
+static void gc_step(struct gc *g, enum store_gc_phase phase, uint64_t done, uint64_t total)
+{
+    if (g->progress)
+        g->progress(g->progress_arg, phase, done, total);
+}
+
 /* ---- mark ---- */
 
 static int gc_mark_object(struct gc *g, const struct store_digest *d)
@@ -114,14 +124,26 @@ static int gc_mark_page(struct gc *g, const struct store_node *leaf, unsigned i)
     return 0;
 }
 
+/* Node @i of a level of a region, with all below it, is done. */
+static void gc_marked(struct gc *g, uint64_t pages, unsigned level, uint64_t i)
+{
+    uint64_t nr = (uint64_t)STORE_NODE_ENTRIES << STORE_NODE_SHIFT * level;
+    uint64_t first = i << STORE_NODE_SHIFT * (level + 1);
+
+    g->marked += (nr < pages - first ? nr : pages - first) * PAGE_SIZE_4K;
+    gc_step(g, STORE_GC_MARK, g->marked, g->to_mark);
+}
+
 static int gc_mark_tree(struct gc *g, const struct store_digest *d, uint64_t pages, unsigned level,
                         uint64_t i)
 {
     struct store_node *n;
     int rc;
 
-    if (store_digest_is_zero(d) || store_digest_map_find(&g->objects, d))
+    if (store_digest_is_zero(d) || store_digest_map_find(&g->objects, d)) {
+        gc_marked(g, pages, level, i);
         return 0;
+    }
     n = calloc(1, sizeof(*n));
     if (!n)
         return gc_no_memory(g);
@@ -129,13 +151,13 @@ static int gc_mark_tree(struct gc *g, const struct store_digest *d, uint64_t pag
     if (rc == 0)
         rc = gc_mark_object(g, d);
     for (unsigned e = 0; e < n->nr && rc == 0; e++) {
-        if (store_digest_is_zero(&n->digest[e]))
-            continue;
         if (level == 0)
-            rc = gc_mark_page(g, n, e);
+            rc = store_digest_is_zero(&n->digest[e]) ? 0 : gc_mark_page(g, n, e);
         else
             rc = gc_mark_tree(g, &n->digest[e], pages, level - 1, (i << STORE_NODE_SHIFT) + e);
     }
+    if (rc == 0 && level == 0)
+        gc_marked(g, pages, level, i);
     free(n);
     return rc;
 }
@@ -189,6 +211,9 @@ static int gc_mark(struct gc *g)
     size_t from = g->nr_snaps;
     int rc = store_index_each_snapshot(g->ix, gc_take_snapshot, g, g->err);
 
+    for (size_t i = from; i < g->nr_snaps && rc == 0; i++)
+        for (unsigned r = 0; r < g->snaps[i].found.rec->nr_regions; r++)
+            g->to_mark += g->snaps[i].found.rec->regions[r].pages * PAGE_SIZE_4K;
     for (size_t i = from; i < g->nr_snaps && rc == 0; i++)
         rc = gc_mark_snapshot(g, &g->snaps[i].found);
     return rc;
@@ -267,6 +292,7 @@ static int gc_count(struct gc *g)
     int rc = gc_count_extents(g);
 
     g->res->packs_removed = g->res->packs_rewritten = g->res->bytes_freed = 0;
+    g->to_copy = STORE_PACK_HDR_LEN;
     for (size_t i = 0; i < g->nr_packs && rc == 0; i++) {
         struct gc_pack *p = &g->packs[i];
 
@@ -276,6 +302,7 @@ static int gc_count(struct gc *g)
             (g->alone ? store_id_map_find(&g->rewriting, p->id) != NULL : p->live < p->len / 2);
         if (p->rewrite && store_id_map_or(&g->rewriting, p->id, 1) < 0)
             rc = gc_no_memory(g);
+        g->to_copy += p->rewrite ? p->live : 0;
         g->res->packs_removed += p->remove;
         g->res->packs_rewritten += p->rewrite;
         if (p->remove || p->rewrite)
@@ -355,6 +382,8 @@ static int gc_rewrite(struct gc *g)
             rc = gc_open_file(g);
         if (rc == 0)
             rc = gc_move(g, e);
+        if (rc == 0)
+            gc_step(g, STORE_GC_COPY, g->file_end, g->to_copy);
     }
     if (rc == 0 && g->nr_moved > before)
         rc = be->ops->sync(g->file, g->err);
@@ -493,6 +522,7 @@ static int gc_change_nothing(struct gc *g, size_t i)
 
 static int gc_drop_page(struct gc *g, size_t i)
 {
+    gc_step(g, STORE_GC_FORGET, i * PAGE_SIZE_4K, g->nr_dead * PAGE_SIZE_4K);
     return store_index_del_page(g->ix, &g->dead[i], g->err);
 }
 
@@ -741,8 +771,14 @@ static int gc_run(struct gc *g, unsigned flags)
 
 int store_gc(struct store *st, unsigned flags, struct store_gc_result *ret, struct err *err)
 {
+    return store_gc_watched(st, flags, NULL, NULL, ret, err);
+}
+
+int store_gc_watched(struct store *st, unsigned flags, store_gc_progress_fn *fn, void *arg,
+                     struct store_gc_result *ret, struct err *err)
+{
     struct store_gc_result res = {0};
-    struct gc g = {.st = st, .res = &res, .err = err};
+    struct gc g = {.st = st, .res = &res, .err = err, .progress = fn, .progress_arg = arg};
     struct store_lock *lock = NULL;
     int rc = store_write_check(st, err);
 

@@ -456,7 +456,7 @@ static int verify_segments(struct verify *v)
             value = 0;
         if (rc == 0 && store_id_map_or(&v->segments, e->id, value) < 0)
             rc = verify_no_memory(v);
-        if (v->cfg->progress && verify_reads_all(v))
+        if (v->cfg->progress)
             v->cfg->progress(v->cfg->arg, done, v->bytes_total);
     }
     return rc;

@@ -868,6 +868,46 @@ static void test_store_is_readable_without_permission_to_write(void **state)
 
 #define store_test(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
+struct gc_seen {
+    bool seen[STORE_GC_FORGET + 1];
+    uint64_t done, total; /* of the memory of snapshots */
+};
+
+static void see_collection(void *arg, enum store_gc_phase phase, uint64_t done, uint64_t total)
+{
+    struct gc_seen *s = arg;
+
+    assert_true(done <= total);
+    s->seen[phase] = true;
+    if (phase != STORE_GC_MARK)
+        return;
+    assert_true(done > s->done);
+    s->done = done;
+    s->total = total;
+}
+
+static void test_a_collection_says_how_far_it_is(void **state)
+{
+    struct image a = image_make(1500, 1), b = image_make(1500, 2);
+    struct gc_seen seen = {0};
+    struct store_gc_result res;
+    struct err err = {0};
+
+    (void)state;
+    memcpy(b.p, a.p, 300 * PAGE_SIZE_4K); /* less than half of what is in the pack of "a" */
+    assert_int_equal(image_put(st, &a, NULL, "a", NULL, &err), 0);
+    assert_int_equal(image_put(st, &b, NULL, "b", NULL, &err), 0);
+    assert_int_equal(store_remove(st, "a", &err), 0);
+    assert_int_equal(store_gc_watched(st, 0, see_collection, &seen, &res, &err), 0);
+    for (size_t i = 0; i < ARRAY_LEN(seen.seen); i++)
+        assert_true(seen.seen[i]);
+    assert_int_equal(seen.done, 1500 * PAGE_SIZE_4K);
+    assert_int_equal(seen.total, seen.done);
+    assert_int_equal(res.packs_rewritten, 1);
+    image_free(&a);
+    image_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -901,6 +941,7 @@ int main(void)
         store_test(test_later_format_is_refused_with_its_number),
         store_test(test_foreign_tables_and_triggers_are_refused),
         store_test(test_store_is_readable_without_permission_to_write),
+        store_test(test_a_collection_says_how_far_it_is),
     };
 
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);

@@ -215,6 +215,7 @@ int chsnap_put_json(struct chsnap *c, struct json_object *obj);
 struct chsnap_progress {
     bool on;
     const char *what;
+    const char *unit; /* of what is counted, in the plural; NULL: bytes */
     uint64_t start_ns, shown_ns;
 };
 
@@ -226,8 +227,16 @@ struct chsnap_progress {
 void chsnap_progress_start(const struct chsnap *c, struct chsnap_progress *p, const char *what);
 
 /**
+ * chsnap_progress_phase() - from here on it is something else that is counted.
+ * @what: borrowed; nothing happens if it is what is counted already.
+ *
+ * Threads: one at a time.
+ */
+void chsnap_progress_phase(struct chsnap_progress *p, const char *what);
+
+/**
  * chsnap_progress_step() - show how far it is, at most ten times a second.
- * @done, @total: bytes; @total may be 0 if it is not known.
+ * @done, @total: bytes, or of @p->unit; @total may be 0 if it is not known.
  *
  * Threads: one at a time.
  */

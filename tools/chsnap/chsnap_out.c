@@ -182,6 +182,23 @@ void chsnap_progress_start(const struct chsnap *c, struct chsnap_progress *p, co
     *p = (struct chsnap_progress){.on = c->progress, .what = what, .start_ns = now_ns()};
 }
 
+void chsnap_progress_phase(struct chsnap_progress *p, const char *what)
+{
+    if (p->what == what)
+        return;
+    p->what = what;
+    p->start_ns = now_ns();
+}
+
+static const char *progress_amount(const struct chsnap_progress *p, uint64_t n,
+                                   char text[CHSNAP_TEXT_MAX])
+{
+    if (!p->unit)
+        return chsnap_size(n, text);
+    (void)snprintf(text, CHSNAP_TEXT_MAX, "%llu", (unsigned long long)n);
+    return text;
+}
+
 void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t total)
 {
     char a[CHSNAP_TEXT_MAX], b[CHSNAP_TEXT_MAX], r[CHSNAP_TEXT_MAX];
@@ -193,11 +210,12 @@ void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t tot
         return;
     p->shown_ns = now;
     rate = (double)done / seconds;
-    (void)fprintf(stderr, "\r\033[K%s  %s", p->what, chsnap_size(done, a));
+    (void)fprintf(stderr, "\r\033[K%s  %s", p->what, progress_amount(p, done, a));
     if (total)
-        (void)fprintf(stderr, " of %s  %.0f %%", chsnap_size(total, b),
+        (void)fprintf(stderr, " of %s  %.0f %%", progress_amount(p, total, b),
                       100.0 * (double)done / (double)total);
-    (void)fprintf(stderr, "  %s/s", chsnap_size((uint64_t)rate, r));
+    (void)fprintf(stderr, "  %s%s%s/s", progress_amount(p, (uint64_t)rate, r), p->unit ? " " : "",
+                  p->unit ? p->unit : "");
     if (total > done && rate > 0)
         (void)fprintf(stderr, "  %.0f s left", (double)(total - done) / rate + 0.5);
     (void)fflush(stderr);

@@ -161,18 +161,27 @@ static int report(struct prune *p)
 
 static int remove_rest(struct prune *p)
 {
+    struct chsnap_progress progress;
+    uint64_t done = 0, total = 0;
     int rc = CHSNAP_OK;
 
+    for (size_t i = 0; i < p->nr; i++)
+        total += !p->items[i].kept;
+    chsnap_progress_start(p->c, &progress, "removing");
+    progress.unit = "snapshots";
     for (size_t i = 0; i < p->nr && !p->dry; i++) {
         struct err err = {0};
 
         if (p->items[i].kept)
             continue;
+        chsnap_progress_step(&progress, done++, total);
         if (store_remove(p->c->st, candidate_of(p, p->items[i].seq)->id, &err) < 0) {
+            chsnap_progress_clear(&progress);
             rc = chsnap_error(p->c, "%s", err.msg);
             p->items[i].kept = KEPT_BUSY;
         }
     }
+    chsnap_progress_clear(&progress);
     return rc;
 }
 

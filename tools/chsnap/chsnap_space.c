@@ -34,6 +34,32 @@ static int figures_print(struct chsnap *c, const struct figure *f, size_t nr)
 
 /* ---- gc ---- */
 
+static void gc_progress(void *arg, enum store_gc_phase phase, uint64_t done, uint64_t total)
+{
+    static const char *const names[] = {
+        [STORE_GC_MARK] = "marking",
+        [STORE_GC_COPY] = "copying",
+        [STORE_GC_FORGET] = "forgetting",
+    };
+    struct chsnap_progress *p = arg;
+
+    chsnap_progress_phase(p, names[phase]);
+    chsnap_progress_step(p, done, total);
+}
+
+/* 0; or an exit status after a complaint. */
+static int gc_collect(struct chsnap *c, unsigned flags, struct store_gc_result *ret)
+{
+    struct chsnap_progress progress;
+    struct err err = {0};
+    int rc;
+
+    chsnap_progress_start(c, &progress, "collecting");
+    rc = store_gc_watched(c->st, flags, gc_progress, &progress, ret, &err);
+    chsnap_progress_clear(&progress);
+    return rc < 0 ? chsnap_error(c, "%s", err.msg) : CHSNAP_OK;
+}
+
 static int gc_run(struct chsnap *c, int argc, char **argv)
 {
     static const struct option longs[] = {
@@ -42,7 +68,6 @@ static int gc_run(struct chsnap *c, int argc, char **argv)
         {0        },
     };
     struct store_gc_result r;
-    struct err err = {0};
     unsigned flags = STORE_GC_WAIT;
     char **args;
     int opt, rc;
@@ -61,8 +86,9 @@ static int gc_run(struct chsnap *c, int argc, char **argv)
         return rc;
     if (*args)
         return chsnap_usage_error(c, "\"%s\": gc takes only a store", *args);
-    if (store_gc(c->st, flags, &r, &err) < 0)
-        return chsnap_error(c, "%s", err.msg);
+    rc = gc_collect(c, flags, &r);
+    if (rc != CHSNAP_OK)
+        return rc;
     {
         const struct figure f[] = {
             {"bytes_freed",      r.bytes_freed,      true },
