@@ -234,10 +234,11 @@ static int pages_check(struct page_cursor *c, const uint8_t *pages, unsigned nr,
 
     if (store_hash_items(store_codec_hasher(c->ctx), pages, PAGE_SIZE_4K, nr, got) < 0)
         return err_set(err, -EIO, "SHA-256 failed");
-    for (unsigned i = 0; i < nr; i++)
+    for (unsigned i = 0; i < nr; i++) {
         if (!store_digest_equal(&got[i], &d[i]))
             return err_set(err, -EBADMSG, "segment %llu: page %u does not match its digest",
                            (unsigned long long)store_loc_segment(loc), store_loc_slot(loc) + i);
+    }
     return 0;
 }
 

@@ -32,7 +32,7 @@ struct sha256_state {
 HAS_SHA static inline __attribute__((always_inline)) void sha256_rounds(struct sha256_state *s,
                                                                         __m128i m[4], unsigned i)
 {
-    const __m128i k = _mm_loadu_si128((const __m128i_u *)&sha256_k[4 * i]);
+    const __m128i k = _mm_loadu_si128((const __m128i_u *)&sha256_k[(size_t)4 * i]);
     __m128i wk = _mm_add_epi32(m[i % 4], k), w;
 
     s->cdgh = _mm_sha256rnds2_epu32(s->cdgh, s->abef, wk);
