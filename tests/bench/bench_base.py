@@ -8,6 +8,7 @@ import pathlib
 import platform
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -184,9 +185,9 @@ def made_up(seed=1):
     return bytes(image)
 
 
-def fill(pid, image, at_mib=FILL_AT_MIB):
+def fill(pid, image, at_mib=FILL_AT_MIB, ram_mib=GUEST_MIB):
     """Writes into the memory of a guest, zero pages left untouched as a guest leaves them."""
-    memory = GuestMemory(pid, GUEST_MIB * MIB)
+    memory = GuestMemory(pid, ram_mib * MIB)
     zero = bytes(RUN)
     try:
         with open(f"/proc/{pid}/mem", "r+b", buffering=0) as out:
@@ -233,29 +234,34 @@ def take_precedence():
         print("without precedence over other programs: not root")
 
 
-WARM_MIB = 6144
-WARM_S = 90
-
-
-def warm():
+class Warmth:
     """
-    Touches memory that this machine may never have used.  A virtual machine's memory comes to it
-    only then, at several times the cost of a page fault, which would be charged to whichever peer
-    moves first (the destination of a first move took 5 s instead of 1).
+    Memory that the machine has at hand for whoever asks next.  A virtual machine whose balloon reports
+    free pages gives memory back two seconds after it was freed, and getting it again costs about a
+    second a GiB, which is no doing of the program that is measured.  So a process holds as much as
+    is needed and ends just before it is.
     """
-    began = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        memory = mmap.mmap(-1, WARM_MIB * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def __init__(self, mib):
+        self._ready, ready = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(ready)
+            return
+        memory = mmap.mmap(-1, mib * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
-        for at in range(0, WARM_MIB * MIB, 2 * MIB):
-            for page in range(at, at + 2 * MIB, 4096):
-                memory[page] = 1
-            if time.monotonic() - began > WARM_S:
-                break
+        for at in range(0, mib * MIB, 4096):
+            memory[at] = 1
+        os.write(ready, b"1")
+        signal.pause()
         os._exit(0)
-    os.waitpid(pid, 0)
-    print(f"touched up to {WARM_MIB} MiB of memory first, {time.monotonic() - began:.1f} s")
+
+    def let_go(self):
+        """Waits until the memory is there, and frees it."""
+        os.read(self._ready, 1)
+        os.close(self._ready)
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
 
 
 def machine():

@@ -14,12 +14,12 @@ CPU = "qemu64,-pni,+x2apic,+tsc-deadline"
 
 
 class Qemu:
-    def __init__(self, bench, fifo, cmdline="", args=()):
+    def __init__(self, bench, fifo, cmdline="", args=(), mib=GUEST_MIB):
         qmp = bench.short / bench.unique("qmp")
         name = bench.unique("qemu")
-        command = [need_tool("qemu-system-x86_64"), "-M", MACHINE, "-accel", "kvm", "-cpu", CPU,
-                   "-m", str(GUEST_MIB), "-smp", "1", "-nodefaults", "-no-user-config",
-                   "-display", "none", "-chardev", f"file,id=s,path={fifo}", "-serial",
+        command = [need_tool("qemu-system-x86_64"), "-name", "bench,debug-threads=on",
+                   "-M", MACHINE, "-accel", "kvm", "-cpu", CPU, "-m", str(mib), "-smp", "1",
+                   "-nodefaults", "-no-user-config", "-display", "none", "-chardev", f"file,id=s,path={fifo}", "-serial",
                    "chardev:s", "-qmp", f"unix:{qmp},server=on,wait=off", "-kernel",
                    str(BUILD / "tests/guest/guest.elf"), "-append", cmdline, *map(str, args)]
         self.log = open(bench.dir / f"{name}.log", "wb")

@@ -139,7 +139,7 @@ static void *guest_main(void *arg)
 
 static void make_memory(struct fake_guest *g)
 {
-    struct gmem_backing b = {.fd = -1, .shared = g->cfg.shared};
+    struct gmem_backing b = {.fd = -1, .shared = g->cfg.shared, .thp = g->cfg.thp};
     struct err err = {0};
 
     assert_int_equal(gmem_new(&g->gm), 0);
@@ -150,13 +150,17 @@ static void make_memory(struct fake_guest *g)
 
 static void fill(struct fake_guest *g)
 {
+    unsigned alike = g->cfg.data_run ? g->cfg.data_run : 1;
     uint64_t x = g->cfg.seed + 1;
+    bool data = false;
 
     for (unsigned i = 0; i < gmem_nr_regions(g->gm); i++) {
         uint64_t *p = (uint64_t *)(void *)gmem_region(g->gm, i)->hva;
 
         for (uint64_t page = 0; page < pages_of(g, i); page++, p += PAGE_SIZE_4K / 8) {
-            if (next_random(&x) % 100 >= g->cfg.data_percent)
+            if (page % alike == 0)
+                data = next_random(&x) % 100 < g->cfg.data_percent;
+            if (!data)
                 continue;
             for (unsigned k = 0; k < PAGE_SIZE_4K / 8; k += 8)
                 p[k] = next_random(&x);

@@ -40,7 +40,9 @@ enum fake_op {
 struct fake_guest_config {
     uint64_t len[FAKE_GUEST_REGIONS]; /* bytes; [1] is above 4 GiB */
     bool shared;                      /* memfd */
+    bool thp;                         /* huge pages, where the host has them */
     unsigned data_percent;            /* pages that are not zero */
+    unsigned data_run;                /* so many pages side by side are alike; 0: 1 */
     uint64_t dirty_rate;              /* pages a second; 0: none */
     uint64_t dirty_first;             /* of region 0 */
     uint64_t dirty_pages;             /* where it dirties, from dirty_first; 0: everywhere */
