@@ -77,21 +77,24 @@ static void bitmap_set(struct bitmap *m, uint64_t first, uint64_t nr)
     }
 }
 
-/* First page at or after @from whose bit is @val; m->pages if there is none. */
-static uint64_t bitmap_next(const struct bitmap *m, uint64_t from, bool val)
+/*
+ * First page of [@from, @end) whose bit is @val; @end if there is none.  The caller looks no further
+ * than it needs: whoever takes runs of an area that is dirty all over would else read it each time.
+ */
+static uint64_t bitmap_next(const struct bitmap *m, uint64_t from, uint64_t end, bool val)
 {
     uint64_t p = from;
 
-    while (p < m->pages) {
+    while (p < end) {
         uint64_t w = (val ? m->bits[p / 64] : ~m->bits[p / 64]) >> (p % 64);
 
         if (w) {
             p += (uint64_t)__builtin_ctzll(w);
-            return p < m->pages ? p : m->pages;
+            return p < end ? p : end;
         }
         p = (p / 64 + 1) * 64;
     }
-    return m->pages;
+    return end;
 }
 
 static void bitmap_clear(struct bitmap *m, uint64_t first, uint64_t nr)
@@ -300,7 +303,7 @@ static int protect_locked(struct dirty *d, const struct dirty_run *run)
     uint64_t nr;
     int rc;
 
-    if (bitmap_next(u, run->first, true) >= end)
+    if (bitmap_next(u, run->first, end, true) == end)
         return 0;
     nr = end - first > DIRTY_SLICE_PAGES ? end - first : DIRTY_SLICE_PAGES;
     nr = (nr + 63) / 64 * 64;
@@ -317,7 +320,7 @@ static int protect_region_locked(struct dirty *d, unsigned region)
     const struct bitmap *u = &d->unprotected[region];
     int rc = 0;
 
-    for (uint64_t p = 0; (p = bitmap_next(u, p, true)) < u->pages && rc >= 0; p++)
+    for (uint64_t p = 0; (p = bitmap_next(u, p, u->pages, true)) < u->pages && rc >= 0; p++)
         rc = protect_locked(d, &(struct dirty_run){region, p, 1});
     return rc;
 }
@@ -341,11 +344,11 @@ static bool find_run_locked(struct dirty_consumer *c, uint64_t nr_max, struct di
     /* One turn more than there are regions: the first one may hold pages before the cursor. */
     for (unsigned turn = 0; turn <= c->d->nr_regions; turn++) {
         struct bitmap *m = &c->maps[c->region];
-        uint64_t first = bitmap_next(m, c->page, true);
+        uint64_t first = bitmap_next(m, c->page, m->pages, true);
 
         if (first < m->pages) {
-            uint64_t end = bitmap_next(m, first, false);
-            uint64_t nr = end - first < nr_max ? end - first : nr_max;
+            uint64_t left = m->pages - first, most = left < nr_max ? left : nr_max;
+            uint64_t nr = bitmap_next(m, first, first + most, false) - first;
 
             *ret_run = (struct dirty_run){c->region, first, nr};
             c->page = first + nr;

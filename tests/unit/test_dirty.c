@@ -173,6 +173,33 @@ static void test_device_writes_count(void **state)
     dirty_detach(c);
 }
 
+/* Runs that end at the most that was asked for, at what is clean, and at the end of memory. */
+static void test_a_run_is_as_long_as_it_may_be(void **state)
+{
+    static const struct dirty_run rows[] = {
+        {0, 0,         100},
+        {0, 100,       28 },
+        {0, 130,       100},
+        {0, 230,       26 },
+        {0, PAGES - 3, 3  },
+    };
+    struct fake_log *f = *state;
+    struct dirty_consumer *c = NULL;
+    struct dirty_run run;
+
+    assert_int_equal(dirty_attach(f->d, &c, NULL), 0);
+    dirty_mark(c, 0, 0, 128);
+    dirty_mark(c, 0, 130, 126);
+    dirty_mark(c, 0, PAGES - 3, 3);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        assert_int_equal(dirty_take(c, 100, false, &run, NULL), 1);
+        assert_int_equal(run.first, rows[i].first);
+        assert_int_equal(run.nr, rows[i].nr);
+    }
+    assert_int_equal(dirty_take(c, 100, false, &run, NULL), 0);
+    dirty_detach(c);
+}
+
 static void test_consumers_are_independent(void **state)
 {
     struct fake_log *f = *state;
@@ -261,6 +288,7 @@ int main(void)
         T(test_the_first_drain_is_the_whole_memory),
         T(test_a_write_between_drain_and_take_is_not_lost),
         T(test_device_writes_count),
+        T(test_a_run_is_as_long_as_it_may_be),
         T(test_consumers_are_independent),
         T(test_protecting_loses_no_write),
         T(test_a_failing_log_is_reported_and_loses_nothing),
