@@ -14,6 +14,7 @@
 
 enum {
     TAKE_PAGES = 128,           /* most pages taken at once: 512 KiB */
+    TAKE_ABSENT = 4096,         /* the same where nothing was ever written: 16 MiB */
     FRAME_PAYLOAD = 512 * 1024, /* bytes: a frame this full is sent */
     ROUNDS_QUEUED = 4,          /* power of two; rounds posted and not finished by all */
     HEAD_SIZE = sizeof(struct mig_msg_hdr) + sizeof(struct mig_pages_hdr) +
@@ -42,6 +43,7 @@ struct lane {
     /* Of this round. */
     uint64_t data_pages;
     uint64_t zero_pages;
+    uint32_t take; /* pages to take next */
 };
 
 struct mig_sender {
@@ -104,8 +106,8 @@ static void sweep_begin_locked(struct mig_sender *s, const struct mig_round *rou
 }
 
 /* The next run of this round: 1; 0 when there is none; or a failure. */
-static int take_run(struct mig_sender *s, const struct mig_round *round, struct dirty_run *ret_run,
-                    struct err *err)
+static int take_run(struct mig_sender *s, const struct mig_round *round, uint32_t most,
+                    struct dirty_run *ret_run, struct err *err)
 {
     struct dirty_run run;
     int rc = 0;
@@ -114,7 +116,7 @@ static int take_run(struct mig_sender *s, const struct mig_round *round, struct 
     if (s->sweep_round < round->number + 1)
         sweep_begin_locked(s, round);
     if (s->p.consumer && !s->swept && s->sweep_round == round->number + 1)
-        rc = dirty_take(s->p.consumer, TAKE_PAGES, round->stopped, &run, err);
+        rc = dirty_take(s->p.consumer, most, round->stopped, &run, err);
     if (rc == 1 && s->start.nr == 0) {
         s->start = run;
         s->at_region = run.region;
@@ -295,10 +297,21 @@ static uint64_t absent_pages(const struct lane *l, const struct dirty_run *run, 
     return first - run->first;
 }
 
+/*
+ * Memory that was never written lies in large areas, and costs no more than to ask: more of it at
+ * once, but not so much that a lane which comes upon data keeps the others from it for long.
+ */
+static uint32_t next_take(uint32_t take, bool was_absent)
+{
+    if (!was_absent)
+        return TAKE_PAGES;
+    return 2 * take < TAKE_ABSENT ? 2 * take : TAKE_ABSENT;
+}
+
 static int send_run(struct lane *l, struct dirty_run run, struct err *err)
 {
     uint8_t *hva = gmem_region(l->s->p.gm, run.region)->hva + (run.first << PAGE_SHIFT_4K);
-    uint64_t there = 0;
+    uint64_t there = 0, all = run.nr, absent = 0;
 
     while (run.nr) {
         uint64_t n = there ? 0 : absent_pages(l, &run, &there);
@@ -306,8 +319,9 @@ static int send_run(struct lane *l, struct dirty_run run, struct err *err)
         struct mig_run part;
         int rc;
 
+        absent += n;
         if (!n) {
-            n = page_scan_run(hva, there, &zero);
+            n = page_scan_run(hva, there < TAKE_PAGES ? there : TAKE_PAGES, &zero);
             there -= n;
         }
         part = (struct mig_run){run.first, run.region, (uint32_t)n,
@@ -319,6 +333,7 @@ static int send_run(struct lane *l, struct dirty_run run, struct err *err)
         run.nr -= n;
         hva += n << PAGE_SHIFT_4K;
     }
+    l->take = next_take(l->take, absent == all);
     return 0;
 }
 
@@ -390,8 +405,9 @@ static int send_round(struct lane *l, const struct mig_round *round, struct err 
     int rc;
 
     l->data_pages = l->zero_pages = 0;
+    l->take = TAKE_PAGES;
     frame_reset(l);
-    while ((rc = take_run(l->s, round, &run, err)) == 1) {
+    while ((rc = take_run(l->s, round, l->take, &run, err)) == 1) {
         rc = is_quitting(l->s) ? err_set(err, -ECANCELED, "cancelled") : send_run(l, run, err);
         if (rc < 0)
             return rc;

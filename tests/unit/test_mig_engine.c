@@ -227,6 +227,28 @@ static void test_memory_that_was_never_touched_stays_so_at_both_ends(void **stat
     fake_pair_release(&p);
 }
 
+/* Large areas of contents in large areas of nothing: as much is taken at once as may be. */
+static void test_areas_that_were_never_touched_hide_no_contents(void **state)
+{
+    const struct fake_guest_config areas = {
+        .len = {MIB(256), MIB(16)},
+          .data_percent = 10, .data_run = 1100, .seed = 11
+    };
+    static const unsigned lanes[] = {1, 3};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(lanes); i++) {
+        struct fake_pair p;
+
+        fake_pair_init(&p, &areas);
+        p.sp.lanes = lanes[i];
+        move_over(&p, &(struct fake_link_config){0});
+        assert_moved(&p);
+        assert_true(p.src_st.data_pages > 0 && p.src_st.zero_pages > p.src_st.data_pages);
+        fake_pair_release(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_bandwidth_is_kept_within_five_percent),
         cmocka_unit_test(test_pages_travel_compressed_where_that_is_asked_for_or_pays),
         cmocka_unit_test(test_memory_that_was_never_touched_stays_so_at_both_ends),
+        cmocka_unit_test(test_areas_that_were_never_touched_hide_no_contents),
     };
 
     return cmocka_run_group_tests_name("mig_engine", tests, NULL, NULL);
