@@ -303,6 +303,7 @@ static int round_done(void *arg, uint32_t round, struct err *err)
     struct mig_dest *dst = arg;
     struct mig_round_done_wire body = {.round = le32_make(round)};
 
+    mig_progress_received(&dst->progress);
     return mig_ctl_send(dst->ctl, MIG_MSG_ROUND_DONE, &(struct iovec){&body, sizeof(body)}, 1, err);
 }
 
@@ -451,6 +452,7 @@ static int make_ready(struct mig_dest *dst, struct err *err)
     if (rc < 0)
         return refuse(dst, rc, err);
     rc = send_ready(dst, err);
+    mig_progress_round(&dst->progress, 0, 0);
     if (rc >= 0)
         rc = accept_lanes(dst, err);
     return rc;
@@ -529,6 +531,7 @@ static int await_pages(struct mig_dest *dst, struct err *err)
     if (rc < 0)
         return mig_receiver_wait_last(dst->recv, 0, err);
     dst->took.pages = loop_now_ns() - dst->stop_ns;
+    mig_progress_received(&dst->progress);
     return 0;
 }
 

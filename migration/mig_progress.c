@@ -42,10 +42,21 @@ void mig_progress_release(struct mig_progress *p)
     (void)pthread_mutex_destroy(&p->lock);
 }
 
-static uint64_t pages_done(struct mig_progress *p)
+static uint64_t counted(_Atomic uint64_t *counter)
 {
-    return atomic_load_explicit(&p->counters.data_pages, memory_order_relaxed) +
-           atomic_load_explicit(&p->counters.zero_pages, memory_order_relaxed);
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void mig_progress_frame(struct mig_counters *c, unsigned lane, uint64_t bytes, uint64_t pages,
+                        bool is_zstd)
+{
+    (void)atomic_fetch_add_explicit(&c->data_pages, pages, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&c->wire_bytes, bytes, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&c->lane_bytes[lane], bytes, memory_order_relaxed);
+    if (!is_zstd)
+        return;
+    (void)atomic_fetch_add_explicit(&c->zstd_pages, pages, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&c->zstd_bytes, bytes, memory_order_relaxed);
 }
 
 void mig_progress_phase(struct mig_progress *p, enum mig_phase phase)
@@ -53,17 +64,41 @@ void mig_progress_phase(struct mig_progress *p, enum mig_phase phase)
     (void)pthread_mutex_lock(&p->lock);
     if (!p->begin_ns)
         p->begin_ns = loop_now_ns();
+    if (phase == MIG_PHASE_STOPPED)
+        p->st.stopped_ns = loop_now_ns() - p->begin_ns;
     p->st.phase = phase;
     (void)pthread_mutex_unlock(&p->lock);
+}
+
+static void round_locked(struct mig_progress *p, uint32_t round, uint64_t pages)
+{
+    p->st.round = round;
+    p->round_ns = loop_now_ns();
+    p->round_todo = pages;
+    p->data_base = counted(&p->counters.data_pages);
+    p->zero_base = counted(&p->counters.zero_pages);
+    p->wire_base = counted(&p->counters.wire_bytes);
 }
 
 void mig_progress_round(struct mig_progress *p, uint32_t round, uint64_t pages)
 {
     (void)pthread_mutex_lock(&p->lock);
-    p->st.round = round;
-    p->round_ns = loop_now_ns();
-    p->round_todo = pages;
-    p->round_base = pages_done(p);
+    round_locked(p, round, pages);
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+void mig_progress_received(struct mig_progress *p)
+{
+    struct mig_round_log *row;
+
+    (void)pthread_mutex_lock(&p->lock);
+    row = &p->rounds[p->nr_rounds++ % MIG_LOG_ROUNDS];
+    *row = (struct mig_round_log){.round = p->st.round};
+    row->data_pages = counted(&p->counters.data_pages) - p->data_base;
+    row->zero_pages = counted(&p->counters.zero_pages) - p->zero_base;
+    row->took_ns = loop_now_ns() - p->round_ns;
+    row->at_ns = loop_now_ns() - p->begin_ns;
+    round_locked(p, p->st.round + 1, 0);
     (void)pthread_mutex_unlock(&p->lock);
 }
 
@@ -154,14 +189,22 @@ void mig_progress_cpu(struct mig_counters *c)
 
 /* --- Reading ------------------------------------------------------------- */
 
-/* Time left of the round, and of the blackout after it. */
+static uint64_t per_second(uint64_t n, uint64_t ns)
+{
+    return ns ? (uint64_t)((unsigned __int128)n * 1000000000 / ns) : 0;
+}
+
+/* The rate, and the time left, of the round and of the blackout after it. */
 static void estimate_locked(struct mig_progress *p, struct mig_status *st, uint64_t now)
 {
-    uint64_t done = pages_done(p) - p->round_base, took = now - p->round_ns;
-    uint64_t left = p->round_todo > done ? p->round_todo - done : 0;
+    uint64_t done = counted(&p->counters.data_pages) - p->data_base, took = now - p->round_ns, left;
 
+    done += counted(&p->counters.zero_pages) - p->zero_base;
+    left = p->round_todo > done ? p->round_todo - done : 0;
     st->remaining = left << PAGE_SHIFT_4K;
-    if (!done)
+    st->round_bytes = p->round_todo << PAGE_SHIFT_4K;
+    st->wire_rate = per_second(counted(&p->counters.wire_bytes) - p->wire_base, took);
+    if (!done || !p->round_todo)
         return;
     st->time_left_ns = (uint64_t)((unsigned __int128)took * left / done);
     if (st->blackout_ns != UINT64_MAX)
@@ -180,12 +223,27 @@ void mig_progress_read(struct mig_progress *p, struct mig_status *ret_status)
     if (st.phase == MIG_PHASE_ROUNDS && p->round_ns)
         estimate_locked(p, &st, now);
     (void)pthread_mutex_unlock(&p->lock);
-    st.data_pages = atomic_load_explicit(&p->counters.data_pages, memory_order_relaxed);
-    st.zero_pages = atomic_load_explicit(&p->counters.zero_pages, memory_order_relaxed);
-    st.cpu_ns = atomic_load_explicit(&p->counters.cpu_ns, memory_order_relaxed);
-    st.zstd_pages = atomic_load_explicit(&p->counters.zstd_pages, memory_order_relaxed);
-    st.wire_bytes = atomic_load_explicit(&p->counters.wire_bytes, memory_order_relaxed);
+    st.data_pages = counted(&p->counters.data_pages);
+    st.zero_pages = counted(&p->counters.zero_pages);
+    st.cpu_ns = counted(&p->counters.cpu_ns);
+    st.zstd_pages = counted(&p->counters.zstd_pages);
+    st.zstd_bytes = counted(&p->counters.zstd_bytes);
+    st.wire_bytes = counted(&p->counters.wire_bytes);
+    if (st.phase == MIG_PHASE_DONE)
+        st.wire_rate = per_second(st.wire_bytes, st.elapsed_ns);
     *ret_status = st;
+}
+
+unsigned mig_progress_lane_bytes(struct mig_progress *p, uint64_t *bytes)
+{
+    unsigned n;
+
+    (void)pthread_mutex_lock(&p->lock);
+    n = p->st.lanes;
+    (void)pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; i < n; i++)
+        bytes[i] = counted(&p->counters.lane_bytes[i]);
+    return n;
 }
 
 unsigned mig_progress_rounds(struct mig_progress *p, struct mig_round_log *rounds)

@@ -51,7 +51,7 @@ struct mig_phases {
     uint64_t total;
 };
 
-/* One round, and what was decided after it. */
+/* One round, and what a source decided after it. */
 struct mig_round_log {
     uint32_t round;
     uint64_t data_pages;
@@ -79,6 +79,10 @@ struct mig_status {
     uint64_t zero_pages;   /* sent or received as zero */
     uint64_t zstd_pages;   /* of the data pages, those that went compressed */
     uint64_t wire_bytes;   /* on all lanes */
+    uint64_t zstd_bytes;   /* of them, those that went compressed */
+    uint64_t wire_rate;    /* wire bytes a second: in this round; of the whole once it is over */
+    uint64_t round_bytes;  /* source: memory that this round has to send; 0: not known */
+    uint64_t stopped_ns;   /* since the beginning, when the guest was about to be stopped */
     uint64_t cpu_ns;       /* processor time of the lanes that have ended */
     uint64_t remaining;    /* bytes of the round that are still to be sent */
     uint64_t dirty_rate;   /* bytes a second that the guest dirties */
@@ -109,6 +113,15 @@ void mig_progress_read(struct mig_progress *p, struct mig_status *ret_status);
  * Threads: any.
  */
 unsigned mig_progress_rounds(struct mig_progress *p, struct mig_round_log *rounds);
+
+/**
+ * mig_progress_lane_bytes() - bytes on the wire, by lane.
+ * @bytes: room for MIG_LANES_MAX.
+ *
+ * Return: how many lanes there are.
+ * Threads: any.
+ */
+unsigned mig_progress_lane_bytes(struct mig_progress *p, uint64_t *bytes);
 
 /**
  * mig_phase_name() - e.g. "rounds".

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "migration/mig_progress.h"
+#include "migration/mig_wire.h"
 
 /* Counted by the lanes, each page when it is with the kernel or in place. */
 struct mig_counters {
@@ -18,7 +19,9 @@ struct mig_counters {
     _Atomic uint64_t zero_pages;
     _Atomic uint64_t zstd_pages; /* of the data pages, those that went compressed */
     _Atomic uint64_t wire_bytes;
-    _Atomic uint64_t cpu_ns; /* processor time of lanes that have ended */
+    _Atomic uint64_t zstd_bytes;                /* of them, those of frames that went compressed */
+    _Atomic uint64_t lane_bytes[MIG_LANES_MAX]; /* the same as wire_bytes, by lane */
+    _Atomic uint64_t cpu_ns;                    /* processor time of lanes that have ended */
 };
 
 struct mig_progress {
@@ -29,10 +32,14 @@ struct mig_progress {
     uint64_t begin_ns;    /* of the whole */
     uint64_t round_ns;    /* when the round began */
     uint64_t round_todo;  /* pages of the round */
-    uint64_t round_base;  /* data and zero pages before the round */
-    unsigned nr_rounds;   /* ever logged */
+    uint64_t data_base, zero_base, wire_base; /* what was counted before the round */
+    unsigned nr_rounds;                       /* ever logged */
     struct mig_round_log rounds[MIG_LOG_ROUNDS];
 };
+
+/* A lane has sent or received a frame: bytes with the head, and pages with contents. */
+void mig_progress_frame(struct mig_counters *c, unsigned lane, uint64_t bytes, uint64_t pages,
+                        bool is_zstd);
 
 /* A thread of the migration ends: add the processor time that it used. */
 void mig_progress_cpu(struct mig_counters *c);
@@ -49,6 +56,9 @@ void mig_progress_round(struct mig_progress *p, uint32_t round, uint64_t pages);
 
 /* Remember a round that ended. */
 void mig_progress_log(struct mig_progress *p, const struct mig_round_log *log, uint64_t dirty_rate);
+
+/* Destination: a round has arrived; the next one begins. */
+void mig_progress_received(struct mig_progress *p);
 
 /* How long the steps took so far. */
 void mig_progress_took(struct mig_progress *p, const struct mig_phases *took);

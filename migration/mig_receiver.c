@@ -222,10 +222,8 @@ static int receive_pages(struct lane *l, uint32_t len, struct err *err)
              ? receive_packed(l, (unsigned)n, &wait, err)
              : mig_channel_readv(l->ch, l->iov, (unsigned)n, &wait, err);
     unpin(l);
-    if (l->pages.codec == MIG_CODEC_ZSTD)
-        count(&l->r->p.counters->zstd_pages, l->pages.data_len >> PAGE_SHIFT_4K);
-    count(&l->r->p.counters->data_pages, l->pages.data_len >> PAGE_SHIFT_4K);
-    count(&l->r->p.counters->wire_bytes, sizeof(struct mig_msg_hdr) + len);
+    mig_progress_frame(l->r->p.counters, l->index, sizeof(struct mig_msg_hdr) + len,
+                       l->pages.data_len >> PAGE_SHIFT_4K, l->pages.codec == MIG_CODEC_ZSTD);
     return rc;
 }
 

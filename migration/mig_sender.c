@@ -236,10 +236,8 @@ static int frame_flush(struct lane *l, struct err *err)
     if (rc < 0)
         return rc;
     mig_codec_sent(&l->stats, len, loop_now_ns() - begin);
-    count(&l->s->p.counters->data_pages, data);
     count(&l->s->p.counters->zero_pages, zero);
-    count(&l->s->p.counters->zstd_pages, packed_len ? data : 0);
-    count(&l->s->p.counters->wire_bytes, len);
+    mig_progress_frame(l->s->p.counters, l->index, len, data, packed_len);
     l->data_pages += data;
     l->zero_pages += zero;
     frame_reset(l);

@@ -400,6 +400,8 @@ static int run_round(struct mig_source *src, uint64_t pages, struct mig_verdict 
     int rc;
 
     mig_progress_round(&src->progress, src->round, pages);
+    if (src->p.ops->round)
+        src->p.ops->round(src->p.arg, src->round, src->m.throttle);
     mig_sender_round(src->sender, &(struct mig_round){.number = src->round});
     rc = await_round(src, src->round, err);
     if (rc < 0)

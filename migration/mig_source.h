@@ -44,6 +44,8 @@ struct mig_source_ops {
      * waiting; from a thread of the engine's.  NULL: it cannot be slowed down.
      */
     void (*nap)(void *arg, uint64_t until_ns);
+    /* A round begins, with the guest kept out for so many percent of its time.  May be NULL. */
+    void (*round)(void *arg, uint32_t round, unsigned throttle);
     /* Stop the guest; on failure it goes on running. */
     CHECKED int (*pause)(void *arg, struct err *err);
     /* The state of the stopped machine; may write guest memory. */

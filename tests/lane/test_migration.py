@@ -145,8 +145,35 @@ class MigrationTest(MovingTest):
         self.assertEqual(follower.returncode, 0, err)
         answer = json.loads(out)
         self.assertEqual((answer["role"], answer["result"]), ("source", "completed"))
-        self.assertEqual(err, "")
-        self.assertEqual(migration.destination.get("vm.migration-wait")["result"], "completed")
+        # No terminal: a line for each phase and round.
+        for line in err.splitlines():
+            self.assertRegex(line, r"^(connect|prepare|((rounds|stopped|commit) \d+ \d+ % of ).*)$")
+        self.assertRegex(err, r"(?m)^rounds 0 ")
+        self.check_numbers(source, answer)
+        arrived = migration.destination.get("vm.migration-wait")
+        self.assertEqual(arrived["result"], "completed")
+        self.check_numbers(None, arrived)
+        svg = self.dir / "there.svg"
+        subprocess.run([program("chctl"), "--api-socket", str(migration.destination.api_path),
+                        "migration-progress", "--plot", str(svg)], check=True,
+                       stdout=subprocess.DEVNULL)
+        self.assertIn(f"Migration {answer['migration']}, destination: completed", svg.read_text())
+
+    def check_numbers(self, source, answer):
+        """What an end says of a migration that is over agrees with itself, and with the events."""
+        wire = answer["wire_bytes"]
+        self.assertEqual(sum(answer["codec_bytes"].values()), wire)
+        self.assertEqual(sum(answer["lane_bytes"]), wire)
+        self.assertEqual(len(answer["lane_bytes"]), answer["lanes"])
+        self.assertGreater(answer["wire_bytes_per_s"], 0)
+        self.assertLess(answer["stopped_at_ns"], answer["elapsed_ns"])
+        rounds = answer["rounds"]
+        self.assertEqual([r["round"] for r in rounds], list(range(len(rounds))))
+        self.assertLessEqual(sum(r["data_pages"] for r in rounds), answer["data_pages"])
+        if source:
+            ids = [e["properties"]["id"] for e in source.events()
+                   if e["event"] == "migration-memory-iteration"]
+            self.assertEqual(ids[-len(rounds):], [str(r["round"]) for r in rounds])
 
     def test_unix_with_shared_memory(self):
         source = Vmm(self, "source", ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",

@@ -298,10 +298,36 @@ static void test_a_migration_is_followed_to_its_end(void **state)
     assert_int_equal(o.code, 0);
     assert_int_equal(fix->nr_asked, 3);
     assert_string_equal(o.out, "{\"phase\":\"done\",\"result\":\"completed\"}\n");
-    assert_string_equal(o.err, ""); /* no terminal: quiet */
+    assert_string_equal(o.err, ""); /* nothing was to be seen before the end */
     run(line, "", &o);
     assert_int_equal(o.code, 1);
     assert_string_equal(o.out, "{\"phase\":\"done\",\"result\":\"failed\"}\n");
+}
+
+static void test_a_migration_is_drawn(void **state)
+{
+    static struct output o;
+    struct fixture *fix = *state;
+    char line[256], svg[64], text[64] = "";
+    FILE *f;
+
+    (void)snprintf(svg, sizeof(svg), "%s/plot.svg", fix->dir);
+    (void)snprintf(line, sizeof(line), "--api-socket|%s|migration-progress|--follow|--plot|%s",
+                   fix->path, svg);
+    run(line, "", &o);
+    assert_int_equal(o.code, 0);
+    assert_string_equal(o.out, "{\"phase\":\"done\",\"result\":\"completed\"}\n");
+    f = fopen(svg, "re");
+    assert_non_null(f);
+    assert_non_null(fgets(text, sizeof(text), f));
+    assert_memory_equal(text, "<svg ", 5);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(unlink(svg), 0);
+    (void)snprintf(line, sizeof(line),
+                   "--api-socket|%s|migration-progress|--follow|--plot=/nowhere/at/all", fix->path);
+    run(line, "", &o);
+    assert_int_equal(o.code, 1);
+    assert_non_null(strstr(o.err, "--plot: /nowhere/at/all: No such file or directory"));
 }
 
 static void test_wrong_lines_are_refused_before_anything_is_asked(void **state)
@@ -325,6 +351,9 @@ static void test_wrong_lines_are_refused_before_anything_is_asked(void **state)
          "send-migration connections: 0 is not in"},
         {"add-disk|path=/a,vhost_user=on", "--disk vhost_user: not supported yet"},
         {"add-vsock|cid=3", "add-vsock: not supported yet by this version"},
+        {"migration-progress|--plot", "migration-progress: --plot needs a file"},
+        {"migration-progress|--plot=", "migration-progress: --plot needs a file"},
+        {"migration-progress|now", "migration-progress: takes no argument, 'now' was given"},
         {"resize", "resize: needs [--cpus <n>]"},
         {"resize|--cpus", "resize: --cpus needs a value"},
         {"resize|--cpus|x", "resize: --cpus: 'x' is not a number"},
@@ -380,6 +409,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_refusal_is_a_chain_on_standard_error, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_migration_is_followed_to_its_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_migration_is_drawn, setup, teardown),
         cmocka_unit_test(test_wrong_lines_are_refused_before_anything_is_asked),
         cmocka_unit_test(test_help_and_version),
         cmocka_unit_test(test_a_vmm_that_is_not_there_is_a_failure),

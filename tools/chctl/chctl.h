@@ -3,7 +3,7 @@
  * chctl: the remote control of a VM.
  *
  * commands.c has the table of commands; each becomes one request, except
- * migration-progress --follow, which waits for the end (follow.c).
+ * migration-progress --follow, which waits for the end, and --plot (follow.c).
  */
 #ifndef TOOLS_CHCTL_CHCTL_H
 #define TOOLS_CHCTL_CHCTL_H
@@ -28,7 +28,8 @@ struct chctl_call {
     char *body; /* owned; NULL: none */
     int *fds;   /* owned array of borrowed descriptors */
     unsigned nr_fds;
-    bool follow; /* migration-progress --follow */
+    bool follow;      /* migration-progress --follow */
+    const char *plot; /* migration-progress --plot: borrowed; NULL: none */
 };
 
 /**
@@ -63,12 +64,22 @@ CHECKED int chctl_call_send(const struct chctl_call *call, const char *socket_pa
  * chctl_follow() - show a migration's progress on standard error until it is over.
  * @call: migration-progress.
  *
- * Prints the last answer on standard output.
+ * On a terminal one line that changes, otherwise a line for each phase and
+ * round.  Prints the last answer on standard output, and draws it with @call->plot.
  *
  * Return: an exit code: CHCTL_OK if the migration was completed.
  * Threads: main.
  */
 int chctl_follow(const struct chctl_call *call, const char *socket_path);
+
+/**
+ * chctl_plot() - draw a migration into a file.
+ * @res: an answer of vm.migration-progress.
+ *
+ * Return: an exit code; a failure is said on standard error.
+ * Threads: main.
+ */
+int chctl_plot(const char *path, const struct http_response *res);
 
 /**
  * chctl_report() - print an answer: its body, or the chain of errors in it.

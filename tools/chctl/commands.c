@@ -98,11 +98,13 @@ static const struct chctl_command commands[] = {
      "Returns when the migration has ended.\n"
      "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n"
      "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n", NULL},
-    {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0, "[--follow]",
+    {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0,
+     "[--follow] [--plot <file>]",
      "Print how far a migration is",
-     "--follow waits until it is over, shows the progress on a terminal, then prints the last\n"
+     "--follow waits until it is over, shows the progress on standard error, then prints the last\n"
      "answer; the exit code is 0 if the migration was completed, 1 if not.  Both ends can be\n"
-     "followed: a source gives its last answer before it ends.\n", NULL},
+     "followed: a source gives its last answer before it ends.\n"
+     "--plot draws that answer as SVG: pages sent and dirty over time, throttle, blackout.\n", NULL},
     {"migration-cancel", "PUT", "vm.migration-cancel", parse_nothing, 0, "",
      "Give up a migration; the VM goes on where it is", "", NULL},
     {"migration-resolve", "PUT", "vm.migration-resolve", parse_resolve, ACTION_RESOLVE_MIGRATION,
@@ -496,11 +498,25 @@ static int parse_resize_part(const struct chctl_command *command, int argc, char
 static int parse_progress(const struct chctl_command *command, int argc, char *const argv[],
                           struct chctl_call *call, struct err *err)
 {
-    if (argc && !strcmp(argv[0], "--follow")) {
-        call->follow = true;
-        argc--;
-        argv++;
+    static const char plot[] = "--plot";
+
+    for (; argc; argc--, argv++) {
+        if (!strcmp(argv[0], "--follow")) {
+            call->follow = true;
+        } else if (!strncmp(argv[0], "--plot=", sizeof(plot))) {
+            call->plot = argv[0] + sizeof(plot);
+        } else if (!strcmp(argv[0], plot) && argc > 1) {
+            call->plot = argv[1];
+            argc--;
+            argv++;
+        } else if (!strcmp(argv[0], plot)) {
+            return err_set(err, -EINVAL, "%s: --plot needs a file", command->name);
+        } else {
+            break;
+        }
     }
+    if (call->plot && !*call->plot)
+        return err_set(err, -EINVAL, "%s: --plot needs a file", command->name);
     return parse_nothing(command, argc, argv, call, err);
 }
 

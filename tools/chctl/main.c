@@ -70,6 +70,8 @@ static int run(int argc, char *const argv[], const char *socket_path)
         code = chctl_complain(CHCTL_FAILED, &err);
     } else {
         code = chctl_report(&res);
+        if (code == CHCTL_OK && call.plot)
+            code = chctl_plot(call.plot, &res);
     }
     http_response_release(&res);
     chctl_call_release(&call);

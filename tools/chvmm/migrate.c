@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <json-c/json.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/gmem.h"
@@ -31,6 +32,7 @@ struct migration {
     void *done_arg;
 
     bool paused_by_us;
+    unsigned throttle;          /* percent, as was told last */
     bool local;                 /* memory is to be handed over */
     struct disk_stamps *stamps; /* when the disks were let go; NULL: not yet */
 
@@ -174,6 +176,21 @@ static void src_nap(void *arg, uint64_t until_ns)
     vm_nap(m->vmm->vm, until_ns);
 }
 
+/* On the worker. */
+static void src_round(void *arg, uint32_t round, unsigned throttle)
+{
+    struct migration *m = arg;
+    char number[16];
+
+    (void)snprintf(number, sizeof(number), "%u", round);
+    vmm_event_with(m->vmm, "migration-memory-iteration", "id", number);
+    if (throttle == m->throttle)
+        return;
+    m->throttle = throttle;
+    (void)snprintf(number, sizeof(number), "%u", throttle);
+    vmm_event_with(m->vmm, "migration-throttled", "percent", number);
+}
+
 static void tell_waiters(struct vmm *vmm);
 
 /* --- Sending ---------------------------------------------------------------------- */
@@ -289,6 +306,7 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
         .describe = src_describe,
         .facts = src_facts,
         .nap = src_nap,
+        .round = src_round,
         .pause = src_pause,
         .save = src_save,
         .release = src_release,

@@ -2,6 +2,7 @@
 #include "tools/chvmm/progress.h"
 
 #include "migration/mig_progress.h"
+#include "migration/mig_wire.h"
 #include "tools/chvmm/json_put.h"
 #include "tools/chvmm/migrate.h"
 
@@ -34,8 +35,28 @@ static struct json_object *phases_json(const struct mig_phases *t)
     return o;
 }
 
-/* What was measured after each round, and what was decided. */
-static struct json_object *rounds_json(struct mig_progress *p)
+/* An estimate; 0 where there is no saying. */
+static uint64_t estimate(uint64_t ns)
+{
+    return ns == UINT64_MAX ? 0 : ns;
+}
+
+/* What only a source knows of a round, and what it decided. */
+static void put_verdict(struct json_object *o, const struct mig_round_log *log)
+{
+    json_put_u64(o, "remaining_pages", log->remaining);
+    json_put_u64(o, "rate_bytes_per_s", log->rate);
+    json_put_u64(o, "dirty_bytes_per_s", log->dirty_rate);
+    json_put_u64(o, "expected_blackout_ns", estimate(log->verdict.estimate_ns));
+    json_put_u64(o, "throttle_percent", log->verdict.throttle);
+    json_put_text(o, "decision",
+                  log->verdict.decision == MIG_DECIDE_ROUND  ? "round"
+                  : log->verdict.decision == MIG_DECIDE_STOP ? "stop"
+                                                             : "give up");
+    json_put_text(o, "why", log->verdict.why);
+}
+
+static struct json_object *rounds_json(struct mig_progress *p, bool is_source)
 {
     struct json_object *rounds = json_object_new_array();
     struct mig_round_log log[MIG_LOG_ROUNDS];
@@ -49,19 +70,31 @@ static struct json_object *rounds_json(struct mig_progress *p)
         json_put_u64(o, "took_ns", log[i].took_ns);
         json_put_u64(o, "data_pages", log[i].data_pages);
         json_put_u64(o, "zero_pages", log[i].zero_pages);
-        json_put_u64(o, "remaining_pages", log[i].remaining);
-        json_put_u64(o, "rate_bytes_per_s", log[i].rate);
-        json_put_u64(o, "dirty_bytes_per_s", log[i].dirty_rate);
-        json_put_u64(o, "expected_blackout_ns", log[i].verdict.estimate_ns);
-        json_put_u64(o, "throttle_percent", log[i].verdict.throttle);
-        json_put_text(o, "decision",
-                      log[i].verdict.decision == MIG_DECIDE_ROUND  ? "round"
-                      : log[i].verdict.decision == MIG_DECIDE_STOP ? "stop"
-                                                                   : "give up");
-        json_put_text(o, "why", log[i].verdict.why);
+        if (is_source)
+            put_verdict(o, &log[i]);
         (void)json_object_array_add(rounds, o);
     }
     return rounds;
+}
+
+static struct json_object *codecs_json(const struct mig_status *s)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_put_u64(o, "raw", s->wire_bytes > s->zstd_bytes ? s->wire_bytes - s->zstd_bytes : 0);
+    json_put_u64(o, "zstd", s->zstd_bytes);
+    return o;
+}
+
+static struct json_object *lanes_json(struct mig_progress *p)
+{
+    struct json_object *lanes = json_object_new_array();
+    uint64_t bytes[MIG_LANES_MAX];
+    unsigned n = mig_progress_lane_bytes(p, bytes);
+
+    for (unsigned i = 0; i < n; i++)
+        (void)json_object_array_add(lanes, json_object_new_uint64(bytes[i]));
+    return lanes;
 }
 
 static struct json_object *one_json(struct mig_progress *p, bool is_source)
@@ -80,21 +113,25 @@ static struct json_object *one_json(struct mig_progress *p, bool is_source)
     json_put_u64(o, "lanes", s.lanes);
     json_put_u64(o, "round", s.round);
     json_put_u64(o, "total_bytes", s.total_bytes);
+    json_put_u64(o, "round_bytes", s.round_bytes);
     json_put_u64(o, "remaining_bytes", s.remaining);
     json_put_u64(o, "data_pages", s.data_pages);
     json_put_u64(o, "zero_pages", s.zero_pages);
     json_put_u64(o, "zstd_pages", s.zstd_pages);
     json_put_u64(o, "wire_bytes", s.wire_bytes);
+    (void)json_object_object_add(o, "codec_bytes", codecs_json(&s));
+    (void)json_object_object_add(o, "lane_bytes", lanes_json(p));
     json_put_u64(o, "lanes_cpu_ns", s.cpu_ns);
+    json_put_u64(o, "wire_bytes_per_s", s.wire_rate);
     json_put_u64(o, "rate_bytes_per_s", s.rate);
     json_put_u64(o, "dirty_bytes_per_s", s.dirty_rate);
     json_put_u64(o, "throttle_percent", s.throttle);
-    json_put_u64(o, "expected_blackout_ns", s.blackout_ns);
+    json_put_u64(o, "expected_blackout_ns", estimate(s.blackout_ns));
     json_put_u64(o, "time_left_ns", s.time_left_ns);
     json_put_u64(o, "elapsed_ns", s.elapsed_ns);
+    json_put_u64(o, "stopped_at_ns", s.stopped_ns);
     (void)json_object_object_add(o, "phases_ns", phases_json(&s.took));
-    if (is_source)
-        (void)json_object_object_add(o, "rounds", rounds_json(p));
+    (void)json_object_object_add(o, "rounds", rounds_json(p, is_source));
     if (s.err.msg[0])
         json_put_text(o, "error", s.err.msg);
     return o;

@@ -26,6 +26,15 @@ void vmm_event(struct vmm *vmm, const char *event)
         event_monitor_emit(vmm->events, "vm", event, NULL, 0);
 }
 
+void vmm_event_with(struct vmm *vmm, const char *event, const char *key, const char *value)
+{
+    const struct event_property property = {key, value};
+
+    log_info("vm: %s %s=%s", event, key, value);
+    if (vmm->events)
+        event_monitor_emit(vmm->events, "vm", event, &property, 1);
+}
+
 static void on_event(void *arg, const char *source, const char *event, const char *id)
 {
     const struct vmm *vmm = arg;

@@ -142,6 +142,13 @@ CHECKED int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err 
 void vmm_event(struct vmm *vmm, const char *event);
 
 /**
+ * vmm_event_with() - the same, with one property.
+ *
+ * Threads: any.
+ */
+void vmm_event_with(struct vmm *vmm, const char *event, const char *key, const char *value);
+
+/**
  * vmm_announce() - tell the network that the VM is here, and again while switches learn.
  *
  * Threads: control.

@@ -146,7 +146,7 @@ _chctl_argument()
         ;;
     receive-migration) _chrysalis_keys "$cur" receiver_url= tls_dir= insecure= accept_tsc= \
         net_fds= memory_mode= ;;
-    migration-progress) _chrysalis_reply "$cur" "" --follow ;;
+    migration-progress) _chrysalis_reply "$cur" "" --follow --plot ;;
     migration-resolve) _chrysalis_reply "$cur" "" statement= lost= migration= ;;
     add-disk) _chvmm_value --disk ;;
     add-net) _chvmm_value --net ;;
