@@ -246,7 +246,8 @@ static void test_a_stranger_that_says_nothing_does_not_stop_a_source(void **stat
     (void)state;
     fake_pair_init(&p, &tiny);
     p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
-    p.sp.idle_ms = p.dp.hello_ms = 500;
+    p.sp.idle_ms = 1500;
+    p.dp.hello_ms = 2500;
     p.dp.attempts = 0;
     connect_pair(&p, link);
     assert_int_equal(pthread_create(&stranger, NULL, stand_at_the_door, link), 0);
@@ -261,7 +262,17 @@ static void test_a_stranger_that_says_nothing_does_not_stop_a_source(void **stat
     fake_pair_release(&p);
 }
 
-/* A slow build does not look like a dead peer. */
+/* For longer than a peer may be silent. */
+static void build_slowly(void *arg, enum fake_op op)
+{
+    const struct timespec nap = {2, 500000000};
+
+    (void)arg;
+    if (op == FAKE_OP_BUILD)
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+}
+
+/* A slow build does not look like a dead peer; nor does a slow machine, for a second and a half. */
 static void test_keepalives_bridge_a_long_build(void **state)
 {
     struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
@@ -269,9 +280,9 @@ static void test_keepalives_bridge_a_long_build(void **state)
 
     (void)state;
     fake_pair_init(&p, &tiny);
-    p.sp.idle_ms = p.dp.idle_ms = 400;
+    p.sp.idle_ms = p.dp.idle_ms = 1500;
     p.sp.keepalive_ms = p.dp.keepalive_ms = 40;
-    p.to.op_delay_us = 900000;
+    p.to.on_op = build_slowly;
     connect_pair(&p, link);
     fake_pair_run(&p);
     if (p.src_rc < 0)
