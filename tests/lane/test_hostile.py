@@ -10,7 +10,7 @@ from lane_base import MIB, LaneTest
 from lane_vmm import Vmm, vm_args
 
 KINDS = ("pio", "mmio", "pci", "rings", "all")
-SECONDS_EACH = float(os.environ.get("LANE_HOSTILE_S", "8"))
+SECONDS_EACH = float(os.environ.get("LANE_HOSTILE_S", "4"))
 LOG_MAX = 256 << 10
 GROWTH_MAX_KIB = 32 << 10
 

@@ -12,7 +12,7 @@ from lane_host import GuestMemory, differing_pages
 from lane_move import Move, free_port
 from lane_vmm import Vmm, vm_args
 
-RAM = 768 * MIB  # takes a while to come back
+RAM = 512 * MIB  # takes a while to come back
 SMALL = 128 * MIB
 
 
