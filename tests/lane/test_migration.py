@@ -32,7 +32,7 @@ class MovingTest(LaneTest):
 
     def busy(self, vmm, disk=False):
         guest = vmm.guest
-        guest.do("fill 100 2 mix 3", timeout_s=120)
+        guest.do("fill 100 1 mix 3", timeout_s=120)
         guest.do("fill 110 32 sparse 4")
         guest.do("cmos 0x41 0x66")
         guest.do("dirty 160 32 40 seq")

@@ -36,6 +36,7 @@ class SoakTest(LaneTest):
     def start(self):
         self.tls = str(Authority(self.dir / "ca").tls_dir(self.dir / "tls"))
         self.moves = self.compared = 0
+        self.leaving = None
         ram = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.stores = pathlib.Path(tempfile.mkdtemp(prefix="lane-soak.", dir=ram))
         self.addCleanup(shutil.rmtree, self.stores, ignore_errors=True)
@@ -61,11 +62,18 @@ class SoakTest(LaneTest):
             options = {**options, "tls_dir": self.tls}
         move = Move(vmm, name, url, receive={"tls_dir": self.tls} if tls else None, **options)
         move.finish(60)
-        self.assertEqual(vmm.wait_exit(), 0)
-        vmm.stderr.close()
-        if self.moves > 1:
-            shutil.rmtree(vmm.dir)
+        self.see_off()
+        self.leaving = vmm
         return move.destination
+
+    def see_off(self):
+        """The process that the VM has left ends; by the next move it has."""
+        if self.leaving:
+            self.assertEqual(self.leaving.wait_exit(), 0)
+            self.leaving.stderr.close()
+            if self.moves > 2:
+                shutil.rmtree(self.leaving.dir)
+        self.leaving = None
 
     def snapshot(self, vmm, name):
         store = self.stores / str(self.moves // STORE_MOVES)
@@ -114,6 +122,7 @@ class SoakTest(LaneTest):
                 raise AssertionError(f"move {self.moves}, {kind}: {error}") from error
             if self.moves % STORE_MOVES == 0:
                 shutil.rmtree(self.stores / str(self.moves // STORE_MOVES - 1), ignore_errors=True)
+        self.see_off()
         guest = vmm.guest
         guest.do("heartbeat off")
         guest.do("dirty stop")
