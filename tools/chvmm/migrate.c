@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -193,6 +194,14 @@ static void src_round(void *arg, uint32_t round, unsigned throttle)
 
 static void tell_waiters(struct vmm *vmm);
 
+/* --- Afterwards ---------------------------------------------------------------------- */
+
+/* The history that stays lies above what was freed, and would hold the heap up there. */
+static void give_memory_back(void)
+{
+    (void)malloc_trim(0);
+}
+
 /* --- Sending ---------------------------------------------------------------------- */
 
 static int run_send(void *arg, struct err *err)
@@ -256,6 +265,7 @@ static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
         vmm_quit(vmm, 0);
         return;
     }
+    give_memory_back();
     log_error("migration: %s", err->msg);
     vmm_event(vmm, "migration-failed");
     if (rc == -EINPROGRESS) {
@@ -489,6 +499,7 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     vmm->last_migration = m;
     vmm_progress_keep(vmm);
     tell_waiters(vmm);
+    give_memory_back();
     if (rc < 0)
         log_error("migration: %s", err->msg);
     else
