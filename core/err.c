@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Here they are defined (core/err.h wraps them for the static analyzer). */
+#undef err_set
+#undef err_prefix
+
 int err_set(struct err *err, int code, const char *fmt, ...)
 {
     va_list ap;

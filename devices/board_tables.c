@@ -33,8 +33,8 @@ int board_write_smbios(const struct board *b, struct err *err)
 
 static int write_mptable(const struct board *b, struct err *err)
 {
-    unsigned n = b->cfg->cpus.boot_vcpus;
-    uint32_t *apic_ids = calloc(n, sizeof(*apic_ids));
+    unsigned n = b->cfg->cpus.boot_vcpus; /* 1 at least */
+    uint32_t *apic_ids = calloc(n + 1U, sizeof(*apic_ids));
     int rc;
 
     if (!apic_ids)

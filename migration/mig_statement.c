@@ -73,10 +73,11 @@ int mig_statement_check(const char *text, const uint8_t *secret, enum mig_outcom
     char id[MIG_ID_SIZE], mine[MIG_STATEMENT_SIZE];
     unsigned outcome;
 
-    if (!is_statement(text))
+    if (!is_statement(text)) {
         return err_set(err, -EINVAL,
                        "statement: '%.*s' is not one: taken or never, 16 digits, 32 digits",
                        MIG_STATEMENT_SIZE, text);
+    }
     mig_id(secret, id);
     if (memcmp(text + ID_AT, id, (size_t)2 * ID_BYTES) != 0)
         return err_set(err, -EINVAL, "statement: it is of migration %.16s, this one is %s",

@@ -105,10 +105,12 @@ static const struct {
 
 void mig_features_name(unsigned features, struct mig_hello *h)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(features_known) && h->nr_caps < MIG_CAPS_MAX; i++)
-        if (features & features_known[i].feature)
-            (void)snprintf(h->caps[h->nr_caps++].name, sizeof(h->caps[0].name), "%s",
-                           features_known[i].name);
+    for (unsigned i = 0; i < ARRAY_LEN(features_known) && h->nr_caps < MIG_CAPS_MAX; i++) {
+        if (!(features & features_known[i].feature))
+            continue;
+        (void)snprintf(h->caps[h->nr_caps++].name, sizeof(h->caps[0].name), "%s",
+                       features_known[i].name);
+    }
 }
 
 unsigned mig_features_of(const struct mig_hello *h, const char **ret_unknown)

@@ -12,12 +12,11 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "snapshot/snap_restore.h"
 #include "tools/chsnap/chsnap_template.h"
 #include "tools/chsnap/chsnap_vm.h"
-
-extern char **environ;
 
 enum {
     CLONES_MAX = 1000,
@@ -165,12 +164,13 @@ static int check_sets(struct chsnap *c, const struct cloning *k)
         const char *set = k->how.sets[i], *eq = strchr(set, '=');
         const char *member = memrchr(set, '.', (size_t)(eq - set));
 
-        for (size_t u = 0; member && u < ARRAY_LEN(unique); u++)
-            if (strlen(unique[u]) == (size_t)(eq - member - 1) &&
-                strncmp(member + 1, unique[u], (size_t)(eq - member - 1)) == 0 &&
-                !chsnap_template_varies(eq))
-                return chsnap_usage_error(c, "--set %s: would be the same for all: put {n} in it",
-                                          set);
+        for (size_t u = 0; member && u < ARRAY_LEN(unique); u++) {
+            if (strlen(unique[u]) != (size_t)(eq - member - 1) ||
+                strncmp(member + 1, unique[u], (size_t)(eq - member - 1)) != 0 ||
+                chsnap_template_varies(eq))
+                continue;
+            return chsnap_usage_error(c, "--set %s: would be the same for all: put {n} in it", set);
+        }
     }
     if (k->nr > 1 && !chsnap_template_varies(k->name))
         return chsnap_usage_error(c, "--name %s: would be the same for all: put {n} in it",
@@ -221,14 +221,17 @@ static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, stru
 static int make_clones(struct chsnap *c, const struct cloning *k)
 {
     struct clone *clones = calloc(k->nr, sizeof(*clones));
-    int rc = clones ? make_image(c, k) : chsnap_error(c, "out of memory");
+    int rc;
 
+    if (!clones)
+        return chsnap_error(c, "out of memory");
+    rc = make_image(c, k);
     for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
         rc = start_one(c, k, i, &clones[i]);
     for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
         rc = wait_clone(c, &clones[i]);
     /* All or none: what was started is ended again. */
-    for (unsigned i = 0; clones && rc != CHSNAP_OK && i < k->nr; i++)
+    for (unsigned i = 0; rc != CHSNAP_OK && i < k->nr; i++)
         if (clones[i].pid > 0)
             (void)kill(clones[i].pid, SIGTERM);
     if (rc == CHSNAP_OK)

@@ -112,10 +112,10 @@ static void put_created(struct chsnap *c, const char *id, const char *name)
     (void)chsnap_put_json(c, o);
 }
 
-/* The name and the store go into @cfg->destination_url. */
-static int create_at(struct chsnap *c, const char *socket_path, struct snapshot_config *cfg,
+static int create_at(struct chsnap *c, const char *socket_path, const struct snapshot_config *how,
                      const char *name)
 {
+    struct snapshot_config cfg = *how;
     struct json_object *o = NULL;
     char url[STORE_URL_PATH_MAX + STORE_REF_MAX + 16], path[PATH_MAX], id[STORE_DIGEST_HEX + 1];
     struct err err = {0};
@@ -125,8 +125,8 @@ static int create_at(struct chsnap *c, const char *socket_path, struct snapshot_
     if (!realpath(c->url.path, path))
         return chsnap_error(c, "%s: %m", c->url.path);
     (void)snprintf(url, sizeof(url), "store:%s%s%s", path, *name ? "#" : "", name);
-    cfg->destination_url = url;
-    if (action_config_to_json(ACTION_SNAPSHOT, cfg, &o) < 0)
+    cfg.destination_url = url;
+    if (action_config_to_json(ACTION_SNAPSHOT, &cfg, &o) < 0)
         return chsnap_error(c, "out of memory");
     rc = ask(c, socket_path, json_object_to_json_string(o), &err);
     json_object_put(o);

@@ -50,12 +50,13 @@ static void move_report(struct move *m, FILE *f, const char *verb,
     chsnap_progress_clear(&m->progress);
     if (!m->c->json) {
         (void)fprintf(f, "%.*s ", STORE_ID_SHORT, res->id);
-        if (done)
-            (void)fprintf(f, "%s: %llu pages sent, %llu known, %s\n", verb,
-                          (unsigned long long)res->pages_sent, (unsigned long long)res->pages_known,
-                          chsnap_size(res->bytes, a));
-        else
+        if (!done) {
             (void)fputs("is there already\n", f);
+            return;
+        }
+        (void)fprintf(f, "%s: %llu pages sent, %llu known, %s\n", verb,
+                      (unsigned long long)res->pages_sent, (unsigned long long)res->pages_known,
+                      chsnap_size(res->bytes, a));
         return;
     }
     o = json_object_new_object();

@@ -43,10 +43,11 @@ struct prune {
 
 static bool has_kept_tag(const struct prune *p, const struct store_info *info)
 {
-    for (unsigned i = 0; i < info->nr_tags; i++)
+    for (unsigned i = 0; i < info->nr_tags; i++) {
         for (unsigned k = 0; k < p->nr_tags; k++)
             if (strcmp(info->tags[i], p->tags[k]) == 0)
                 return true;
+    }
     return false;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/state.h"
@@ -78,7 +79,7 @@ static void put_header(struct wr *w, const char *name, uint32_t desc_len, uint32
 {
     char padded[NOTE_NAME_LEN] = {0};
 
-    memcpy(padded, name, strlen(name));
+    (void)snprintf(padded, sizeof(padded), "%s", name);
     wr_le32(w, (uint32_t)strlen(name) + 1);
     wr_le32(w, desc_len);
     wr_le32(w, type);

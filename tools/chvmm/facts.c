@@ -268,7 +268,7 @@ static void check_disk(struct judge *j, const struct facts *f, const char *boot,
 {
     const struct fact_disk *there = fact_of(f, d->id);
     auto_close int fd = -1;
-    struct fact_disk here;
+    struct fact_disk here = {0};
     bool same_host, same_file;
     int rc = look_at(d->path, d->readonly ? O_RDONLY : O_RDWR, &fd, &here);
 
@@ -276,7 +276,7 @@ static void check_disk(struct judge *j, const struct facts *f, const char *boot,
         say(j, "disk %s: %s is neither a file nor a block device", d->id, d->path);
     else if (rc < 0)
         say(j, "disk %s: %s: %s", d->id, d->path, strerror(-rc));
-    if (rc < 0 || !there)
+    if (rc < 0 || !f || !there)
         return;
     if (here.size != there->size)
         say(j, "disk %s: %s has %llu bytes, %llu at the source", d->id, d->path,

@@ -618,10 +618,11 @@ static int resolve_dest(struct vmm *vmm, const struct resolve_config *cfg,
     enum mig_outcome outcome;
     int rc;
 
-    if (vmm->busy == VMM_UNDECIDED && !cfg->migration)
+    if (vmm->busy == VMM_UNDECIDED && !cfg->migration) {
         return err_set(err, -EINVAL,
                        "statement: is missing: run migration-resolve at the "
                        "destination and give here what it answers");
+    }
     if (vmm->busy == VMM_RECEIVE && !cfg->migration)
         return err_set(err, -EBUSY, "the migration to here is not over: wait, or cancel it");
     rc = resolve_state(vmm, cfg->migration, &outcome, text, err);

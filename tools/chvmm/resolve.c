@@ -112,11 +112,12 @@ int disk_stamps_check(const struct disk_stamps *stamps, struct err *err)
                            strerror(errno));
         if (now.st_ino != d->st.st_ino || now.st_dev != d->st.st_dev ||
             now.st_size != d->st.st_size || now.st_mtim.tv_sec != d->st.st_mtim.tv_sec ||
-            now.st_mtim.tv_nsec != d->st.st_mtim.tv_nsec)
+            now.st_mtim.tv_nsec != d->st.st_mtim.tv_nsec) {
             return err_set(err, -EBUSY,
                            "disk %s (%s) was written after this VM let go of it: the VM has run "
                            "elsewhere and cannot go on here",
                            d->disk->id, d->disk->path);
+        }
     }
     return 0;
 }
