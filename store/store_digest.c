@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <openssl/evp.h>
 
-#include "store/store_sha256.h"
-
 struct store_hasher {
     EVP_MD *md; /* fetched once: the implicit fetch costs a tenth of a page's hash */
     EVP_MD_CTX *ctx;
@@ -71,16 +69,7 @@ int store_hash2(struct store_hasher *h, const void *a, size_t a_len, const void 
 int store_hash_items(struct store_hasher *h, const uint8_t *data, size_t len, size_t nr,
                      struct store_digest *ret)
 {
-    size_t i = 0;
-
-    for (; i + 1 < nr; i += 2) {
-        const uint8_t *p = data + i * len;
-
-        if (!store_sha256_pair(p, p + len, len, ret[i].b, ret[i + 1].b))
-            break;
-        ret[i].alg = ret[i + 1].alg = STORE_ALG_SHA256;
-    }
-    for (; i < nr; i++)
+    for (size_t i = 0; i < nr; i++)
         if (store_hash(h, data + i * len, len, &ret[i]) < 0)
             return -EIO;
     return 0;

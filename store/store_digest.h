@@ -92,7 +92,7 @@ CHECKED int store_hash2(struct store_hasher *h, const void *a, size_t a_len, con
 /**
  * store_hash_items() - name each of several items of one length.
  * @data: @nr * @len bytes, the items one behind the other.
- * @len:  a multiple of 64.
+ * @len:  bytes of one.
  * @ret:  @nr of them.
  *
  * Return: 0; -EIO if the library fails.
