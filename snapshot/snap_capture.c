@@ -62,12 +62,14 @@ static int keep_the_rest(struct capture *c, const char *parent, struct err *err)
 
     if (!c->track)
         return 0;
-    for (unsigned i = 0; i < gmem_nr_regions(c->gm); i++)
+    for (unsigned i = 0; i < gmem_nr_regions(c->gm); i++) {
+        uint64_t nr = gmem_region(c->gm, i)->len >> PAGE_SHIFT_4K;
+
         if (!parent || strcmp(parent, c->track->since) != 0 || !store_writer_keeps(c->writer, i))
-            dirty_mark(c->track->dirty, i, 0, gmem_region(c->gm, i)->len >> PAGE_SHIFT_4K);
+            dirty_mark(c->track->dirty, i, 0, nr);
         else if (rc >= 0)
-            rc = store_writer_keep(c->writer, i, 0, gmem_region(c->gm, i)->len >> PAGE_SHIFT_4K,
-                                   err);
+            rc = store_writer_keep(c->writer, i, 0, nr, err);
+    }
     return rc;
 }
 
@@ -88,10 +90,9 @@ static int begin_writer(struct capture *c, struct err *err)
 
         regions[i] = (struct store_writer_region){r->gpa, r->len >> PAGE_SHIFT_4K};
     }
-    if (c->track && c->track->since[0] &&
-        store_resolve(c->store, c->track->since, parent, NULL) >= 0)
-        cfg.parent = parent;
-    else if (cfg.vm && store_newest(c->store, cfg.vm, parent, NULL) >= 0)
+    if ((c->track && c->track->since[0] &&
+         store_resolve(c->store, c->track->since, parent, NULL) >= 0) ||
+        (cfg.vm && store_newest(c->store, cfg.vm, parent, NULL) >= 0))
         cfg.parent = parent;
     rc = store_writer_begin(c->store, &cfg, &c->writer, err);
     return rc < 0 ? rc : keep_the_rest(c, cfg.parent, err);

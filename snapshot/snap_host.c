@@ -43,11 +43,12 @@ static void check_nets(const struct vm_config *cfg, struct snap_problems *why)
     for (unsigned i = 0; i < cfg->nr_nets; i++) {
         const struct net_config *n = &cfg->nets[i];
 
-        if (n->nr_fds && n->fds[0] < 0)
+        if (n->nr_fds && n->fds[0] < 0) {
             snap_problem(why, "net %s: its tap was a descriptor: hand over another (net_fds)",
                          n->id);
-        else if (!n->nr_fds && access("/dev/net/tun", R_OK | W_OK) < 0)
+        } else if (!n->nr_fds && access("/dev/net/tun", R_OK | W_OK) < 0) {
             snap_problem(why, "net %s: /dev/net/tun: %s", n->id, strerror(errno));
+        }
     }
 }
 
@@ -63,20 +64,18 @@ static void check_console(const char *name, const struct console_config *c,
 /* Documentation/admin-guide/mm/hugetlbpage.rst */
 static bool free_hugepages(uint64_t size, uint64_t *ret_free)
 {
-    char path[128];
-    unsigned long long n = 0;
+    char path[128], text[32] = "", *end = text;
     FILE *f;
-    bool ok;
 
     (void)snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/free_hugepages",
                    (unsigned long long)size / 1024);
     f = fopen(path, "re");
     if (!f)
         return false;
-    ok = fscanf(f, "%llu", &n) == 1;
+    if (fgets(text, sizeof(text), f))
+        *ret_free = strtoull(text, &end, 10);
     (void)fclose(f);
-    *ret_free = n;
-    return ok;
+    return end != text;
 }
 
 static void check_hugepages(const char *what, bool hugepages, uint64_t size, uint64_t page,
@@ -86,13 +85,14 @@ static void check_hugepages(const char *what, bool hugepages, uint64_t size, uin
 
     if (!hugepages || !size || !page)
         return;
-    if (!free_hugepages(page, &free_now))
+    if (!free_hugepages(page, &free_now)) {
         snap_problem(why, "%s: this host has no huge pages of %llu KiB", what,
                      (unsigned long long)page / 1024);
-    else if (free_now < size / page)
+    } else if (free_now < size / page) {
         snap_problem(why, "%s: it takes %llu huge pages of %llu KiB, %llu are free", what,
                      (unsigned long long)(size / page), (unsigned long long)page / 1024,
                      (unsigned long long)free_now);
+    }
 }
 
 static void check_memory(const struct memory_config *m, struct snap_problems *why)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "snapshot/snap_touch.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -60,6 +61,7 @@ void snap_touch_add(struct snap_touch *t, const struct snap_touch_run *run)
     }
     if (t->nr == SNAP_TOUCH_MAX || (t->nr == t->cap && !grow(t)))
         return;
+    assert(t->runs);
     t->runs[t->nr++] = *run;
 }
 

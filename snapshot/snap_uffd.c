@@ -32,11 +32,12 @@ int snap_uffd_open(uint64_t features, struct err *err)
 
     if (rc == -EPERM) {
         fd = open_device();
-        if (fd < 0)
+        if (fd < 0) {
             return err_set(err, rc,
                            "userfaultfd: not permitted: it takes CAP_SYS_PTRACE, "
                            "vm.unprivileged_userfaultfd=1 or access to /dev/userfaultfd (%s)",
                            strerror(-fd));
+        }
         rc = 0;
     }
     if (rc >= 0 && ioctl(fd, UFFDIO_API, &api) < 0)

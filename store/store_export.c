@@ -147,7 +147,7 @@ static int export_flush_twins(struct export *e)
     e->res.pages_known += nr;
     if (rc < 0 || !nr)
         return rc;
-    return export_frame(e, STORE_FRAME_SAME, e->twins, 2 * nr * sizeof(e->twins[0]));
+    return export_frame(e, STORE_FRAME_SAME, e->twins, (size_t)2 * nr * sizeof(e->twins[0]));
 }
 
 static int export_page(struct export *e, unsigned region, uint64_t page,
@@ -162,7 +162,8 @@ static int export_page(struct export *e, unsigned region, uint64_t page,
         e->twins[2 * e->nr_twins + 1] = le64_make(first);
         return ++e->nr_twins == STORE_FRAME_TWINS_MAX ? export_flush_twins(e) : 0;
     }
-    rc = store_snapshot_read(e->snap, region, page, 1, e->raw + e->nr * PAGE_SIZE_4K, e->err);
+    rc = store_snapshot_read(e->snap, region, page, 1, e->raw + (size_t)e->nr * PAGE_SIZE_4K,
+                             e->err);
     if (rc < 0)
         return rc;
     e->place[e->nr] = place;

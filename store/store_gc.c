@@ -493,7 +493,7 @@ static int gc_change(struct gc *g, size_t nr, gc_change_fn *change)
 
     if (!g->slice)
         return gc_change_range(g, 0, nr, change);
-    g->err = &why;
+    g->err = &why; /* cppcheck-suppress autoVariables ; until the end of this function */
     while (from < nr) {
         size_t n = nr - from < g->slice ? nr - from : g->slice;
 

@@ -262,10 +262,11 @@ static int import_place(struct import *m, uint64_t place, unsigned *ret_region, 
     uint64_t region = place >> STORE_PLACE_BITS;
 
     *ret_page = place & (((uint64_t)1 << STORE_PLACE_BITS) - 1);
-    if (region >= m->rec->nr_regions || *ret_page >= m->rec->regions[region].pages)
+    if (region >= m->rec->nr_regions || *ret_page >= m->rec->regions[region].pages) {
         return err_set(m->err, -EBADMSG, "frame %llu: region %llu has no page %llu",
                        (unsigned long long)m->frames - 1, (unsigned long long)region,
                        (unsigned long long)*ret_page);
+    }
     *ret_region = (unsigned)region;
     return 0;
 }

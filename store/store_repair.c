@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/store_repair.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -155,6 +156,7 @@ static int save_page(struct repair *r, struct broken *b)
         rc = pack_open(r);
     if (rc < 0)
         return rc;
+    assert(r->file);
     b->at = store_loc_make(store_segment_id_make(r->file->id, r->nr_ids), r->nr);
     b->found = true;
     r->digests[r->nr++] = b->d;
@@ -180,6 +182,7 @@ static int save_object(struct repair *r, struct broken *b)
         rc = pack_open(r);
     if (rc < 0)
         return rc;
+    assert(r->file);
     b->hints_len = r->object.hints_len;
     b->hints = malloc(b->hints_len + 1);
     if (!b->hints)

@@ -303,20 +303,21 @@ static int verify_mend(struct verify *v, const struct store_extent *e)
 static int verify_mend_pack(struct verify *v, const struct store_extent *e)
 {
     struct store_verified_pack *p = verify_pack_find(v, e->pack);
-    int rc = 0;
 
     if (p && e->off + e->len <= p->len)
         return 0;
     verify_say(v, STORE_WRONG, NULL, "store.db: pack %llu: %s", (unsigned long long)e->pack,
                p ? "its row says that it is shorter than it is" : "has no row");
-    if (!p)
-        rc = verify_take_pack(v, e->pack, 0);
-    if (rc < 0)
-        return rc;
-    qsort(v->packs, v->nr_packs, sizeof(v->packs[0]), verify_pack_compare);
-    p = verify_pack_find(v, e->pack);
+    if (!p) {
+        int rc = verify_take_pack(v, e->pack, 0);
+
+        if (rc < 0)
+            return rc;
+        p = &v->packs[v->nr_packs - 1];
+    }
     p->good = p->fix = true;
     p->len = store_scan_pack_len(v->scan, e->pack);
+    qsort(v->packs, v->nr_packs, sizeof(v->packs[0]), verify_pack_compare);
     return 0;
 }
 
@@ -338,11 +339,12 @@ static int verify_elsewhere(struct verify *v, struct store_extent *e, uint32_t *
         *value = 0;
         return 0;
     }
-    if (memcmp(&real, e, sizeof(real)) != 0)
+    if (real.pack != e->pack || real.off != e->off || real.len != e->len) {
         verify_say(v, STORE_WRONG, NULL,
                    "store.db: segment %llu: %s; it is in pack %llu at %llu, %u bytes long",
                    (unsigned long long)e->id, what->msg, (unsigned long long)real.pack,
                    (unsigned long long)real.off, real.len);
+    }
     rc = verify_mend_pack(v, &real);
     if (!v->cfg->repair)
         *value = 0;
@@ -375,10 +377,11 @@ static int verify_extent(struct verify *v, struct store_extent *e, uint32_t *val
         rc = verify_segment(v, e, value, &why);
     if (rc < 0 && verify_reads_all(v))
         found = verify_elsewhere(v, e, value, &why);
-    if (rc < 0 && found == 0)
+    if (rc < 0 && found == 0) {
         verify_say(v, STORE_WRONG, NULL, "pack %llu, segment %llu at %llu: %s",
                    (unsigned long long)e->pack, (unsigned long long)e->id,
                    (unsigned long long)e->off, why.msg);
+    }
     return found < 0 ? found : 0;
 }
 

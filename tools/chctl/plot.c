@@ -175,10 +175,12 @@ static double tick_of(double all, bool is_size)
     static const double steps[] = {1, 2, 5, 10, 20, 50, 100, 200, 500};
     double unit = is_size ? 1 : 1e-9, next = is_size ? 1024 : 1000;
 
-    for (; unit < 1e30; unit *= next)
+    while (unit < 1e30) {
         for (unsigned i = 0; i < ARRAY_LEN(steps); i++)
             if (all / (steps[i] * unit) <= TICKS)
                 return steps[i] * unit;
+        unit *= next;
+    }
     return all;
 }
 
@@ -201,10 +203,11 @@ static double y_of(const struct plot *p, double bytes)
 
 static void rect(const struct plot *p, double x, double y, double w, double h, const char *colour)
 {
-    if (w > 0 && h > 0)
-        (void)fprintf(p->out,
-                      "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n",
-                      x, y, w, h, colour);
+    if (w <= 0 || h <= 0)
+        return;
+    (void)fprintf(p->out,
+                  "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x,
+                  y, w, h, colour);
 }
 
 static void line(const struct plot *p, double x1, double y1, double x2, double y2)
@@ -260,11 +263,15 @@ static void draw_scales(const struct plot *p)
     double size_tick = tick_of(p->top, true), time_tick = tick_of(p->seconds, false);
     char buf[TEXT_MAX];
 
-    for (double v = 0; v <= p->top; v += size_tick) {
+    for (unsigned i = 0; i * size_tick <= p->top; i++) {
+        double v = i * size_tick;
+
         line(p, LEFT, y_of(p, v), RIGHT, y_of(p, v));
         label(p, LEFT - 6, y_of(p, v) + 4, "end", size_text(v, buf));
     }
-    for (double v = 0; v <= p->seconds; v += time_tick) {
+    for (unsigned i = 0; i * time_tick <= p->seconds; i++) {
+        double v = i * time_tick;
+
         line(p, x_of(p, v), PAGES_TOP, x_of(p, v), THROTTLE_BOTTOM);
         label(p, x_of(p, v), THROTTLE_BOTTOM + 18, "middle", time_text(v, buf));
     }
@@ -286,7 +293,7 @@ static void draw_stop(const struct plot *p)
 static void draw_rounds(const struct plot *p)
 {
     if (!p->nr_rounds)
-        label(p, (LEFT + RIGHT) / 2, (PAGES_TOP + PAGES_BOTTOM) / 2, "middle",
+        label(p, (LEFT + RIGHT) / 2.0, (PAGES_TOP + PAGES_BOTTOM) / 2.0, "middle",
               "no round was finished");
     for (unsigned i = 0; i < p->nr_rounds; i++) {
         const struct plot_round *r = &p->rounds[i];
