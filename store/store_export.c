@@ -158,8 +158,10 @@ static int export_page(struct export *e, unsigned region, uint64_t page,
     int rc;
 
     if (first != place) {
-        e->twins[2 * e->nr_twins] = le64_make(place);
-        e->twins[2 * e->nr_twins + 1] = le64_make(first);
+        size_t at = (size_t)2 * e->nr_twins;
+
+        e->twins[at] = le64_make(place);
+        e->twins[at + 1] = le64_make(first);
         return ++e->nr_twins == STORE_FRAME_TWINS_MAX ? export_flush_twins(e) : 0;
     }
     rc = store_snapshot_read(e->snap, region, page, 1, e->raw + (size_t)e->nr * PAGE_SIZE_4K,
