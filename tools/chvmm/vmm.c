@@ -145,7 +145,7 @@ int vmm_check(const struct vmm *vmm, enum vm_action action, struct err *err)
         [VMM_RESTORE] = "it is being restored",
         [VMM_SEND] = "it is being migrated away",
         [VMM_RECEIVE] = "it is being received",
-        [VMM_UNDECIDED] = "it may run at its destination: see migration-resolve",
+        [VMM_UNDECIDED] = "its migration is undecided: see migration-resolve",
     };
 
     if (busy[vmm->busy])
