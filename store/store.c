@@ -12,6 +12,21 @@ enum {
     STORE_PREFIX_MIN = 4, /* digits of an id that may stand for it */
 };
 
+/* ---- arrays ---- */
+
+void *store_grow(void *array, size_t nr, size_t *cap, size_t size)
+{
+    size_t more = *cap ? 2 * *cap : 64;
+    void *p;
+
+    if (nr < *cap)
+        return array;
+    p = reallocarray(array, more, size);
+    if (p)
+        *cap = more;
+    return p;
+}
+
 /* ---- a full disk ---- */
 
 bool store_make_room(struct store_backend *be, int rc)

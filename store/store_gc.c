@@ -69,20 +69,6 @@ struct gc {
     uint64_t file_end;
 };
 
-/* Room for one more element of @size bytes in an array; NULL if there is no memory. */
-static void *gc_grow(void *array, size_t nr, size_t *cap, size_t size)
-{
-    size_t more = *cap ? 2 * *cap : 64;
-    void *p;
-
-    if (nr < *cap)
-        return array;
-    p = reallocarray(array, more, size);
-    if (p)
-        *cap = more;
-    return p;
-}
-
 static int gc_no_memory(struct gc *g)
 {
     return err_set(g->err, -ENOMEM, "out of memory");
@@ -193,7 +179,7 @@ static int gc_take_snapshot(void *arg, const struct store_snap_row *row)
 
     if (gc_knows_snapshot(g, row->seq))
         return 0;
-    p = gc_grow(g->snaps, g->nr_snaps, &g->cap_snaps, sizeof(g->snaps[0]));
+    p = store_grow(g->snaps, g->nr_snaps, &g->cap_snaps, sizeof(g->snaps[0]));
     if (!p)
         return gc_no_memory(g);
     g->snaps = p;
@@ -224,7 +210,7 @@ static int gc_mark(struct gc *g)
 static int gc_take_pack(void *arg, uint64_t id, uint64_t len)
 {
     struct gc *g = arg;
-    void *p = gc_grow(g->packs, g->nr_packs, &g->cap_packs, sizeof(g->packs[0]));
+    void *p = store_grow(g->packs, g->nr_packs, &g->cap_packs, sizeof(g->packs[0]));
 
     if (!p)
         return gc_no_memory(g);
@@ -236,7 +222,7 @@ static int gc_take_pack(void *arg, uint64_t id, uint64_t len)
 static int gc_take_extent(void *arg, const struct store_extent *e)
 {
     struct gc *g = arg;
-    void *p = gc_grow(g->extents, g->nr_extents, &g->cap_extents, sizeof(g->extents[0]));
+    void *p = store_grow(g->extents, g->nr_extents, &g->cap_extents, sizeof(g->extents[0]));
 
     if (!p)
         return gc_no_memory(g);
@@ -340,7 +326,7 @@ static int gc_move(struct gc *g, const struct store_extent *e)
     void *p;
     int rc;
 
-    p = gc_grow(g->moved, g->nr_moved, &g->cap_moved, sizeof(g->moved[0]));
+    p = store_grow(g->moved, g->nr_moved, &g->cap_moved, sizeof(g->moved[0]));
     if (!bytes || !p)
         return gc_no_memory(g);
     g->moved = p;
@@ -430,7 +416,7 @@ static int gc_rewrite_if_room(struct gc *g)
 
 static int gc_add_dead(struct gc *g, const struct store_digest *d)
 {
-    void *p = gc_grow(g->dead, g->nr_dead, &g->cap_dead, sizeof(g->dead[0]));
+    void *p = store_grow(g->dead, g->nr_dead, &g->cap_dead, sizeof(g->dead[0]));
 
     if (!p)
         return gc_no_memory(g);
@@ -650,7 +636,7 @@ static int gc_look_file(void *arg, uint64_t id, uint64_t len)
         s->g->res->packs_removed++;
         s->g->res->bytes_freed += len;
     }
-    more = gc_grow(s->ids, s->nr, &s->cap, sizeof(s->ids[0]));
+    more = store_grow(s->ids, s->nr, &s->cap, sizeof(s->ids[0]));
     if (!more)
         return gc_no_memory(s->g);
     s->ids = more;

@@ -141,35 +141,34 @@ void transcript_record(const struct transcript_with *with, struct transcript *re
 
 /* --- A recorded source --------------------------------------------------- */
 
+/* Read what there is; false if the peer closed. */
+static bool read_some(struct mig_channel *ch, struct transcript_bytes *b)
+{
+    int n;
+
+    b->p = realloc(b->p, b->len + 4096);
+    assert_non_null(b->p);
+    n = mig_channel_read_some(ch, b->p + b->len, 4096, &transcript_patient, NULL);
+    if (n <= 0)
+        return false;
+    b->len += (size_t)n;
+    return true;
+}
+
 /* Read until the peer closes. */
 static void read_all(struct mig_channel *ch, struct transcript_bytes *b)
 {
-    for (;;) {
-        int n;
-
-        b->p = realloc(b->p, b->len + 4096);
-        assert_non_null(b->p);
-        n = mig_channel_read_some(ch, b->p + b->len, 4096, &transcript_patient, NULL);
-        if (n <= 0)
-            return;
-        b->len += (size_t)n;
-    }
+    while (read_some(ch, b))
+        continue;
 }
 
 /* Read until a message of the type is there whole; false if the peer closed before. */
 static bool read_until(struct mig_channel *ch, struct transcript_bytes *b, enum mig_msg type,
                        size_t body)
 {
-    while (transcript_find(b, type) + TRANSCRIPT_HDR + body > b->len) {
-        int n;
-
-        b->p = realloc(b->p, b->len + 4096);
-        assert_non_null(b->p);
-        n = mig_channel_read_some(ch, b->p + b->len, 4096, &transcript_patient, NULL);
-        if (n <= 0)
+    while (transcript_find(b, type) + TRANSCRIPT_HDR + body > b->len)
+        if (!read_some(ch, b))
             return false;
-        b->len += (size_t)n;
-    }
     return true;
 }
 
@@ -314,16 +313,9 @@ static unsigned count_msgs(const struct transcript_bytes *b, enum mig_msg type)
 static bool await_msgs(struct mig_channel *ch, struct transcript_bytes *b, enum mig_msg type,
                        unsigned nr)
 {
-    while (count_msgs(b, type) < nr) {
-        int n;
-
-        b->p = realloc(b->p, b->len + 4096);
-        assert_non_null(b->p);
-        n = mig_channel_read_some(ch, b->p + b->len, 4096, &transcript_patient, NULL);
-        if (n <= 0)
+    while (count_msgs(b, type) < nr)
+        if (!read_some(ch, b))
             return false;
-        b->len += (size_t)n;
-    }
     return true;
 }
 
