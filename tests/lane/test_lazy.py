@@ -124,6 +124,18 @@ class LazyTest(RestoreTest):
         kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"x")
         self.check(self.restore("third"), digest)
 
+    def test_paused_is_said_only_once_the_vm_takes_what_paused_ones_do(self):
+        self.frozen(RAM)
+        vmm = Vmm(self, "back", ["--restore", f"source_url={self.url()},"
+                                              "memory_restore_mode=copy"])
+        seen = set()
+        while (state := vmm.state()) != "Paused":
+            seen.add(state)
+        self.assertLessEqual(seen, {None, "Created"})
+        vmm.put("vm.resume")
+        self.assertIn("restored", vmm.event_names())
+        self.check(vmm, None)
+
     def test_a_snapshot_while_memory_comes_is_whole(self):
         for shared in ("off", "on"):
             with self.subTest(shared=shared):

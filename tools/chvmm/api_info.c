@@ -25,17 +25,24 @@ static void put_pty(struct json_object *config, struct vm *vm, const char *key, 
         put(console, "file", json_object_new_string(path));
 }
 
+/* The machine is a job's to take apart while it is being received or restored. */
+static bool is_being_made(const struct vmm *vmm)
+{
+    return vmm->busy == VMM_RECEIVE || vmm->busy == VMM_RESTORE;
+}
+
 struct json_object *api_info_vm(struct vmm *vmm)
 {
+    /* "Paused" and "Running" promise that the VM takes the actions of these states. */
+    const enum vm_state state = is_being_made(vmm) ? VM_CREATED : vmm_state(vmm);
     struct json_object *o, *config = NULL;
 
     if (vm_config_to_json(&vmm->cfg, &config) < 0)
         return NULL;
     o = json_object_new_object();
     put(o, "config", config);
-    put(o, "state", json_object_new_string(vm_state_name(vmm_state(vmm))));
-    /* The machine is a job's to take apart while it is being received or restored. */
-    if (!vmm->vm || vmm->busy == VMM_RECEIVE || vmm->busy == VMM_RESTORE) {
+    put(o, "state", json_object_new_string(vm_state_name(state)));
+    if (!vmm->vm || is_being_made(vmm)) {
         put(o, "memory_actual_size", json_object_new_uint64(vmm->cfg.memory.size));
         return o;
     }
@@ -66,7 +73,7 @@ struct json_object *api_info_counters(struct vmm *vmm)
 {
     struct json_object *o = json_object_new_object();
 
-    if (!vmm->vm || vmm->busy == VMM_RECEIVE || vmm->busy == VMM_RESTORE)
+    if (!vmm->vm || is_being_made(vmm))
         return o;
     for (unsigned i = 0; i < vm_nr_devices(vmm->vm); i++) {
         struct device *dev = vm_device(vmm->vm, i);
