@@ -28,11 +28,13 @@ AGENTS = ("command_server", "load_memory", "load_disk", "load_tcp", "load_clock"
 HOST_KERNEL = "linux-image-cloud-amd64"
 # The first that the archive offers is the guest of the scenarios: it has the VM generation id.
 GUEST_KERNELS = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
+# Debian's cloud kernels are built without CONFIG_X86_MPPARSE.
+GENERIC_KERNEL = "linux-image-amd64"
 
 HOST_MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "irqbypass", "ccp",
                 "kvm", "kvm_amd", "tun", "bridge", "sch_netem", "sch_tbf")
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console",
-                 "virtio_rng", "button", "evdev")
+                 "virtio_rng", "button", "evdev", "crc32c_generic", "ext4")
 
 ROOT_MIB = 64
 SCRATCH_MIB = 4096
@@ -145,7 +147,7 @@ class Kernel:
 class Images:
     """Makes what the scenarios need; every method returns a path under build/nested/."""
 
-    def __init__(self, build, installed_qemu=False):
+    def __init__(self, build, installed_qemu=False, generic=False):
         self.build = pathlib.Path(build).resolve()
         self.root = TOP / "build" / "nested"
         self.made = self.root / "made"
@@ -158,15 +160,16 @@ class Images:
         found = {meta: self._kernel(meta) for meta in GUEST_KERNELS}
         self.guest_kernels = {".".join(k.release.split(".")[:2]): k for k in found.values() if k}
         self.guest_kernel = next(iter(self.guest_kernels.values()))
+        self.generic = self._kernel(GENERIC_KERNEL) if generic else None
 
     @classmethod
-    def locked(cls, build, installed_qemu=False):
+    def locked(cls, build, installed_qemu=False, generic=False):
         """Builds under a lock, so that two test programs may start at once."""
         root = TOP / "build" / "nested"
         root.mkdir(parents=True, exist_ok=True)
         with open(root / "lock", "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            images = cls(build, installed_qemu)
+            images = cls(build, installed_qemu, generic)
             images.prepare()
             return images
 
@@ -258,7 +261,10 @@ class Images:
     def payload(self):
         """What the emulated host gives to guests: kernels and their initramfs, in /images."""
         parts = {}
-        for name, kernel in self.guest_kernels.items():
+        kernels = dict(self.guest_kernels)
+        if self.generic:
+            kernels["generic"] = self.generic
+        for name, kernel in kernels.items():
             parts[f"images/{name}.kernel"] = kernel.image
             parts[f"images/{name}.initramfs"] = self.guest_initramfs(kernel)
         key = digest(*map(str, parts), *map(str, parts.values()))

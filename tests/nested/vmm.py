@@ -32,6 +32,7 @@ class Spec:
     init: str = ""
     quiet: bool = True
     cpus: int = 1
+    words: str = ""  # more for the kernel's command line
     extra: tuple = ()
 
     def cmdline(self):
@@ -39,6 +40,7 @@ class Spec:
         words += ["quiet"] if self.quiet else []
         words += [f"nested.init={self.init}"] if self.init else []
         words += [f"nested.addr={self.addr}"] if self.tap else []
+        words += [self.words] if self.words else []
         return " ".join(words)
 
     def with_(self, **changes):
