@@ -123,6 +123,19 @@ static int set_up_vm(struct kvm *kvm, struct err *err)
     return 0;
 }
 
+static int read_cpuid(struct kvm *kvm, struct err *err)
+{
+    struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + KVM_CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
+
+    if (!c)
+        return err_set(err, -ENOMEM, "CPUID: out of memory");
+    kvm->supported = c;
+    c->nent = KVM_CPUID_MAX;
+    if (ioctl(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, c) < 0)
+        return err_set(err, -errno, "KVM_GET_SUPPORTED_CPUID: %s", strerror(errno));
+    return 0;
+}
+
 int kvm_open(struct kvm **ret_kvm, struct err *err)
 {
     struct kvm *kvm = calloc(1, sizeof(*kvm));
@@ -146,6 +159,8 @@ int kvm_open(struct kvm **ret_kvm, struct err *err)
         rc = check_caps(kvm, err);
     if (rc >= 0)
         rc = set_up_vm(kvm, err);
+    if (rc >= 0)
+        rc = read_cpuid(kvm, err);
     if (rc >= 0) {
         rc = ioctl(kvm->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
         if (rc < 0)
@@ -168,6 +183,7 @@ void kvm_close(struct kvm *kvm)
         (void)close(kvm->fd);
     if (kvm->dev_fd >= 0)
         (void)close(kvm->dev_fd);
+    free(kvm->supported);
     free(kvm);
 }
 
@@ -253,21 +269,9 @@ const struct dirty_log_ops kvm_dirty_log_ops = {
 
 /* --- CPU ----------------------------------------------------------------- */
 
-int kvm_supported_cpuid(struct kvm *kvm, struct kvm_cpuid2 **ret_cpuid, struct err *err)
+const struct kvm_cpuid2 *kvm_supported_cpuid(const struct kvm *kvm)
 {
-    struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + KVM_CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
-
-    if (!c)
-        return -ENOMEM;
-    c->nent = KVM_CPUID_MAX;
-    if (ioctl(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
-        int rc = -errno;
-
-        free(c);
-        return err_set(err, rc, "KVM_GET_SUPPORTED_CPUID: %s", strerror(-rc));
-    }
-    *ret_cpuid = c;
-    return 0;
+    return kvm->supported;
 }
 
 int kvm_msr_indices(struct kvm *kvm, struct kvm_msr_list **ret_list, struct err *err)

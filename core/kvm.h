@@ -76,12 +76,11 @@ extern const struct dirty_log_ops kvm_dirty_log_ops;
 
 /**
  * kvm_supported_cpuid() - what the host and KVM can give a guest (KVM_GET_SUPPORTED_CPUID).
- * @ret_cpuid: heap, owned; free().
  *
- * Return: 0; -ENOMEM; the kernel's errno.
+ * Return: borrowed until kvm_close().
  * Threads: any.
  */
-CHECKED int kvm_supported_cpuid(struct kvm *kvm, struct kvm_cpuid2 **ret_cpuid, struct err *err);
+const struct kvm_cpuid2 *kvm_supported_cpuid(const struct kvm *kvm);
 
 /**
  * kvm_msr_indices() - MSRs that hold guest state on this host (KVM_GET_MSR_INDEX_LIST).

@@ -12,11 +12,12 @@ struct kvm {
     int dev_fd; /* /dev/kvm */
     int fd;     /* the VM */
     size_t run_size;
-    struct gmem *gm;             /* borrowed; NULL before kvm_map_memory() */
-    bool dirty_manual;           /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, initially set */
-    uint32_t events_allowed;     /* KVM_VCPUEVENT_VALID_* that this kernel takes */
-    unsigned nr_msrs;            /* 0: not found out yet */
-    uint32_t msrs[X86_MSRS_MAX]; /* those that can be read, in the order of restoring */
+    struct kvm_cpuid2 *supported; /* what a guest can be given */
+    struct gmem *gm;              /* borrowed; NULL before kvm_map_memory() */
+    bool dirty_manual;            /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, initially set */
+    uint32_t events_allowed;      /* KVM_VCPUEVENT_VALID_* that this kernel takes */
+    unsigned nr_msrs;             /* 0: not found out yet */
+    uint32_t msrs[X86_MSRS_MAX];  /* those that can be read, in the order of restoring */
 };
 
 struct kvm_vcpu {

@@ -8,6 +8,8 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include "core/civil.h"
+
 enum {
     LOG_LINE_MAX = 1024,
     LOG_NAME_MAX = 16,
@@ -21,8 +23,6 @@ void log_init(int fd, enum log_level level)
 {
     log_fd = fd;
     log_max = level;
-    /* gmtime_r() reads a file the first time, which a sandbox forbids later. */
-    tzset();
 }
 
 bool log_enabled(enum log_level level)
@@ -40,14 +40,14 @@ static size_t log_head(char *line, size_t cap, enum log_level level)
 {
     static const char names[][6] = {"error", "warn ", "info ", "debug"};
     struct timespec ts = {0};
-    struct tm tm;
+    struct civil_time t;
     int n;
 
     (void)clock_gettime(CLOCK_REALTIME, &ts);
-    (void)gmtime_r(&ts.tv_sec, &tm);
-    n = snprintf(line, cap, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ %s %s ", tm.tm_year + 1900,
-                 tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000,
-                 names[level], log_name);
+    t = civil_time(ts.tv_sec);
+    n = snprintf(line, cap, "%04lld-%02u-%02uT%02u:%02u:%02u.%06ldZ %s %s ", (long long)t.year,
+                 t.month, t.day, t.hour, t.minute, t.second, ts.tv_nsec / 1000, names[level],
+                 log_name);
     return n < 0 ? 0 : (size_t)n;
 }
 

@@ -232,14 +232,22 @@ static int build_vcpus(struct vm *vm, struct err *err)
     return 0;
 }
 
+int vm_settle(struct vm *vm, struct err *err)
+{
+    int rc = vm->ground ? vm_ground_end(vm->ground, err) : 0;
+
+    vm_ground_free(steal_ptr(vm->ground));
+    return rc;
+}
+
 static int build(struct vm *vm, const struct vm_origin *from, struct err *err)
 {
-    int rc = vm_build_memory(vm->cfg, &vm->gm, err);
+    int rc = 0;
 
+    if (!vm->ground)
+        rc = vm_ground_begin(vm->cfg, &vm->ground, err);
     if (rc >= 0)
-        rc = kvm_open(&vm->kvm, err);
-    if (rc >= 0)
-        rc = vm_map_memory_begin(vm, !from, err);
+        rc = vm_ground_take(vm->ground, vm->cfg, &vm->kvm, &vm->gm, err);
     if (rc >= 0)
         rc = dirty_new(vm->gm, &kvm_dirty_log_ops, vm->kvm, &vm->dirty);
     if (rc >= 0)
@@ -252,19 +260,25 @@ static int build(struct vm *vm, const struct vm_origin *from, struct err *err)
         rc = vm->board_ops->build(vm, vm->cfg, &vm->board, err);
     if (rc >= 0)
         rc = start_io_thread(vm, err);
-    return rc < 0 ? rc : vm_map_memory_end(vm, err);
+    /* A guest that boots has its kernel loaded meanwhile. */
+    if (rc >= 0 && from)
+        rc = vm_settle(vm, err);
+    return rc;
 }
 
-int vm_new(const struct vm_config *cfg, const struct vm_origin *from,
+int vm_new(const struct vm_config *cfg, const struct vm_origin *from, struct vm_ground *ground,
            const struct vm_board_ops *board, const struct vm_hooks *hooks, struct vm **ret_vm,
            struct err *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
     int rc;
 
-    if (!vm)
+    if (!vm) {
+        vm_ground_free(ground);
         return -ENOMEM;
+    }
     vm->cfg = cfg;
+    vm->ground = ground;
     vm->board_ops = board;
     vm->hooks = *hooks;
     vm->state = VM_CREATED;
@@ -281,7 +295,7 @@ void vm_free(struct vm *vm)
 {
     if (!vm)
         return;
-    (void)!vm_map_memory_end(vm, NULL);
+    vm_ground_free(steal_ptr(vm->ground));
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         vcpu_free(vm->vcpus[i]);
     if (vm->state == VM_RUNNING && vm_quiesce_devices(vm, NULL) < 0)

@@ -20,6 +20,7 @@ struct cpu_model;
 struct kvm;
 struct vm;
 struct vm_config;
+struct vm_ground;
 struct x86_vcpu_state;
 
 enum {
@@ -96,6 +97,7 @@ CHECKED int vm_check_origin(const struct vm_config *cfg, const struct vm_origin 
  * vm_new() - build a machine.
  * @cfg:   complete; borrowed for the life of the machine.
  * @from:  where the guest comes from; NULL: it begins here. Borrowed for the call.
+ * @ground: begun for this @cfg, or for none yet; taken, also on failure. NULL: it is begun here.
  * @board: static.
  * @hooks: copied.
  *
@@ -106,8 +108,8 @@ CHECKED int vm_check_origin(const struct vm_config *cfg, const struct vm_origin 
  * Threads: control.
  */
 CHECKED int vm_new(const struct vm_config *cfg, const struct vm_origin *from,
-                   const struct vm_board_ops *board, const struct vm_hooks *hooks,
-                   struct vm **ret_vm, struct err *err);
+                   struct vm_ground *ground, const struct vm_board_ops *board,
+                   const struct vm_hooks *hooks, struct vm **ret_vm, struct err *err);
 
 /**
  * vm_free() - stop and take apart.

@@ -14,7 +14,8 @@
 static int host_model(struct kvm *kvm, struct kvm_vcpu *vcpu, const struct cpus_config *c,
                       struct cpu_model *ret_model, struct err *err)
 {
-    struct cpu_model_in in = {
+    const struct cpu_model_in in = {
+        .supported = kvm_supported_cpuid(kvm),
         .topology = {c->topology.threads_per_core, c->topology.cores_per_die,
                      c->topology.dies_per_package, c->topology.packages},
         .nr_vcpus = c->max_vcpus,
@@ -24,15 +25,8 @@ static int host_model(struct kvm *kvm, struct kvm_vcpu *vcpu, const struct cpus_
         .nested = !c->no_nested && kvm_has(kvm, KVM_CAP_NESTED_STATE) > 0,
         .amx = c->amx,
     };
-    struct kvm_cpuid2 *supported = NULL;
-    int rc = kvm_supported_cpuid(kvm, &supported, err);
 
-    if (rc < 0)
-        return rc;
-    in.supported = supported;
-    rc = cpu_model_build(&in, ret_model, err);
-    free(supported);
-    return rc;
+    return cpu_model_build(&in, ret_model, err);
 }
 
 /* Whether a guest from elsewhere can run on a host with this model. */

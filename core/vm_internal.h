@@ -24,15 +24,7 @@
 #include "core/kvm.h"
 #include "core/loop.h"
 #include "core/vm.h"
-
-/* Guest memory on its way into KVM, in a thread of its own while the VM is built. */
-struct vm_mapping {
-    pthread_t thread;
-    bool going_on;
-    bool fresh; /* a guest will boot in it */
-    int rc;
-    struct err err;
-};
+#include "core/vm_ground.h"
 
 struct vm {
     const struct vm_config *cfg; /* borrowed */
@@ -42,7 +34,7 @@ struct vm {
 
     struct kvm *kvm;
     struct gmem *gm;
-    struct vm_mapping mapping;
+    struct vm_ground *ground; /* NULL: it is all there */
     struct dirty *dirty;
     struct bus *pio;
     struct bus *mmio;
@@ -77,28 +69,38 @@ struct vm {
  * vm_build_memory() - RAM as the configuration asks, around the hole below 4 GiB.
  *
  * Return: 0 and *@ret_gm, owned; as gmem_add_region().
- * Threads: control.
+ * Threads: any.
  */
 CHECKED int vm_build_memory(const struct vm_config *cfg, struct gmem **ret_gm, struct err *err);
 
 /**
- * vm_map_memory_begin() - have guest memory mapped into the VM by a thread.
- * @fresh: a guest will boot: the first pages are put in place too.
+ * vm_ground_take() - wait until the ground is there, and have it.
+ * @cfg: as for vm_ground_begin(), in case it was not known then.
  *
- * Until vm_map_memory_end() the memory is not to be written by KVM.
+ * Until vm_ground_end() KVM does not know all of the memory yet.
  *
- * Return: 0; the kernel's errno.
+ * Return: 0 and *@ret_kvm, *@ret_gm, owned, to be freed after vm_ground_end(); as kvm_open(),
+ * vm_build_memory().
  * Threads: control, while building.
  */
-CHECKED int vm_map_memory_begin(struct vm *vm, bool fresh, struct err *err);
+CHECKED int vm_ground_take(struct vm_ground *ground, const struct vm_config *cfg,
+                           struct kvm **ret_kvm, struct gmem **ret_gm, struct err *err);
 
 /**
- * vm_map_memory_end() - wait for that; harmless when it was not begun or has ended.
+ * vm_ground_end() - wait for the thread that makes the ground.
  *
- * Return: 0; kvm_map_memory()'s.
+ * Return: 0; what went wrong in it.
  * Threads: control.
  */
-CHECKED int vm_map_memory_end(struct vm *vm, struct err *err);
+CHECKED int vm_ground_end(struct vm_ground *ground, struct err *err);
+
+/**
+ * vm_settle() - all of the machine's memory is KVM's from here on.
+ *
+ * Return: 0, also when it was before; as vm_ground_end().
+ * Threads: control, before the first vCPU runs.
+ */
+CHECKED int vm_settle(struct vm *vm, struct err *err);
 
 /**
  * vm_load_payload() - tables, kernel, initramfs, and the boot vCPU's registers.

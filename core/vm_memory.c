@@ -3,18 +3,10 @@
  * Guest RAM as the configuration asks: zones one after another from address 0,
  * with a hole below 4 GiB for devices.
  */
-#include <string.h>
-#include <sys/mman.h>
-
 #include "core/config/vm_config.h"
 #include "core/gmem.h"
-#include "core/log.h"
 #include "core/vm_internal.h"
 #include "core/x86/layout.h"
-
-enum {
-    BOOT_BYTES = 4 << 20, /* from address 0 */
-};
 
 /* Lay a zone at *gpa and after; a zone that meets the hole goes on above it. */
 static int add_zone(struct gmem *gm, uint64_t *gpa, uint64_t size, const char *id,
@@ -82,47 +74,4 @@ int vm_build_memory(const struct vm_config *cfg, struct gmem **ret_gm, struct er
     }
     *ret_gm = gm;
     return 0;
-}
-
-/* --- The kernel's side ------------------------------------------------------ */
-
-/*
- * The kernel takes a while for a slot, half a millisecond a GiB, and for the first huge pages,
- * which are cleared.  Processors and devices are made meanwhile.
- */
-static void *map_main(void *arg)
-{
-    struct vm *vm = arg;
-    struct vm_mapping *m = &vm->mapping;
-    const struct gmem_region *low = gmem_region(vm->gm, 0);
-
-    log_thread_name("memory");
-    m->rc = kvm_map_memory(vm->kvm, vm->gm, &m->err);
-    /* Tables and kernel go there in any case.  Advice: they may as well be put in later. */
-    if (m->rc >= 0 && m->fresh && low->fd < 0)
-        (void)madvise(low->hva, low->len < BOOT_BYTES ? low->len : BOOT_BYTES, MADV_POPULATE_WRITE);
-    return NULL;
-}
-
-int vm_map_memory_begin(struct vm *vm, bool fresh, struct err *err)
-{
-    int rc;
-
-    vm->mapping = (struct vm_mapping){.fresh = fresh};
-    rc = -pthread_create(&vm->mapping.thread, NULL, map_main, vm);
-    if (rc < 0)
-        return err_set(err, rc, "thread for the memory: %s", strerror(-rc));
-    vm->mapping.going_on = true;
-    return 0;
-}
-
-int vm_map_memory_end(struct vm *vm, struct err *err)
-{
-    struct vm_mapping *m = &vm->mapping;
-
-    if (!m->going_on)
-        return 0;
-    (void)pthread_join(m->thread, NULL);
-    m->going_on = false;
-    return m->rc < 0 ? err_set(err, m->rc, "%s", m->err.msg) : 0;
 }

@@ -175,6 +175,8 @@ int vm_boot(struct vm *vm, struct err *err)
         rc = vm_note_power_on(vm, err);
     if (rc >= 0)
         rc = vm_load_payload(vm, true, err);
+    if (rc >= 0)
+        rc = vm_settle(vm, err);
     if (rc < 0) {
         vm_release(vm);
         return rc;

@@ -19,6 +19,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "core/civil.h"
 #include "core/state.h"
 
 /* --- Registers ----------------------------------------------------------- */
@@ -83,51 +84,6 @@ static struct cmos *to_cmos(struct device *dev)
 
 /* --- Time ---------------------------------------------------------------- */
 
-struct cmos_time {
-    int64_t year;
-    unsigned month, day, hour, minute, second; /* month and day from 1 */
-};
-
-/* Days since 1970-01-01 in the proleptic Gregorian calendar; months from 1 to 12. */
-static int64_t days_of(int64_t year, unsigned month, unsigned day)
-{
-    int64_t y = month <= 2 ? year - 1 : year;
-    int64_t era = (y >= 0 ? y : y - 399) / 400;
-    int64_t yoe = y - era * 400;
-    int64_t doy = (153 * ((int64_t)month + (month > 2 ? -3 : 9)) + 2) / 5 + (int64_t)day - 1;
-
-    return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
-}
-
-static struct cmos_time time_of(int64_t s)
-{
-    int64_t days = (s >= 0 ? s : s - 86399) / 86400;
-    int64_t z = days + 719468;
-    int64_t era = (z >= 0 ? z : z - 146096) / 146097;
-    int64_t doe = z - era * 146097;
-    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-    int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    int64_t mp = (5 * doy + 2) / 153;
-    unsigned rest = (unsigned)(s - days * 86400);
-    struct cmos_time t;
-
-    t.day = (unsigned)(doy - (153 * mp + 2) / 5 + 1);
-    t.month = (unsigned)(mp < 10 ? mp + 3 : mp - 9);
-    t.year = yoe + era * 400 + (t.month <= 2);
-    t.hour = rest / 3600;
-    t.minute = rest / 60 % 60;
-    t.second = rest % 60;
-    return t;
-}
-
-static unsigned weekday_of(int64_t s)
-{
-    int64_t days = (s >= 0 ? s : s - 86399) / 86400;
-
-    /* 1970-01-01 was a Thursday. */
-    return (unsigned)(((days + 4) % 7 + 7) % 7) + 1;
-}
-
 static int64_t wall_s(const struct cmos *c, int64_t *ret_ns)
 {
     int64_t ns = c->dev.env->ops->wall_ns(c->dev.env->arg);
@@ -172,14 +128,14 @@ static uint8_t encode_hour(const struct cmos *c, unsigned hour)
 static void latch_time(struct cmos *c)
 {
     int64_t ns, s = wall_s(c, &ns) + c->offset_s;
-    struct cmos_time t = time_of(s);
+    struct civil_time t = civil_time(s);
     /* Two digits each: the years 0 to 9999 are all that the bytes can show. */
     unsigned year = (unsigned)(((t.year % 10000) + 10000) % 10000);
 
     c->ram[CMOS_SECONDS] = encode(c, t.second);
     c->ram[CMOS_MINUTES] = encode(c, t.minute);
     c->ram[CMOS_HOURS] = encode_hour(c, t.hour);
-    c->ram[CMOS_WEEKDAY] = encode(c, weekday_of(s));
+    c->ram[CMOS_WEEKDAY] = encode(c, civil_weekday(s));
     c->ram[CMOS_DAY] = encode(c, t.day);
     c->ram[CMOS_MONTH] = encode(c, t.month);
     c->ram[CMOS_YEAR] = encode(c, year % 100);
@@ -195,7 +151,7 @@ static void set_time(struct cmos *c)
 
     if (month < 1 || month > 12)
         month = 1;
-    days = days_of(year, month, decode(c, c->ram[CMOS_DAY]));
+    days = civil_days(year, month, decode(c, c->ram[CMOS_DAY]));
     minutes = INT64_C(60) * decode_hour(c, c->ram[CMOS_HOURS]) + decode(c, c->ram[CMOS_MINUTES]);
     c->offset_s = days * 86400 + minutes * 60 + decode(c, c->ram[CMOS_SECONDS]) - wall_s(c, &ns);
 }

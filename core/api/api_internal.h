@@ -91,6 +91,7 @@ struct api_server {
     struct MHD_Daemon *mhd;
     int wake_fd;
     pthread_t thread;
+    bool started; /* the thread is to be joined */
     LIST_HEAD(, api_conn) conns;
     unsigned nr_conns;
     LIST_HEAD(, api_request) waiting;

@@ -375,8 +375,8 @@ static struct api_server *server_new(const struct api_server_config *config)
     return srv;
 }
 
-int api_server_start(const struct api_server_config *config, struct api_server **ret_srv,
-                     struct err *err)
+int api_server_open(const struct api_server_config *config, struct api_server **ret_srv,
+                    struct err *err)
 {
     struct api_server *srv = server_new(config);
     int rc;
@@ -397,16 +397,21 @@ int api_server_start(const struct api_server_config *config, struct api_server *
     }
     if (!rc)
         rc = api_http_start(srv, err);
-    if (!rc) {
-        rc = -pthread_create(&srv->thread, NULL, server_thread, srv);
-        if (rc)
-            (void)err_set(err, rc, "API: cannot start a thread: %s", strerror(-rc));
-    }
     if (rc) {
         server_release(srv);
         return rc;
     }
     *ret_srv = srv;
+    return 0;
+}
+
+int api_server_start(struct api_server *srv, struct err *err)
+{
+    int rc = -pthread_create(&srv->thread, NULL, server_thread, srv);
+
+    if (rc < 0)
+        return err_set(err, rc, "API: cannot start a thread: %s", strerror(-rc));
+    srv->started = true;
     return 0;
 }
 
@@ -418,6 +423,7 @@ void api_server_stop(struct api_server *srv)
     srv->stop = true;
     (void)pthread_mutex_unlock(&srv->lock);
     (void)eventfd_write(srv->wake_fd, 1);
-    (void)pthread_join(srv->thread, NULL);
+    if (srv->started)
+        (void)pthread_join(srv->thread, NULL);
     server_release(srv);
 }

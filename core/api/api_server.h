@@ -67,7 +67,7 @@ struct api_server_config {
 };
 
 /**
- * api_server_start() - listen and serve on a new thread.
+ * api_server_open() - listen.
  * @config: borrowed for the call, except where said.
  *
  * socket_path is guarded by a lock on <socket_path>.lock; a socket that a dead
@@ -78,12 +78,20 @@ struct api_server_config {
  * kernel's errno.
  * Threads: any.
  */
-CHECKED int api_server_start(const struct api_server_config *config, struct api_server **ret_srv,
-                             struct err *err);
+CHECKED int api_server_open(const struct api_server_config *config, struct api_server **ret_srv,
+                            struct err *err);
+
+/**
+ * api_server_start() - answer, on a new thread; who has connected before has waited.
+ *
+ * Return: 0; the kernel's errno.
+ * Threads: any; once.
+ */
+CHECKED int api_server_start(struct api_server *srv, struct err *err);
 
 /**
  * api_server_stop() - let the last answers leave, end the thread, remove the socket.
- * @srv: taken; NULL is allowed.
+ * @srv: taken, started or not; NULL is allowed.
  *
  * Requests not yet answered get status 503; api_reply() stays allowed, and
  * needed, for them.  Takes at most API_STOP_TIMEOUT_MS.

@@ -64,7 +64,8 @@ static void serve(void)
     addr_len = sizeof(addr);
     must(getsockname(config.socket_fd, (struct sockaddr *)&addr, &addr_len) == 0);
     must(listen(config.socket_fd, 16) == 0);
-    must(api_server_start(&config, &srv, NULL) == 0);
+    must(api_server_open(&config, &srv, NULL) == 0);
+    must(api_server_start(srv, NULL) == 0);
 }
 
 static int client(void)

@@ -195,7 +195,8 @@ static void start(struct fixture *fix, unsigned nr_vcpus)
         option(fix, VM_OPT_NET, "id=wire,mac=12:34:56:78:90:ab");
     fix->line = -1;
     if (vm_config_complete(&fix->cfg, &err) ||
-        vm_new(&fix->cfg, NULL, &board_ops, &hooks, &fix->vm, &err) || vm_acquire(fix->vm, &err))
+        vm_new(&fix->cfg, NULL, NULL, &board_ops, &hooks, &fix->vm, &err) ||
+        vm_acquire(fix->vm, &err))
         fail_msg("%s", err.msg);
     connect_line(fix);
     if (vm_boot(fix->vm, &err))
@@ -345,7 +346,7 @@ static void round_trip(struct fixture *fix, const char *when)
     from = (struct vm_origin){.model = d.model};
     save(fix->vm, &first, when);
     assert_int_equal(vm_config_set_string(&d.cfg.serial.socket, fix->disk), 0); /* never used */
-    if (vm_new(&d.cfg, &from, &board_ops, &hooks, &vm, &err))
+    if (vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &vm, &err))
         fail_msg("%s: building: %s", when, err.msg);
     copy_memory(vm, fix->vm);
     if (vm_load(vm, first.data, first.len, &err))
@@ -509,7 +510,7 @@ static void test_clocks_survive_a_machine_that_never_ran(void **state)
     from = (struct vm_origin){.model = d.model};
     save(fix->vm, &first, "first");
     own_socket(fix, &d);
-    assert_int_equal(vm_new(&d.cfg, &from, &board_ops, &hooks, &between, &err), 0);
+    assert_int_equal(vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &between, &err), 0);
     copy_memory(between, fix->vm);
     vm_free(fix->vm);
     fix->vm = NULL;
@@ -517,7 +518,7 @@ static void test_clocks_survive_a_machine_that_never_ran(void **state)
     assert_int_equal(vm_load(between, first.data, first.len, &err), 0);
     save(between, &second, "second");
     own_socket(fix, &d2);
-    assert_int_equal(vm_new(&d2.cfg, &from, &board_ops, &hooks, &last, &err), 0);
+    assert_int_equal(vm_new(&d2.cfg, &from, NULL, &board_ops, &hooks, &last, &err), 0);
     copy_memory(last, between);
     vm_free(between);
     assert_int_equal(vm_load(last, second.data, second.len, &err), 0);
@@ -555,13 +556,13 @@ static void test_a_tsc_of_another_rate_has_to_be_accepted(void **state)
     d.model->tsc_khz += d.model->tsc_khz / 10;
     from = (struct vm_origin){.model = d.model};
     if (kvm_has(vm_kvm(fix->vm), KVM_CAP_TSC_CONTROL) <= 0) {
-        assert_int_equal(vm_new(&d.cfg, &from, &board_ops, &hooks, &vm, &err), -ENOTSUP);
+        assert_int_equal(vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &vm, &err), -ENOTSUP);
         assert_non_null(strstr(err.msg, "tsc: the guest's runs at"));
         assert_non_null(strstr(err.msg, "accept_tsc=on"));
         from.accept_tsc = true;
         err = (struct err){0};
     }
-    if (vm_new(&d.cfg, &from, &board_ops, &hooks, &vm, &err))
+    if (vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &vm, &err))
         fail_msg("%s", err.msg);
     copy_memory(vm, fix->vm);
     vm_free(fix->vm);

@@ -129,6 +129,14 @@ static struct api_server_config config_of(struct fixture *fix)
     };
 }
 
+static int serve(const struct api_server_config *config, struct api_server **ret_srv,
+                 struct err *err)
+{
+    int rc = api_server_open(config, ret_srv, err);
+
+    return rc < 0 ? rc : api_server_start(*ret_srv, err);
+}
+
 static int setup(void **state)
 {
     struct fixture *fix = calloc(1, sizeof(*fix));
@@ -145,7 +153,7 @@ static int setup(void **state)
     (void)pthread_cond_init(&fix->changed, NULL);
     config = config_of(fix);
     *state = fix;
-    return api_server_start(&config, &fix->srv, &err);
+    return serve(&config, &fix->srv, &err);
 }
 
 static int teardown(void **state)
@@ -643,7 +651,7 @@ static void test_the_end_of_a_client_is_seen_at_once(void **state)
 
     api_server_stop(steal_ptr(fix->srv));
     config.request_timeout_ms = 10 * WAIT_MS;
-    assert_int_equal(api_server_start(&config, &fix->srv, &err), 0);
+    assert_int_equal(serve(&config, &fix->srv, &err), 0);
     for (unsigned i = 0; i < 10 * ARRAY_LEN(texts); i++) {
         const char *text = texts[i % ARRAY_LEN(texts)];
         int fd = client_open(fix);
@@ -726,9 +734,33 @@ static void test_a_path_has_one_server(void **state)
 
     assert_int_equal(stat(fix->path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(api_server_start(&config, &other, &err), -EADDRINUSE);
+    assert_int_equal(serve(&config, &other, &err), -EADDRINUSE);
     assert_non_null(strstr(err.msg, "another process serves it"));
     assert_null(other);
+}
+
+static void test_who_comes_before_the_start_is_answered_after_it(void **state)
+{
+    static struct response res;
+    struct fixture *fix = *state;
+    struct api_server_config config = config_of(fix);
+    struct err err = {0};
+    int fd;
+
+    api_server_stop(steal_ptr(fix->srv));
+    assert_int_equal(api_server_open(&config, &fix->srv, &err), 0);
+    fd = client_open(fix);
+    assert_false(client_is_readable(fd, 50));
+    assert_int_equal(api_server_start(fix->srv, &err), 0);
+    client_ask(fd, "GET", "vmm.ping", NULL, &res);
+    assert_int_equal(res.status, 200);
+    (void)close(fd);
+    /* One that never starts leaves nothing behind. */
+    api_server_stop(steal_ptr(fix->srv));
+    assert_int_equal(api_server_open(&config, &fix->srv, &err), 0);
+    fd = client_open(fix);
+    api_server_stop(steal_ptr(fix->srv));
+    (void)close(fd);
 }
 
 static void test_what_a_dead_server_left_is_replaced(void **state)
@@ -746,13 +778,13 @@ static void test_what_a_dead_server_left_is_replaced(void **state)
     (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", fix->path);
     assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
     (void)close(fd);
-    assert_int_equal(api_server_start(&config, &fix->srv, &err), 0);
+    assert_int_equal(serve(&config, &fix->srv, &err), 0);
     api_server_stop(steal_ptr(fix->srv));
 
     f = fopen(fix->path, "w");
     assert_non_null(f);
     (void)fclose(f);
-    assert_int_equal(api_server_start(&config, &fix->srv, &err), -EEXIST);
+    assert_int_equal(serve(&config, &fix->srv, &err), -EEXIST);
     assert_null(fix->srv);
     assert_int_equal(unlink(fix->path), 0); /* still there */
 }
@@ -772,7 +804,7 @@ static void test_a_listening_socket_can_be_handed_over(void **state)
     assert_int_equal(listen(fd, 4), 0);
     config.socket_path = NULL;
     config.socket_fd = fd;
-    assert_int_equal(api_server_start(&config, &fix->srv, &err), 0);
+    assert_int_equal(serve(&config, &fix->srv, &err), 0);
     client = client_open(fix);
     client_ask(client, "GET", "vmm.ping", NULL, &res);
     assert_int_equal(res.status, 200);
@@ -781,7 +813,7 @@ static void test_a_listening_socket_can_be_handed_over(void **state)
     assert_int_equal(unlink(fix->path), 0); /* not ours: it stayed */
 
     config.socket_fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_int_equal(api_server_start(&config, &fix->srv, &err), -EINVAL);
+    assert_int_equal(serve(&config, &fix->srv, &err), -EINVAL);
 }
 
 int main(void)
@@ -813,6 +845,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_answer_just_before_the_stop_leaves, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_path_has_one_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_who_comes_before_the_start_is_answered_after_it, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_what_a_dead_server_left_is_replaced, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_listening_socket_can_be_handed_over, setup,
                                         teardown),

@@ -132,7 +132,7 @@ static int setup(void **state)
     config.nr_routes = ARRAY_LEN(routes);
     config.socket_path = fix->path;
     *state = fix;
-    return api_server_start(&config, &fix->srv, NULL);
+    return api_server_open(&config, &fix->srv, NULL) < 0 ? -1 : api_server_start(fix->srv, NULL);
 }
 
 static int teardown(void **state)

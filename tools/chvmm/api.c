@@ -478,8 +478,8 @@ static void enter_sandbox(void *arg)
     sandbox_enter(THREAD_API);
 }
 
-int vmm_api_start(struct vmm *vmm, const char *path, int fd, struct vmm_api **ret_api,
-                  struct err *err)
+int vmm_api_open(struct vmm *vmm, const char *path, int fd, struct vmm_api **ret_api,
+                 struct err *err)
 {
     struct vmm_api *api = calloc(1, sizeof(*api));
     struct api_server_config cfg = {
@@ -495,13 +495,18 @@ int vmm_api_start(struct vmm *vmm, const char *path, int fd, struct vmm_api **re
     if (!api)
         return err_set(err, -ENOMEM, "API: out of memory");
     api->vmm = vmm;
-    rc = api_server_start(&cfg, &api->server, err);
+    rc = api_server_open(&cfg, &api->server, err);
     if (rc < 0) {
         free(api);
         return err_prefix(err, rc, "--api-socket");
     }
     *ret_api = api;
     return 0;
+}
+
+int vmm_api_start(struct vmm_api *api, struct err *err)
+{
+    return api_server_start(api->server, err);
 }
 
 void vmm_api_stop(struct vmm_api *api)

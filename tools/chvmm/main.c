@@ -108,14 +108,22 @@ static void start_restore(void *arg)
     vmm_quit(&p->vmm, CHVMM_EXIT_FAILED);
 }
 
+/* What takes the kernel longest goes on while the rest of the process starts. */
+static int begin_vm(struct process *p, struct err *err)
+{
+    int rc = 0;
+
+    if (p->opts.has_vm)
+        rc = vmm_create(&p->vmm, &p->opts.config, err);
+    if (rc >= 0 && (p->opts.has_vm || p->opts.has_restore))
+        rc = vm_ground_begin(p->opts.has_vm ? &p->vmm.cfg : NULL, &p->vmm.ground, err);
+    return rc;
+}
+
 static int start_vm(struct process *p, struct err *err)
 {
-    int rc;
-
-    if (p->opts.has_vm) {
-        rc = vmm_create(&p->vmm, &p->opts.config, err);
-        return rc < 0 ? rc : vmm_boot(&p->vmm, err);
-    }
+    if (p->opts.has_vm)
+        return vmm_boot(&p->vmm, err);
     if (p->opts.has_restore)
         return loop_post(p->vmm.loop, start_restore, p);
     return 0;
@@ -128,6 +136,8 @@ static int start(struct process *p, struct err *err)
 
     (void)umask(077);
     if (rc >= 0)
+        rc = begin_vm(p, err);
+    if (rc >= 0)
         rc = loop_new(&p->vmm.loop);
     if (rc >= 0)
         rc = watch_signals(p, err);
@@ -139,8 +149,11 @@ static int start(struct process *p, struct err *err)
         event_monitor_emit(p->vmm.events, "vmm", "starting", NULL, 0);
     sandbox_enter(THREAD_CONTROL);
     if (o->api_socket_path || o->api_socket_fd >= 0)
-        rc = vmm_api_start(&p->vmm, o->api_socket_path, o->api_socket_fd, &p->api, err);
-    return rc < 0 ? rc : start_vm(p, err);
+        rc = vmm_api_open(&p->vmm, o->api_socket_path, o->api_socket_fd, &p->api, err);
+    if (rc >= 0)
+        rc = start_vm(p, err);
+    /* Its thread is made beside a guest that runs. */
+    return rc >= 0 && p->api ? vmm_api_start(p->api, err) : rc;
 }
 
 static void stop(struct process *p)

@@ -211,7 +211,7 @@ int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err)
         vmm->is_landlocked = true;
     }
     atomic_store(&vmm->requests, 0);
-    rc = vm_new(&vmm->cfg, from, &board_ops, &hooks, &vmm->vm, err);
+    rc = vm_new(&vmm->cfg, from, steal_ptr(vmm->ground), &board_ops, &hooks, &vmm->vm, err);
     if (rc == 0)
         report_vcpus(vmm);
     return rc;
@@ -349,6 +349,7 @@ void vmm_release(struct vmm *vmm)
     loop_remove(vmm->announce_timer);
     vmm->announce_timer = NULL;
     drop_vm(vmm);
+    vm_ground_free(steal_ptr(vmm->ground));
     vm_config_close_fds(&vmm->cfg);
     vm_config_release(&vmm->cfg);
     vmm->has_cfg = false;

@@ -15,6 +15,7 @@
 #include "core/loop.h"
 #include "core/rate_limit.h"
 #include "core/vm.h"
+#include "core/vm_ground.h"
 
 struct event_monitor;
 struct job;
@@ -55,6 +56,7 @@ struct vmm {
 
     struct vm_config cfg;
     bool has_cfg;
+    struct vm_ground *ground; /* of the first machine; NULL: none is begun */
     struct vm *vm;            /* NULL: not built */
     struct snap_track *track; /* of the VM, for its next snapshot; NULL: none */
     bool was_shut_down;       /* built once, then shut down */

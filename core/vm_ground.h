@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a machine is built on: its VM in KVM and its guest memory.
+ *
+ * Both take the kernel a while, a VM half a millisecond and a slot one a GiB, so a thread makes
+ * them beside the start of the process, the making of processors and devices, and the loading of a
+ * kernel, all of which can do without the slots.
+ */
+#ifndef CORE_VM_GROUND_H
+#define CORE_VM_GROUND_H
+
+#include <stdbool.h>
+
+#include "core/base.h"
+
+struct err;
+struct vm_config;
+struct vm_ground;
+
+/**
+ * vm_ground_begin() - have the ground of a machine made.
+ * @cfg: the machine's, borrowed as long as the ground or its machine is there; NULL: not known
+ *       yet, and only the VM in KVM is made.
+ *
+ * What goes wrong is said by the vm_new() that is given the ground, or by vm_boot().  The thread takes no signals
+ * and has the sandbox of the caller.
+ *
+ * Return: 0 and *@ret_ground, owned; -ENOMEM; the kernel's errno.
+ * Threads: control.
+ */
+CHECKED int vm_ground_begin(const struct vm_config *cfg, struct vm_ground **ret_ground,
+                            struct err *err);
+
+/**
+ * vm_ground_free() - wait for the thread, and give back what no machine took.
+ * @ground: taken; NULL is allowed.
+ *
+ * Threads: control.
+ */
+void vm_ground_free(struct vm_ground *ground);
+
+#endif
