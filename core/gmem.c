@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "core/page_present.h"
 #include "core/page_scan.h"
 
 enum {
@@ -20,6 +21,7 @@ struct region {
     char id[GMEM_ID_MAX];
     _Atomic uint64_t *dirty; /* one bit per page */
     size_t dirty_words;
+    bool thp; /* wanted */
 };
 
 struct gmem {
@@ -117,7 +119,7 @@ static int map_memory(const char *id, uint64_t len, const struct gmem_backing *b
         return err_set(err, -errno, "memory zone %s: mmap of %llu bytes: %s", id,
                        (unsigned long long)len, strerror(errno));
     /* Advice: a kernel without the feature runs the VM just as well. */
-    if (b->thp && !b->hugepages)
+    if (b->thp && !b->hugepages && b->prefault)
         (void)madvise(p, len, MADV_HUGEPAGE);
     if (b->mergeable)
         (void)madvise(p, len, MADV_MERGEABLE);
@@ -197,6 +199,7 @@ int gmem_add_region(struct gmem *gm, uint64_t gpa, uint64_t len, const char *id,
     (void)snprintf(r.id, sizeof(r.id), "%s", id);
     r.pub.fd = steal_fd(&fd);
     r.pub.fd_offset = b->fd_offset;
+    r.thp = b->thp && !b->hugepages;
     at = insert_slot(gm, gpa);
     gm->regions[at] = r;
     gm->regions[at].pub.id = gm->regions[at].id;
@@ -463,15 +466,42 @@ uint64_t gmem_hole(const struct gmem *gm, unsigned region, uint64_t first, uint6
     return served && hole ? gm->server.zero(gm->server.arg, region, first, hole) : hole;
 }
 
+/* KVM looks through all of a range that is given back, half a millisecond a GiB. */
+static int discard_mapped(const struct gmem_region *r)
+{
+    auto_close int fd = page_present_open();
+    uint64_t from = 0, first, nr;
+    int rc;
+
+    while ((rc = page_mapped_next(fd, r->hva, from, r->len >> PAGE_SHIFT_4K, &first, &nr)) > 0) {
+        if (madvise(r->hva + (first << PAGE_SHIFT_4K), nr << PAGE_SHIFT_4K, MADV_DONTNEED) < 0)
+            return -errno;
+        from = first + nr;
+    }
+    return rc;
+}
+
 int gmem_discard(struct gmem *gm, unsigned region, struct err *err)
 {
     const struct gmem_region *r = &gm->regions[region].pub;
 
     if (!r->fresh)
         return err_set(err, -EINVAL, "memory zone %s: is not fresh", r->id);
+    if (r->fd < 0 && discard_mapped(r) == 0)
+        return 0;
     if (madvise(r->hva, r->len, r->fd < 0 ? MADV_DONTNEED : MADV_REMOVE) < 0)
         return err_set(err, -errno, "memory zone %s: discard: %s", r->id, strerror(errno));
     return 0;
+}
+
+void gmem_set_thp(struct gmem *gm, bool on)
+{
+    for (unsigned i = 0; i < gm->nr; i++) {
+        const struct region *r = &gm->regions[i];
+
+        if (r->thp && !r->pub.image)
+            (void)madvise(r->pub.hva, r->pub.len, on ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    }
 }
 
 int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err)

@@ -34,7 +34,7 @@ struct gmem_backing {
     bool prefault;          /* populate at once */
     bool reserve;           /* account swap now (no MAP_NORESERVE) */
     bool mergeable;         /* MADV_MERGEABLE */
-    bool thp;               /* MADV_HUGEPAGE on memory that is not hugetlb */
+    bool thp;               /* gmem_set_thp() applies to it */
 };
 
 /* A region as others see it.  The values never change once it is added. */
@@ -277,6 +277,17 @@ uint64_t gmem_hole(const struct gmem *gm, unsigned region, uint64_t first, uint6
  * Threads: whoever builds the machine, before any device or vCPU runs.
  */
 CHECKED int gmem_discard(struct gmem *gm, unsigned region, struct err *err);
+
+/**
+ * gmem_set_thp() - whether the kernel may put huge pages where memory is touched first.
+ *
+ * It does so from this call on, in regions that were added with .thp (with .prefault as well: at
+ * once). Who fills memory wants them.  Who is told of each missing page (userfaultfd) does not:
+ * the kernel clears a huge page, tells, and throws it away.
+ *
+ * Threads: any.
+ */
+void gmem_set_thp(struct gmem *gm, bool on);
 
 /**
  * gmem_map_image() - replace a region of fresh private memory by a private mapping of a file.

@@ -48,8 +48,9 @@ int page_present_open(void)
     return fd < 0 ? -errno : fd;
 }
 
-static int scan(int fd, uintptr_t base, uint64_t from, uint64_t nr, uint64_t *ret_first,
-                uint64_t *ret_nr)
+/* @but: categories that do not count. */
+static int scan(int fd, uintptr_t base, uint64_t from, uint64_t nr, uint64_t but,
+                uint64_t *ret_first, uint64_t *ret_nr)
 {
     struct scan_region found = {0};
     struct scan_arg arg = {
@@ -58,8 +59,8 @@ static int scan(int fd, uintptr_t base, uint64_t from, uint64_t nr, uint64_t *re
         .end = base + (nr << PAGE_SHIFT_4K),
         .vec = (uintptr_t)&found,
         .vec_len = 1,
-        .category_inverted = SCAN_PFNZERO,
-        .category_mask = SCAN_PFNZERO,
+        .category_inverted = but,
+        .category_mask = but,
         .category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
         /* Nothing more is told of a run, so that runs which differ in nothing else are one. */
         .return_mask = SCAN_PFNZERO,
@@ -111,7 +112,13 @@ int page_present_next(int fd, const uint8_t *hva, uint64_t from, uint64_t nr, ui
 
     if (from >= nr)
         return 0;
-    rc = scan(fd, base, from, nr, ret_first, ret_nr);
+    rc = scan(fd, base, from, nr, SCAN_PFNZERO, ret_first, ret_nr);
     return rc == -ENOTTY || rc == -EINVAL ? read_entries(fd, base, from, nr, ret_first, ret_nr)
                                           : rc;
+}
+
+int page_mapped_next(int fd, const uint8_t *hva, uint64_t from, uint64_t nr, uint64_t *ret_first,
+                     uint64_t *ret_nr)
+{
+    return from >= nr ? 0 : scan(fd, (uintptr_t)hva, from, nr, 0, ret_first, ret_nr);
 }

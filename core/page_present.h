@@ -37,4 +37,14 @@ CHECKED int page_present_open(void);
 CHECKED int page_present_next(int fd, const uint8_t *hva, uint64_t from, uint64_t nr,
                               uint64_t *ret_first, uint64_t *ret_nr);
 
+/**
+ * page_mapped_next() - find the next run of pages that are not missing: the kernel's shared zero
+ * page, which a read puts in place, counts.
+ *
+ * As page_present_next().  Return: also -ENOTTY or -EINVAL where the kernel does not tell.
+ * Threads: any.
+ */
+CHECKED int page_mapped_next(int fd, const uint8_t *hva, uint64_t from, uint64_t nr,
+                             uint64_t *ret_first, uint64_t *ret_nr);
+
 #endif

@@ -260,9 +260,6 @@ static int build(struct vm *vm, const struct vm_origin *from, struct err *err)
         rc = vm->board_ops->build(vm, vm->cfg, &vm->board, err);
     if (rc >= 0)
         rc = start_io_thread(vm, err);
-    /* A guest that boots has its kernel loaded meanwhile. */
-    if (rc >= 0 && from)
-        rc = vm_settle(vm, err);
     return rc;
 }
 

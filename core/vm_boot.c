@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/config/vm_config.h"
+#include "core/gmem.h"
 #include "core/vm_internal.h"
 #include "core/x86/boot.h"
 
@@ -56,6 +57,7 @@ int vm_load_payload(struct vm *vm, bool fresh, struct err *err)
         rc = vm->board_ops->write_tables(vm->board, &in.rsdp_gpa, err);
     if (rc < 0)
         return rc;
+    gmem_set_thp(vm->gm, true);
     in.kernel_fd = kernel;
     in.initramfs_fd = initramfs;
     rc = x86_boot_load(vm->gm, &in, &entry, err);

@@ -3,8 +3,8 @@
  * What a machine is built on: its VM in KVM and its guest memory.
  *
  * Both take the kernel a while, a VM half a millisecond and a slot one a GiB, so a thread makes
- * them beside the start of the process, the making of processors and devices, and the loading of a
- * kernel, all of which can do without the slots.
+ * them beside the start of the process, the making of processors and devices, and the coming of a
+ * kernel or of a snapshot's memory, all of which can do without the slots.
  */
 #ifndef CORE_VM_GROUND_H
 #define CORE_VM_GROUND_H
@@ -22,7 +22,8 @@ struct vm_ground;
  * @cfg: the machine's, borrowed as long as the ground or its machine is there; NULL: not known
  *       yet, and only the VM in KVM is made.
  *
- * What goes wrong is said by the vm_new() that is given the ground, or by vm_boot().  The thread takes no signals
+ * What goes wrong is said by the vm_new() that is given the ground, or by vm_boot() or
+ * vm_load().  The thread takes no signals
  * and has the sandbox of the caller.
  *
  * Return: 0 and *@ret_ground, owned; -ENOMEM; the kernel's errno.

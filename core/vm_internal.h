@@ -90,7 +90,7 @@ CHECKED int vm_ground_take(struct vm_ground *ground, const struct vm_config *cfg
  * vm_ground_end() - wait for the thread that makes the ground.
  *
  * Return: 0; what went wrong in it.
- * Threads: control.
+ * Threads: as vm_settle().
  */
 CHECKED int vm_ground_end(struct vm_ground *ground, struct err *err);
 
@@ -98,7 +98,7 @@ CHECKED int vm_ground_end(struct vm_ground *ground, struct err *err);
  * vm_settle() - all of the machine's memory is KVM's from here on.
  *
  * Return: 0, also when it was before; as vm_ground_end().
- * Threads: control, before the first vCPU runs.
+ * Threads: control, or the worker that control gave the VM to, before the first vCPU runs.
  */
 CHECKED int vm_settle(struct vm *vm, struct err *err);
 

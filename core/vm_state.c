@@ -266,7 +266,9 @@ int vm_load(struct vm *vm, const uint8_t *data, size_t len, struct err *err)
     if (vm->state != VM_CREATED)
         return err_set(err, -EPERM, "state cannot be loaded into a VM that is %s",
                        vm_state_name(vm->state));
-    rc = vm_note_power_on(vm, err);
+    rc = vm_settle(vm, err);
+    if (rc >= 0)
+        rc = vm_note_power_on(vm, err);
     if (rc >= 0)
         rc = expect(vm, &l, err);
     if (rc >= 0)

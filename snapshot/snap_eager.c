@@ -130,5 +130,6 @@ int snap_read_memory(struct store_snapshot *snapshot, struct gmem *gm, struct sn
 {
     struct reading r = {snapshot, gm};
 
+    gmem_set_thp(gm, true);
     return snap_for_chunks(store_snapshot_info(snapshot)->rec, read_chunk, &r, p, err);
 }

@@ -429,6 +429,7 @@ static void *filler_main(void *arg)
     if (whole) {
         stop_handlers(l);
         close_source(l);
+        gmem_set_thp(l->gm, true);
         tell_whole(l);
     }
     return NULL;
@@ -561,6 +562,7 @@ static int start(struct lazy *l, struct err *err)
     l->stop_fd = eventfd(0, EFD_CLOEXEC);
     if (l->stop_fd < 0)
         return err_set(err, -errno, "eventfd: %s", strerror(errno));
+    gmem_set_thp(l->gm, false);
     for (unsigned i = 0; rc >= 0 && i < gmem_nr_regions(l->gm); i++)
         rc = add_region(l, i, err);
     if (rc >= 0)

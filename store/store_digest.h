@@ -55,9 +55,18 @@ static inline bool store_digest_is_zero(const struct store_digest *d)
 void store_digest_hex(const struct store_digest *d, char ret[STORE_DIGEST_HEX + 1]);
 
 /**
+ * store_hash_prepare() - have the crypto library set itself up, which takes it a millisecond.
+ *
+ * The first hash does, or waits for it.
+ *
+ * Threads: any.
+ */
+void store_hash_prepare(void);
+
+/**
  * store_hasher_new() - a reusable SHA-256 context.
  *
- * Return: 0 and *@ret_h, owned, for store_hasher_free(); -ENOMEM or -ENOTSUP.
+ * Return: 0 and *@ret_h, owned, for store_hasher_free(); -ENOMEM.
  * Threads: any; the object belongs to one thread at a time.
  */
 CHECKED int store_hasher_new(struct store_hasher **ret_h, struct err *err);

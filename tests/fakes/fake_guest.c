@@ -146,6 +146,7 @@ static void make_memory(struct fake_guest *g)
     for (unsigned i = 0; i < FAKE_GUEST_REGIONS && g->cfg.len[i]; i++)
         if (gmem_add_region(g->gm, region_gpa[i], g->cfg.len[i], i ? "high" : "ram", &b, &err) < 0)
             fail_msg("%s", err.msg);
+    gmem_set_thp(g->gm, true);
 }
 
 static void fill(struct fake_guest *g)

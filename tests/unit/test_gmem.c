@@ -7,10 +7,12 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "core/gmem.h"
+#include "core/page_present.h"
 
 /* Two adjacent regions, a hole, and one more. */
 enum {
@@ -264,6 +266,14 @@ static void test_an_image_replaces_fresh_private_memory_only(void **state)
     assert_memory_equal(got, "yz", 2);
 }
 
+static bool is_mapped(const uint8_t *page)
+{
+    auto_close int fd = page_present_open();
+    uint64_t first, nr;
+
+    return page_mapped_next(fd, page, 0, 1, &first, &nr) == 1;
+}
+
 static void test_fresh_memory_forgets_what_was_written(void **state)
 {
     struct gmem *gm = *state;
@@ -277,7 +287,52 @@ static void test_fresh_memory_forgets_what_was_written(void **state)
         assert_int_equal(gmem_discard(gm, i, &err), 0);
         assert_int_equal(gmem_copy_in(gm, gpa, &got, 1), 0);
         assert_int_equal(got, 0);
+        /* Nor is what only a read put in place. */
+        assert_int_equal(gmem_discard(gm, i, &err), 0);
+        if (gmem_region(gm, i)->fd < 0)
+            assert_false(is_mapped(gmem_region(gm, i)->hva));
     }
+}
+
+/* The flags of the mapping at an address, as /proc/self/smaps has them. */
+static bool has_flag(const void *at, const char *flag)
+{
+    FILE *f = fopen("/proc/self/smaps", "re");
+    char line[512];
+    bool here = false, found = false;
+
+    assert_non_null(f);
+    while (!found && fgets(line, sizeof(line), f)) {
+        char head[32];
+
+        (void)snprintf(head, sizeof(head), "%lx-", (unsigned long)(uintptr_t)at);
+        here |= strncmp(line, head, strlen(head)) == 0;
+        if (here && strncmp(line, "VmFlags:", 8) == 0)
+            break;
+    }
+    found = here && strstr(line, flag);
+    (void)fclose(f);
+    return found;
+}
+
+static void test_huge_pages_are_for_where_they_were_wanted(void **state)
+{
+    const struct gmem_backing with = {.fd = -1, .thp = true}, without = {.fd = -1};
+    const uint64_t at = high_gpa * 2;
+    struct gmem *gm = *state;
+    const uint8_t *hva;
+    int i = gmem_add_region(gm, at, 4 << 20, "with", &with, NULL);
+
+    assert_int_equal(i, 3);
+    hva = gmem_region(gm, 3)->hva;
+    assert_false(has_flag(hva, " hg"));
+    gmem_set_thp(gm, true);
+    assert_true(has_flag(hva, " hg"));
+    gmem_set_thp(gm, false);
+    assert_true(has_flag(hva, " nh"));
+    assert_int_equal(gmem_add_region(gm, at * 2, 4 << 20, "without", &without, NULL), 4);
+    gmem_set_thp(gm, true);
+    assert_false(has_flag(gmem_region(gm, 4)->hva, " hg"));
 }
 
 static void test_memory_is_fresh_only_where_nothing_was_in_it(void **state)
@@ -362,6 +417,7 @@ int main(void)
         T(test_holes_are_zero_unless_somebody_brings_their_contents),
         T(test_an_image_replaces_fresh_private_memory_only),
         T(test_fresh_memory_forgets_what_was_written),
+        T(test_huge_pages_are_for_where_they_were_wanted),
         T(test_memory_is_fresh_only_where_nothing_was_in_it),
         cmocka_unit_test(test_memory_is_adopted_only_if_it_cannot_be_made_shorter),
     };

@@ -111,6 +111,35 @@ static void test_memory_that_nobody_wrote_has_none(void **state)
     (void)close(fd);
 }
 
+/* The zero page that a read puts in place is not missing, but has no memory of its own. */
+static void test_pages_that_were_read_are_mapped(void **state)
+{
+    volatile uint8_t *read = new_pages();
+    uint8_t *p = (uint8_t *)(uintptr_t)read;
+    int fd = page_present_open();
+    uint64_t first = 0, nr = 0;
+    int rc;
+
+    (void)state;
+    (void)read[77 * PAGE_SIZE_4K];
+    write_pages(p, 100, 2);
+    rc = page_mapped_next(fd, p, 0, PAGES, &first, &nr);
+    if (rc == -ENOTTY || rc == -EINVAL)
+        skip(); /* before Linux 6.7 */
+    assert_int_equal(rc, 1);
+    assert_int_equal(first, 77);
+    assert_int_equal(nr, 1);
+    assert_int_equal(page_mapped_next(fd, p, 78, PAGES, &first, &nr), 1);
+    assert_int_equal(first, 100);
+    assert_int_equal(nr, 2);
+    assert_int_equal(page_mapped_next(fd, p, 102, PAGES, &first, &nr), 0);
+    assert_int_equal(page_mapped_next(fd, p, PAGES, PAGES, &first, &nr), 0);
+    assert_int_equal(page_present_next(fd, p, 0, PAGES, &first, &nr), 1);
+    assert_int_equal(first, 100);
+    assert_int_equal(munmap(p, PAGES * PAGE_SIZE_4K), 0);
+    (void)close(fd);
+}
+
 static void test_a_handle_that_is_none_is_refused(void **state)
 {
     uint8_t *p = new_pages();
@@ -127,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_every_written_page_is_found_and_no_other),
         cmocka_unit_test(test_an_old_kernel_is_asked_another_way),
         cmocka_unit_test(test_memory_that_nobody_wrote_has_none),
+        cmocka_unit_test(test_pages_that_were_read_are_mapped),
         cmocka_unit_test(test_a_handle_that_is_none_is_refused),
     };
 

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 
 #include "core/event_monitor.h"
 #include "core/log.h"
+#include "store/store_digest.h"
 #include "tools/chvmm/api.h"
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/migrate.h"
@@ -22,6 +24,10 @@
 #include "tools/chvmm/sandbox.h"
 #include "tools/chvmm/snapshot.h"
 #include "tools/chvmm/vmm.h"
+
+enum {
+    HEAP_STEP = 256 << 10,
+};
 
 /* The process: its one VM and what surrounds it. */
 struct process {
@@ -102,8 +108,11 @@ static void start_restore(void *arg)
     struct process *p = arg;
     struct err err = {0};
 
-    if (vmm_start_restore(&p->vmm, &p->opts.restore, NULL, NULL, &err) >= 0)
+    if (vmm_start_restore(&p->vmm, &p->opts.restore, NULL, NULL, &err) >= 0) {
+        /* Beside the job, which opens the store first. */
+        store_hash_prepare();
         return;
+    }
     (void)fail(&err, err.code);
     vmm_quit(&p->vmm, CHVMM_EXIT_FAILED);
 }
@@ -184,7 +193,11 @@ int main(int argc, char **argv)
     };
     struct process p = {.signal_fd = -1};
     struct err err = {0};
-    int rc = chvmm_options_parse(argc, argv, stdout, &p.opts, &err);
+    int rc;
+
+    /* A heap of a thread grows by a page a call otherwise. */
+    (void)mallopt(M_TOP_PAD, HEAP_STEP);
+    rc = chvmm_options_parse(argc, argv, stdout, &p.opts, &err);
 
     if (rc > 0)
         return CHVMM_EXIT_OK;

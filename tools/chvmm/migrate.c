@@ -431,6 +431,8 @@ static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem *
         rc = m->build_rc;
     if (rc >= 0)
         *ret_gm = vm_gmem(m->vmm->vm);
+    if (rc >= 0)
+        gmem_set_thp(*ret_gm, true);
     return rc;
 }
 
