@@ -24,6 +24,7 @@ enum {
     READ_MAX = 1 << 30,        /* bytes of one read */
     IOV_BATCH = 256,           /* pieces of one system call */
     LINGER_BUFFER = 16 * 1024, /* bytes */
+    SPLICE_MIN = 64 * 1024,    /* bytes: what to copy costs more than two system calls */
     IDLE_PARTS = 8,            /* of idle_ms: how often a writer looks whether bytes go out */
 };
 
@@ -190,6 +191,7 @@ int mig_channel_from_fd(int fd, struct mig_channel **ret_ch)
     ch->fd = fd;
     ch->plain = (struct mig_stream){.ops = &plain_ops, .fd = fd};
     ch->stream = &ch->plain;
+    ch->splice = MIG_SPLICE_NONE;
     *ret_ch = ch;
     return 0;
 }
@@ -223,6 +225,7 @@ void mig_channel_close(struct mig_channel *ch)
         return;
     if (ch->stream != &ch->plain)
         ch->stream->ops->free(ch->stream);
+    mig_splice_close(&ch->splice);
     (void)close(ch->fd);
     free(ch);
 }
@@ -311,8 +314,18 @@ static int wait_to_write(int fd, short want, const struct mig_wait *w)
     }
 }
 
-int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
-                       const struct mig_wait *wait, struct err *err)
+/* As mig_stream_ops.send. */
+static int64_t send_by_reference(struct mig_channel *ch, const struct iovec *iov, unsigned nr,
+                                 short *ret_want, struct err *err)
+{
+    int64_t n = mig_splice_send(&ch->splice, ch->fd, iov, nr);
+
+    *ret_want = POLLOUT;
+    return n >= 0 || n == -EAGAIN ? n : err_set(err, (int)n, "%s", strerror((int)-n));
+}
+
+static int write_all(struct mig_channel *ch, struct iovec *iov, unsigned nr, bool by_reference,
+                     const struct mig_wait *wait, struct err *err)
 {
     struct mig_wait w = *wait;
     struct mig_stream *st = ch->stream;
@@ -323,7 +336,10 @@ int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
     for (;;) {
         short want = POLLOUT;
 
-        n = nr ? st->ops->send(st, iov, nr, &want, err) : st->ops->flush(st, &want, err);
+        if (nr && by_reference)
+            n = send_by_reference(ch, iov, nr, &want, err);
+        else
+            n = nr ? st->ops->send(st, iov, nr, &want, err) : st->ops->flush(st, &want, err);
         if (n >= 0 && nr == 0)
             return 0;
         if (n >= 0) {
@@ -336,6 +352,32 @@ int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
         if (n < 0)
             return explain_wait((int)n, &w, err);
     }
+}
+
+int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
+                       const struct mig_wait *wait, struct err *err)
+{
+    return write_all(ch, iov, nr, false, wait, err);
+}
+
+static bool can_splice(struct mig_channel *ch)
+{
+    if (ch->stream != &ch->plain || ch->no_splice)
+        return false;
+    if (ch->splice.in < 0)
+        ch->no_splice = mig_splice_open(&ch->splice) < 0;
+    return !ch->no_splice;
+}
+
+int mig_channel_write_pages(struct mig_channel *ch, struct iovec *iov, unsigned nr, size_t len,
+                            const struct mig_wait *wait, struct err *err)
+{
+    int rc;
+
+    if (len < SPLICE_MIN || !can_splice(ch))
+        return write_all(ch, iov, nr, false, wait, err);
+    rc = write_all(ch, iov, 1, false, wait, err);
+    return rc < 0 ? rc : write_all(ch, iov + 1, nr - 1, true, wait, err);
 }
 
 int mig_channel_write(struct mig_channel *ch, const void *data, size_t len,

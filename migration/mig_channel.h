@@ -107,7 +107,7 @@ void mig_channel_linger(struct mig_channel *ch, unsigned ms);
  * mig_channel_writev() - write all the bytes.
  * @iov, @nr: pieces, which may be guest memory that changes meanwhile; used up.
  *
- * Nothing is copied where there is no TLS.
+ * Nothing is copied here where there is no TLS; the kernel copies into the socket's buffer.
  *
  * Return: 0: all bytes are with the kernel; -ECANCELED; -ETIMEDOUT; -EPIPE or
  * another errno of the kernel: then the peer cannot have received all of them.
@@ -115,6 +115,19 @@ void mig_channel_linger(struct mig_channel *ch, unsigned ms);
  */
 CHECKED int mig_channel_writev(struct mig_channel *ch, struct iovec *iov, unsigned nr,
                                const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_write_pages() - write a head and pages behind it.
+ * @iov, @nr: the head first, which is copied; then pages, which may be sent by reference: what
+ *            the peer gets of them is what was in them at some moment until it read them.
+ * @len:      bytes of the pages.
+ *
+ * The thread has SIGPIPE blocked or ignored.
+ *
+ * Return, Threads: as mig_channel_writev().
+ */
+CHECKED int mig_channel_write_pages(struct mig_channel *ch, struct iovec *iov, unsigned nr,
+                                    size_t len, const struct mig_wait *wait, struct err *err);
 
 /**
  * mig_channel_send_fds() - write bytes and hand descriptors over with the first of them.

@@ -9,6 +9,7 @@
 #define MIGRATION_MIG_CHANNEL_INTERNAL_H
 
 #include "migration/mig_channel.h"
+#include "migration/mig_splice.h"
 
 struct mig_stream;
 
@@ -39,6 +40,8 @@ struct mig_channel {
     int fd; /* owned */
     bool encrypted;
     struct mig_stream plain;
+    struct mig_splice splice;  /* for the plain stream; closed: not needed yet, or not to be had */
+    bool no_splice;            /* it is not to be had */
     struct mig_stream *stream; /* &plain, or owned */
 };
 

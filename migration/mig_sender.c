@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -154,6 +155,16 @@ static int lane_write(struct lane *l, struct iovec *iov, unsigned nr, struct err
     return rc < 0 ? err_prefix(err, rc, "lane %u", l->index) : rc;
 }
 
+/* A page that changes once it was taken is dirty again, so that it may go by reference. */
+static int lane_write_pages(struct lane *l, struct err *err)
+{
+    struct mig_wait wait = {
+        .cancel_fd = l->s->p.cancel_fd, .wake_fd = -1, .idle_ms = l->s->p.idle_ms};
+    int rc = mig_channel_write_pages(l->ch, l->iov, l->nr_iov, l->payload, &wait, err);
+
+    return rc < 0 ? err_prefix(err, rc, "lane %u", l->index) : rc;
+}
+
 /* Wait until so many bytes may be sent. */
 static int keep_pace(struct lane *l, uint64_t bytes, struct err *err)
 {
@@ -232,7 +243,7 @@ static int frame_flush(struct lane *l, struct err *err)
     begin = loop_now_ns();
     rc = keep_pace(l, len, err);
     if (rc >= 0)
-        rc = lane_write(l, l->iov, l->nr_iov, err);
+        rc = packed_len ? lane_write(l, l->iov, l->nr_iov, err) : lane_write_pages(l, err);
     if (rc < 0)
         return rc;
     mig_codec_sent(&l->stats, len, loop_now_ns() - begin);
@@ -336,6 +347,16 @@ static int send_run(struct lane *l, struct dirty_run run, struct err *err)
 }
 
 /* --- A lane -------------------------------------------------------------- */
+
+/* A peer that has gone is an error: mig_channel_write_pages(). */
+static void block_sigpipe(void)
+{
+    sigset_t set;
+
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGPIPE);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
 
 static int send_hello(struct lane *l, struct err *err)
 {
@@ -452,6 +473,7 @@ static void *lane_main(void *arg)
 
     (void)snprintf(name, sizeof(name), "mig-send%u", l->index);
     log_thread_name(name);
+    block_sigpipe();
     rc = send_hello(l, &err);
     if (rc >= 0 && l->index == 0 && !l->s->p.consumer)
         rc = send_memory(l, &err);

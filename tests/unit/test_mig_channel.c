@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -270,6 +272,153 @@ static void test_a_peer_that_closes_is_an_error_and_no_signal(void **state)
     assert_string_equal(err.msg, "the peer closed the connection");
     assert_int_equal(mig_channel_write(e.a, &c, 1, &patient, NULL), -EPIPE);
     mig_channel_close(e.a);
+}
+
+/* --- Pages by reference --------------------------------------------------- */
+
+enum {
+    PAGES_HEAD = 24,
+    PAGES_LEN = 3 << 20, /* more than a pipe holds */
+};
+
+static bool no_pipes;
+
+int __real_pipe2(int fds[2], int flags);
+int __wrap_pipe2(int fds[2], int flags);
+
+int __wrap_pipe2(int fds[2], int flags)
+{
+    if (no_pipes) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_pipe2(fds, flags);
+}
+
+static uint8_t *new_memory(size_t len)
+{
+    uint8_t *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    assert_ptr_not_equal(p, MAP_FAILED);
+    for (size_t i = 0; i < len; i++)
+        p[i] = (uint8_t)(i * 31 + i / 4096);
+    return p;
+}
+
+static void *read_all(void *arg)
+{
+    static uint8_t in[PAGES_HEAD + PAGES_LEN];
+
+    if (mig_channel_read(arg, in, sizeof(in), &patient, NULL) < 0)
+        return NULL;
+    return in;
+}
+
+static void check_pages_arrive(struct ends *e)
+{
+    uint8_t *p = new_memory(PAGES_LEN);
+    char head[PAGES_HEAD] = "head";
+    /* Three runs, neither in order nor of whole pipes. */
+    struct iovec iov[] = {
+        {head,                 PAGES_HEAD             },
+        {p + 8192,             PAGES_LEN - 8192 - 4096},
+        {p,                    8192                   },
+        {p + PAGES_LEN - 4096, 4096                   },
+    };
+    pthread_t reader;
+    void *got;
+
+    assert_int_equal(pthread_create(&reader, NULL, read_all, e->b), 0);
+    assert_int_equal(mig_channel_write_pages(e->a, iov, 4, PAGES_LEN, &patient, NULL), 0);
+    assert_int_equal(pthread_join(reader, &got), 0);
+    assert_non_null(got);
+    assert_memory_equal(got, head, PAGES_HEAD);
+    got = (uint8_t *)got + PAGES_HEAD;
+    assert_memory_equal(got, p + 8192, PAGES_LEN - 8192 - 4096);
+    assert_memory_equal((uint8_t *)got + PAGES_LEN - 8192 - 4096, p, 8192);
+    assert_memory_equal((uint8_t *)got + PAGES_LEN - 4096, p + PAGES_LEN - 4096, 4096);
+    assert_int_equal(munmap(p, PAGES_LEN), 0);
+}
+
+static void test_pages_arrive_whole_and_in_order(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct ends e;
+
+        no_pipes = i % 2;
+        if (i < 2)
+            make_pair(&e);
+        else
+            make_lopsided_pair(&e);
+        check_pages_arrive(&e);
+        close_pair(&e);
+    }
+    no_pipes = false;
+}
+
+/* What the peer reads of a page that changed after it was written. */
+static uint8_t read_after_a_change(bool with_pipe)
+{
+    uint8_t *p = new_memory(65536), in[PAGES_HEAD + 65536];
+    char head[PAGES_HEAD] = {0};
+    struct iovec iov[] = {
+        {head, PAGES_HEAD},
+        {p,    65536     },
+    };
+    struct ends e;
+
+    no_pipes = !with_pipe;
+    make_pair(&e);
+    assert_int_equal(mig_channel_write_pages(e.a, iov, 2, 65536, &patient, NULL), 0);
+    p[5000] = 0xee;
+    assert_int_equal(mig_channel_read(e.b, in, sizeof(in), &patient, NULL), 0);
+    close_pair(&e);
+    no_pipes = false;
+    assert_int_equal(munmap(p, 65536), 0);
+    return in[PAGES_HEAD + 5000];
+}
+
+static void test_pages_are_not_copied_where_there_is_a_pipe(void **state)
+{
+    (void)state;
+    assert_int_equal(read_after_a_change(true), 0xee);
+    assert_int_not_equal(read_after_a_change(false), 0xee);
+}
+
+static void test_pages_end_by_cancel_silence_and_a_peer_that_closes(void **state)
+{
+    uint8_t *p = new_memory(8 << 20);
+    int fd = eventfd(1, EFD_CLOEXEC);
+    struct mig_wait cancel = {.cancel_fd = fd, .wake_fd = -1};
+    struct mig_wait idle = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 50};
+    const struct mig_wait *waits[] = {&cancel, &idle, &patient};
+    static const int expected[] = {-ECANCELED, -ETIMEDOUT, -EPIPE};
+
+    (void)state;
+    (void)signal(SIGPIPE, SIG_IGN);
+    for (unsigned i = 0; i < ARRAY_LEN(waits); i++) {
+        char head[PAGES_HEAD] = {0};
+        struct iovec iov[] = {
+            {head, PAGES_HEAD},
+            {p,    8 << 20   },
+        };
+        struct ends e;
+
+        make_pair(&e);
+        if (expected[i] == -EPIPE) {
+            mig_channel_close(e.b);
+            iov[0].iov_len = 0; /* the pages are what meets it */
+        }
+        assert_int_equal(mig_channel_write_pages(e.a, iov, 2, 8 << 20, waits[i], NULL),
+                         expected[i]);
+        mig_channel_close(e.a);
+        if (expected[i] != -EPIPE)
+            mig_channel_close(e.b);
+    }
+    (void)signal(SIGPIPE, SIG_DFL);
+    (void)close(fd);
+    assert_int_equal(munmap(p, 8 << 20), 0);
 }
 
 static void test_a_unix_socket_is_private_and_goes_away(void **state)
@@ -657,6 +806,9 @@ int main(void)
         cmocka_unit_test(test_a_peer_that_takes_little_is_not_dead),
         cmocka_unit_test(test_a_peer_that_takes_nothing_is_dead),
         cmocka_unit_test(test_a_peer_that_closes_is_an_error_and_no_signal),
+        cmocka_unit_test(test_pages_arrive_whole_and_in_order),
+        cmocka_unit_test(test_pages_are_not_copied_where_there_is_a_pipe),
+        cmocka_unit_test(test_pages_end_by_cancel_silence_and_a_peer_that_closes),
         cmocka_unit_test(test_a_unix_socket_is_private_and_goes_away),
         cmocka_unit_test(test_tls_with_the_right_certificates),
         cmocka_unit_test(test_tls_takes_the_suite_that_both_processors_are_fast_at),

@@ -152,6 +152,8 @@ const struct sandbox_rule sandbox_rules[] = {
     {"shutdown",          I | W | A, "end of a connection"},
     {"socket",            C | W | A, "API, serial, migration, tap set-up"},
     {"socketpair",        C | W | A, "wake-ups"},
+    {"splice",            W,         "pages of a migration"},
+    {"vmsplice",          W,         "pages of a migration"},
 
     /* Machinery. */
     {"getrandom",         ALL,       "virtio-rng, keys, identities"},
