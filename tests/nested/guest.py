@@ -74,16 +74,18 @@ def pairs(line):
 class Guest:
     """Talks to a guest by TCP from @observer, a host that stays while the guest moves."""
 
-    def __init__(self, observer, addr="10.9.0.10"):
+    def __init__(self, observer, addr="10.9.0.10", turns=1):
+        """@turns: how many guests take turns on the host's one processor."""
         self.observer = observer
         self.addr = addr
+        self.turns = turns
         self.channel = None
 
     def connect(self, timeout=30.0):
-        self.channel = self.observer.tunnel(f"tcp:{self.addr}:{PORT}", timeout)
+        self.channel = self.observer.tunnel(f"tcp:{self.addr}:{PORT}", timeout * self.turns)
 
     def run(self, command, timeout=20.0, check=True):
-        status, out = self.channel.run(command, timeout)
+        status, out = self.channel.run(command, timeout * self.turns)
         text = out.decode(errors="replace")
         if check and status:
             raise CommandFailed(f"guest: {command}: status {status}: {text.strip()}")
@@ -120,7 +122,7 @@ class Guest:
 
     def check_loads(self, before=None, timeout=20.0, names=LOADS):
         """Every load is without error and, given @before, has gone on since."""
-        deadline = time.monotonic() + timeout * PATIENCE
+        deadline = time.monotonic() + timeout * self.turns * PATIENCE
         while True:
             now = self.loads(names)
             for name, status in now.items():

@@ -243,16 +243,16 @@ def freeze(run):
 class Clone:
     """One of several VMs from one snapshot, all running; reached at the address that it took."""
 
-    def __init__(self, run, number, spec, url):
+    def __init__(self, run, number, count, spec, url):
         self.run = run
         self.number = number
         self.vmm = run.vmm(run.hosts[0], f"clone{number}", spec)
         self.vmm.clone(url)
-        self.vmm.serial.wait("guest: now", 60.0)
+        self.vmm.serial.wait("guest: now", 60.0 * count)
         outside = self.vmm.identity()
         octets = [int(part, 16) for part in outside["MAC"].split(":")[3:]]
         address = "10.{}.{}.{}".format(*octets)
-        self.guest = Guest(run.hosts[0], address)
+        self.guest = Guest(run.hosts[0], address, count)
         self.guest.connect()
         inside = self.guest.identity()
         need(inside["address"] == f"{address}/8" and inside["MAC inside"] == outside["MAC"],
@@ -301,7 +301,7 @@ def _clones(run, count):
     vmm.shutdown_vmm()
     host.run("brctl delif br0 tap0")
 
-    clones = [Clone(run, number + 1, vmm.spec, url) for number in range(count)]
+    clones = [Clone(run, number + 1, count, vmm.spec, url) for number in range(count)]
     before = [c.check(parent) for c in clones]
     for clone, then in zip(clones, before):
         clone.check(parent, then)
