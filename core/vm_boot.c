@@ -57,7 +57,8 @@ int vm_load_payload(struct vm *vm, bool fresh, struct err *err)
         rc = vm->board_ops->write_tables(vm->board, &in.rsdp_gpa, err);
     if (rc < 0)
         return rc;
-    gmem_set_thp(vm->gm, true);
+    if (fresh)
+        gmem_set_thp(vm->gm, true);
     in.kernel_fd = kernel;
     in.initramfs_fd = initramfs;
     rc = x86_boot_load(vm->gm, &in, &entry, err);
