@@ -146,10 +146,17 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
     (void)atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
-static int lane_write(struct lane *l, struct iovec *iov, unsigned nr, struct err *err)
+static struct mig_wait lane_wait(const struct lane *l)
 {
     struct mig_wait wait = {
         .cancel_fd = l->s->p.cancel_fd, .wake_fd = -1, .idle_ms = l->s->p.idle_ms};
+
+    return wait;
+}
+
+static int lane_write(struct lane *l, struct iovec *iov, unsigned nr, struct err *err)
+{
+    struct mig_wait wait = lane_wait(l);
     int rc = mig_channel_writev(l->ch, iov, nr, &wait, err);
 
     return rc < 0 ? err_prefix(err, rc, "lane %u", l->index) : rc;
@@ -158,8 +165,7 @@ static int lane_write(struct lane *l, struct iovec *iov, unsigned nr, struct err
 /* A page that changes once it was taken is dirty again, so that it may go by reference. */
 static int lane_write_pages(struct lane *l, struct err *err)
 {
-    struct mig_wait wait = {
-        .cancel_fd = l->s->p.cancel_fd, .wake_fd = -1, .idle_ms = l->s->p.idle_ms};
+    struct mig_wait wait = lane_wait(l);
     int rc = mig_channel_write_pages(l->ch, l->iov, l->nr_iov, l->payload, &wait, err);
 
     return rc < 0 ? err_prefix(err, rc, "lane %u", l->index) : rc;
@@ -374,8 +380,7 @@ static int send_hello(struct lane *l, struct err *err)
 /* Hand all of the memory over. */
 static int send_memory(struct lane *l, struct err *err)
 {
-    struct mig_wait wait = {
-        .cancel_fd = l->s->p.cancel_fd, .wake_fd = -1, .idle_ms = l->s->p.idle_ms};
+    struct mig_wait wait = lane_wait(l);
     unsigned nr = gmem_nr_regions(l->s->p.gm);
     struct {
         struct mig_msg_hdr hdr;

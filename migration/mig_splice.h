@@ -39,6 +39,8 @@ void mig_splice_close(struct mig_splice *s);
  * @fd: a stream socket that does not block.
  * @iov, @nr: pieces; after a failure the same bytes must be offered first.
  *
+ * The socket is told that more comes: it may keep the last bytes until the next write.
+ *
  * Return: bytes that the socket has, > 0; -EAGAIN while it has no room; the kernel's errno.
  */
 CHECKED int64_t mig_splice_send(struct mig_splice *s, int fd, const struct iovec *iov, unsigned nr);
