@@ -5,6 +5,7 @@ import os
 import random
 import re
 import subprocess
+import time
 
 import lane_base
 from lane_base import MIB, LaneTest, program
@@ -128,9 +129,10 @@ class LazyTest(RestoreTest):
         self.frozen(RAM)
         vmm = Vmm(self, "back", ["--restore", f"source_url={self.url()},"
                                               "memory_restore_mode=copy"])
-        seen = set()
+        seen, end = set(), time.monotonic() + 30
         while (state := vmm.state()) != "Paused":
             seen.add(state)
+            self.assertLess(time.monotonic(), end, seen)
         self.assertLessEqual(seen, {None, "Created"})
         vmm.put("vm.resume")
         self.assertIn("restored", vmm.event_names())

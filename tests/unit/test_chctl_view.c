@@ -169,7 +169,8 @@ static void test_hostile_answers_are_drawn_inside_the_picture(void **state)
         "\"save\":18446744073709551614},\"rounds\":[{\"at_ns\":1,"
         "\"took_ns\":18446744073709551614,\"data_pages\":18446744073709551614,"
         "\"zero_pages\":18446744073709551614,\"throttle_percent\":1000000}]}",
-        "{\"phase\":\"</text><script>&\",\"role\":\"<\",\"migration\":\"\\u0001\"}",
+        ("{\"phase\":\"</text><script>&\",\"result\":\"none\",\"role\":\"<\","
+         "\"migration\":\"\\u0001\"}"),
         "{\"phase\":\"done\",\"lanes\":1e99,\"elapsed_ns\":0.5,\"rounds\":[{\"at_ns\":true}]}",
     };
 
