@@ -36,7 +36,7 @@ CHECKED int vm_ground_begin(const struct vm_config *cfg, struct vm_ground **ret_
  * vm_ground_free() - wait for the thread, and give back what no machine took.
  * @ground: taken; NULL is allowed.
  *
- * Threads: control.
+ * Threads: the last user.
  */
 void vm_ground_free(struct vm_ground *ground);
 
