@@ -58,14 +58,15 @@ class CommitTest(LaneTest):
         source.guest.do("dirty 32 2 4 seq")
         return source
 
-    def destination(self, source, name):
-        vmm = Vmm(self, name, line=source.line)
+    def destination(self, source, name, **options):
+        vmm = Vmm(self, name, line=source.line, **options)
         vmm.serial = source.serial
+        vmm.port = free_port()
         return vmm
 
     def receive(self, destination):
-        """Return: the port, and the request that waits for its end."""
-        port = free_port()
+        """At the address of the attempts before.  Return: its port, and the request that waits."""
+        port = destination.port
         nr = destination.event_names().count("migration-receive-ready")
         waiting = Background(destination.put, "vm.receive-migration",
                              {"receiver_url": f"tcp:127.0.0.1:{port}"}, timeout_s=120)
@@ -320,9 +321,8 @@ class RefusalTest(CommitTest):
         source.boot()
         source.guest.do("fill 16 1 mix 3", timeout_s=60)
         source.guest.do("dirty 32 2 4 seq")
-        destination = Vmm(self, "destination", line=source.line, prefix=[
+        destination = self.destination(source, "destination", prefix=[
             unshare, "--mount", "sh", "-c", f'mount --bind {there} {here} && exec "$@"', "sh"])
-        destination.serial = source.serial
         with open(there / "locked", "rb+") as locked:
             fcntl.fcntl(locked.fileno(), F_OFD_SETLK,
                         struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, MIB, 0))

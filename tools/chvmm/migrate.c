@@ -497,6 +497,8 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
 {
     struct migration *m = arg;
 
+    /* What is kept of this one is how it ended; its address is the next one's. */
+    mig_listener_close(steal_ptr(m->listener));
     vmm_forget_migration(vmm);
     vmm->last_migration = m;
     vmm_progress_keep(vmm);
