@@ -19,7 +19,7 @@ from vmm import ChVmm, QemuVmm, Spec
 SCENARIOS = {}
 # What the emulation makes of a move: encryption at a few MB/s beside a busy guest.  A stop of
 # seconds is allowed, and wanted rather than a move without end.
-MOVE_OPTIONS = "downtime_ms=1000,timeout_s=60,timeout_strategy=ignore"
+MOVE_OPTIONS = "downtime_ms=1000,timeout_s=300,timeout_strategy=ignore"
 # A move that is still in its first round when something is done to it.
 SLOW_OPTIONS = "bandwidth=2M,connections=2,timeout_s=600"
 SLOW_PAGES = 500
@@ -403,7 +403,7 @@ def _migrations(run, turns, tls_turns=(), netem="", lanes=0):
         _install_certificates(run)
     if netem:
         for host in run.hosts:
-            host.run(f"tc qdisc add dev eth0 root netem {netem}")
+            host.run(f"/usr/sbin/tc qdisc add dev eth0 root netem {netem}")
     guest = Traveller(run)
     for turn in range(turns):
         guest.move("/run/tls" if turn in tls_turns else None, lanes)
