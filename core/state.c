@@ -327,6 +327,23 @@ void state_buf_release(struct state_buf *buf)
     *buf = (struct state_buf){0};
 }
 
+int state_buf_append(struct state_buf *buf, const uint8_t *data, size_t len, struct err *err)
+{
+    if (len > buf->cap - buf->len) {
+        size_t cap = 2 * buf->cap > buf->len + len ? 2 * buf->cap : buf->len + len;
+        uint8_t *p = realloc(buf->data, cap);
+
+        if (!p)
+            return err_set(err, -ENOMEM, "no memory for %zu bytes of state", cap);
+        buf->data = p;
+        buf->cap = cap;
+    }
+    if (len)
+        memcpy(buf->data + buf->len, data, len);
+    buf->len += len;
+    return 0;
+}
+
 /* --- Parts of an object --------------------------------------------------- */
 
 enum {

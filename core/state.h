@@ -152,6 +152,16 @@ struct state_buf {
 void state_buf_release(struct state_buf *buf);
 
 /**
+ * state_buf_append() - add bytes to the end.
+ * @data: copied.
+ *
+ * Return: 0; -ENOMEM, with @buf unchanged.
+ * Threads: any, one at a time.
+ */
+CHECKED int state_buf_append(struct state_buf *buf, const uint8_t *data, size_t len,
+                             struct err *err);
+
+/**
  * state_save() - append obj's section to a buffer.
  * @desc: table; static.
  * @id:   the object's name in the machine, e.g. "_disk0"; at most STATE_NAME_MAX bytes.
@@ -166,6 +176,12 @@ void state_buf_release(struct state_buf *buf);
  */
 CHECKED int state_save(const struct state_desc *desc, const char *id, const void *obj,
                        struct state_buf *buf, struct err *err);
+
+/* Who takes sections as they come, each whole; borrowed for the call. */
+struct state_sink {
+    CHECKED int (*put)(void *arg, const uint8_t *data, size_t len, struct err *err);
+    void *arg;
+};
 
 /* Where a section lies and what it says of itself; strings are copies. */
 struct state_section {

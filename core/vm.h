@@ -337,6 +337,15 @@ CHECKED int vm_set_identity(struct vm *vm, const uint8_t genid[16], struct err *
 CHECKED int vm_save(struct vm *vm, struct state_buf *buf, struct err *err);
 
 /**
+ * vm_save_to() - the same, each section as soon as it is there.
+ * @sink: may have taken some when a later one fails.
+ *
+ * Return: as vm_save(), or what @sink returned.
+ * Threads: as vm_pause().
+ */
+CHECKED int vm_save_to(struct vm *vm, const struct state_sink *sink, struct err *err);
+
+/**
  * vm_load() - load a machine's state: VM_CREATED to VM_PAUSED.
  * @data, @len: hostile bytes, as from vm_save().
  *
@@ -348,6 +357,47 @@ CHECKED int vm_save(struct vm *vm, struct state_buf *buf, struct err *err);
  * Threads: control or worker.
  */
 CHECKED int vm_load(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
+
+/* A state that is loaded as it arrives. */
+struct vm_loader;
+
+/**
+ * vm_loader_new() - expect the state of a machine; vm_load() in three steps.
+ * @vm: VM_CREATED; borrowed until vm_loader_free().
+ *
+ * Return: 0 and *@ret_loader, owned; -EPERM; -ENOMEM; the kernel's errno.
+ * Threads: control or worker, one at a time.
+ */
+CHECKED int vm_loader_new(struct vm *vm, struct vm_loader **ret_loader, struct err *err);
+
+/**
+ * vm_loader_stage() - decode and check the sections that are whole; the machine does not change.
+ * @data, @len: hostile bytes, from where the last call stopped.
+ * @last:       nothing follows: what is not whole is an error.
+ * @ret_used:   bytes taken in; the rest is to be given again, with more.
+ *
+ * Return: 0; -EBADMSG, -ENOTSUP, -E2BIG with the section and field in @err.
+ * Threads: as vm_loader_new().
+ */
+CHECKED int vm_loader_stage(struct vm_loader *loader, const uint8_t *data, size_t len, bool last,
+                            size_t *ret_used, struct err *err);
+
+/**
+ * vm_loader_apply() - put everything into place: VM_CREATED to VM_PAUSED; once.
+ *
+ * Return: 0; -EBADMSG where a section is missing, with nothing changed; after another failure the
+ * machine is good only for vm_free().
+ * Threads: as vm_loader_new().
+ */
+CHECKED int vm_loader_apply(struct vm_loader *loader, struct err *err);
+
+/**
+ * vm_loader_free() - free, with what was staged and not applied.
+ * @loader: taken, before its machine; NULL is allowed.
+ *
+ * Threads: as vm_loader_new().
+ */
+void vm_loader_free(struct vm_loader *loader);
 
 /**
  * vm_describe() - what a host needs to build the same machine: config and CPU model.

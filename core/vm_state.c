@@ -85,7 +85,25 @@ static void note_tsc(const struct vm *vm, unsigned i, struct x86_vcpu_state *s)
             s->msrs[k].value = vm->tsc[i];
 }
 
-static int save_vcpus(struct vm *vm, struct state_buf *buf, struct err *err)
+/* Sections either gather in a buffer, or each is handed on at once. */
+struct saving {
+    struct state_buf *buf;
+    const struct state_sink *sink; /* NULL: they gather */
+};
+
+static int save_section(const struct saving *to, const struct state_desc *desc, const char *id,
+                        const void *obj, struct err *err)
+{
+    int rc = state_save(desc, id, obj, to->buf, err);
+
+    if (rc >= 0 && to->sink) {
+        rc = to->sink->put(to->sink->arg, to->buf->data, to->buf->len, err);
+        to->buf->len = 0;
+    }
+    return rc;
+}
+
+static int save_vcpus(struct vm *vm, const struct saving *to, struct err *err)
 {
     int rc = 0;
 
@@ -99,7 +117,7 @@ static int save_vcpus(struct vm *vm, struct state_buf *buf, struct err *err)
         rc = kvm_vcpu_save(vcpu_kvm(vm->vcpus[i]), s, err);
         if (rc >= 0) {
             note_tsc(vm, i, s);
-            rc = state_save(&x86_vcpu_state_desc, id, s, buf, err);
+            rc = save_section(to, &x86_vcpu_state_desc, id, s, err);
         }
         state_release(&x86_vcpu_state_desc, s);
         free(s);
@@ -107,7 +125,19 @@ static int save_vcpus(struct vm *vm, struct state_buf *buf, struct err *err)
     return rc;
 }
 
-static int save_all(struct vm *vm, struct state_buf *buf, struct err *err)
+static int save_device(struct device *dev, const struct saving *to, struct err *err)
+{
+    int rc;
+
+    if (!dev->ops->state)
+        return 0;
+    device_lock(dev);
+    rc = save_section(to, dev->ops->state, dev->id, dev, err);
+    device_unlock(dev);
+    return rc;
+}
+
+static int save_all(struct vm *vm, const struct saving *to, struct err *err)
 {
     const struct machine_state m = {
         .time_ns = vm_time_ns(vm),
@@ -117,33 +147,35 @@ static int save_all(struct vm *vm, struct state_buf *buf, struct err *err)
         .vcpus = vm->nr_vcpus,
         .running = vm->was_running,
     };
-    int rc = state_save(&machine_desc, machine_id, &m, buf, err);
+    int rc;
 
+    if (vm->state != VM_PAUSED)
+        return err_set(err, -EPERM, "the VM's state cannot be saved while it is %s",
+                       vm_state_name(vm->state));
+    rc = save_section(to, &machine_desc, machine_id, &m, err);
     if (rc >= 0)
-        rc = save_vcpus(vm, buf, err);
-    for (unsigned i = 0; rc >= 0 && i < vm->nr_devices; i++) {
-        struct device *dev = vm->devices[i];
-
-        if (!dev->ops->state)
-            continue;
-        device_lock(dev);
-        rc = state_save(dev->ops->state, dev->id, dev, buf, err);
-        device_unlock(dev);
-    }
+        rc = save_vcpus(vm, to, err);
+    for (unsigned i = 0; rc >= 0 && i < vm->nr_devices; i++)
+        rc = save_device(vm->devices[i], to, err);
     return rc;
 }
 
 int vm_save(struct vm *vm, struct state_buf *buf, struct err *err)
 {
     size_t before = buf->len;
-    int rc;
+    int rc = save_all(vm, &(struct saving){buf, NULL}, err);
 
-    if (vm->state != VM_PAUSED)
-        return err_set(err, -EPERM, "the VM's state cannot be saved while it is %s",
-                       vm_state_name(vm->state));
-    rc = save_all(vm, buf, err);
     if (rc < 0)
         buf->len = before;
+    return rc;
+}
+
+int vm_save_to(struct vm *vm, const struct state_sink *sink, struct err *err)
+{
+    struct state_buf buf = {0};
+    int rc = save_all(vm, &(struct saving){&buf, sink}, err);
+
+    state_buf_release(&buf);
     return rc;
 }
 
@@ -157,14 +189,17 @@ struct target {
     void *scratch; /* NULL: no section yet */
 };
 
-struct loading {
+struct vm_loader {
+    struct vm *vm; /* borrowed */
     struct target *targets;
     unsigned nr;
     struct machine_state machine;
     struct x86_vcpu_state *vcpus;
+    unsigned nr_vcpus;
 };
 
-static void add_target(struct loading *l, const char *id, const struct state_desc *desc, void *live)
+static void add_target(struct vm_loader *l, const char *id, const struct state_desc *desc,
+                       void *live)
 {
     struct target *t = &l->targets[l->nr++];
 
@@ -173,12 +208,15 @@ static void add_target(struct loading *l, const char *id, const struct state_des
     t->live = live;
 }
 
-static int expect(struct vm *vm, struct loading *l, struct err *err)
+static int expect(struct vm_loader *l, struct err *err)
 {
+    const struct vm *vm = l->vm;
+
     l->targets = calloc(1 + vm->nr_vcpus + vm->nr_devices, sizeof(*l->targets));
     l->vcpus = calloc(vm->nr_vcpus, sizeof(*l->vcpus));
     if (!l->targets || !l->vcpus)
         return err_set(err, -ENOMEM, "machine state: out of memory");
+    l->nr_vcpus = vm->nr_vcpus;
     l->machine.vcpus = vm->nr_vcpus;
     add_target(l, machine_id, &machine_desc, &l->machine);
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
@@ -195,7 +233,46 @@ static int expect(struct vm *vm, struct loading *l, struct err *err)
     return 0;
 }
 
-static struct target *find_target(struct loading *l, const char *id)
+int vm_loader_new(struct vm *vm, struct vm_loader **ret_loader, struct err *err)
+{
+    struct vm_loader *l;
+    int rc;
+
+    if (vm->state != VM_CREATED)
+        return err_set(err, -EPERM, "state cannot be loaded into a VM that is %s",
+                       vm_state_name(vm->state));
+    rc = vm_settle(vm, err);
+    if (rc >= 0)
+        rc = vm_note_power_on(vm, err);
+    if (rc < 0)
+        return rc;
+    l = calloc(1, sizeof(*l));
+    if (!l)
+        return err_set(err, -ENOMEM, "machine state: out of memory");
+    l->vm = vm;
+    rc = expect(l, err);
+    if (rc < 0) {
+        vm_loader_free(l);
+        return rc;
+    }
+    *ret_loader = l;
+    return 0;
+}
+
+void vm_loader_free(struct vm_loader *l)
+{
+    if (!l)
+        return;
+    for (unsigned i = 0; i < l->nr; i++)
+        state_discard(l->targets[i].desc, l->targets[i].scratch);
+    for (unsigned i = 0; l->vcpus && i < l->nr_vcpus; i++)
+        state_release(&x86_vcpu_state_desc, &l->vcpus[i]);
+    free(l->vcpus);
+    free(l->targets);
+    free(l);
+}
+
+static struct target *find_target(struct vm_loader *l, const char *id)
 {
     for (unsigned i = 0; i < l->nr; i++)
         if (strcmp(l->targets[i].id, id) == 0)
@@ -203,30 +280,47 @@ static struct target *find_target(struct loading *l, const char *id)
     return NULL;
 }
 
-static int stage_all(struct loading *l, const uint8_t *data, size_t len, struct err *err)
+static int stage_section(struct vm_loader *l, const struct state_section *sec, struct err *err)
 {
-    struct state_section sec;
-    int rc;
+    struct target *t = find_target(l, sec->id);
 
-    while ((rc = state_section_next(&data, &len, &sec, err)) > 0) {
-        struct target *t = find_target(l, sec.id);
+    if (!t)
+        return err_set(err, -ENOTSUP, "state has a section for %s, which this machine has not",
+                       sec->id);
+    if (t->scratch)
+        return err_set(err, -EBADMSG, "state has two sections for %s", sec->id);
+    return state_stage(sec, t->desc, t->live, &t->scratch, err);
+}
 
-        if (!t)
-            return err_set(err, -ENOTSUP, "state has a section for %s, which this machine has not",
-                           sec.id);
-        if (t->scratch)
-            return err_set(err, -EBADMSG, "state has two sections for %s", sec.id);
-        rc = state_stage(&sec, t->desc, t->live, &t->scratch, err);
+int vm_loader_stage(struct vm_loader *l, const uint8_t *data, size_t len, bool last,
+                    size_t *ret_used, struct err *err)
+{
+    size_t left = len;
+
+    for (;;) {
+        struct state_section sec;
+        struct err why = {0};
+        int rc;
+
+        *ret_used = len - left;
+        rc = state_section_next(&data, &left, &sec, &why);
+        if (rc == 0 || (rc < 0 && !last))
+            return 0; /* the rest of a section may be on its way */
+        rc = rc < 0 ? err_set(err, rc, "%s", why.msg) : stage_section(l, &sec, err);
         if (rc < 0)
             return rc;
     }
-    for (unsigned i = 0; rc >= 0 && i < l->nr; i++)
-        if (!l->targets[i].scratch)
-            return err_set(err, -EBADMSG, "state has no section for %s", l->targets[i].id);
-    return rc;
 }
 
-static void commit_all(struct loading *l)
+static int check_complete(const struct vm_loader *l, struct err *err)
+{
+    for (unsigned i = 0; i < l->nr; i++)
+        if (!l->targets[i].scratch)
+            return err_set(err, -EBADMSG, "state has no section for %s", l->targets[i].id);
+    return 0;
+}
+
+static void commit_all(struct vm_loader *l)
 {
     for (unsigned i = 0; i < l->nr; i++) {
         state_commit(l->targets[i].desc, l->targets[i].scratch, l->targets[i].live);
@@ -234,9 +328,10 @@ static void commit_all(struct loading *l)
     }
 }
 
-/* Everything is checked: put it into place. */
-static int apply(struct vm *vm, struct loading *l, struct err *err)
+/* What is not in a device. */
+static int load_machine(struct vm_loader *l, struct err *err)
 {
+    struct vm *vm = l->vm;
     int rc = 0;
 
     atomic_store(&vm->time_ns, l->machine.time_ns);
@@ -258,33 +353,30 @@ static int apply(struct vm *vm, struct loading *l, struct err *err)
     return rc;
 }
 
+int vm_loader_apply(struct vm_loader *l, struct err *err)
+{
+    int rc = check_complete(l, err);
+
+    if (rc < 0)
+        return rc;
+    commit_all(l);
+    rc = load_machine(l, err);
+    if (rc >= 0)
+        atomic_store(&l->vm->state, VM_PAUSED);
+    return rc;
+}
+
 int vm_load(struct vm *vm, const uint8_t *data, size_t len, struct err *err)
 {
-    struct loading l = {0};
-    int rc;
+    struct vm_loader *l = NULL;
+    size_t used;
+    int rc = vm_loader_new(vm, &l, err);
 
-    if (vm->state != VM_CREATED)
-        return err_set(err, -EPERM, "state cannot be loaded into a VM that is %s",
-                       vm_state_name(vm->state));
-    rc = vm_settle(vm, err);
     if (rc >= 0)
-        rc = vm_note_power_on(vm, err);
+        rc = vm_loader_stage(l, data, len, true, &used, err);
     if (rc >= 0)
-        rc = expect(vm, &l, err);
-    if (rc >= 0)
-        rc = stage_all(&l, data, len, err);
-    if (rc >= 0) {
-        commit_all(&l);
-        rc = apply(vm, &l, err);
-    }
-    for (unsigned i = 0; i < l.nr; i++)
-        state_discard(l.targets[i].desc, l.targets[i].scratch);
-    for (unsigned i = 0; l.vcpus && i < vm->nr_vcpus; i++)
-        state_release(&x86_vcpu_state_desc, &l.vcpus[i]);
-    free(l.vcpus);
-    free(l.targets);
-    if (rc >= 0)
-        atomic_store(&vm->state, VM_PAUSED);
+        rc = vm_loader_apply(l, err);
+    vm_loader_free(l);
     return rc;
 }
 

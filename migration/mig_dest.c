@@ -11,6 +11,7 @@
 
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/state.h"
 #include "migration/mig_ctl.h"
 #include "migration/mig_progress_internal.h"
 #include "migration/mig_receiver.h"
@@ -44,8 +45,9 @@ struct mig_dest {
     unsigned features; /* agreed on: bits of enum mig_feature */
     unsigned lanes;
     uint8_t secret[MIG_SECRET_SIZE];
-    uint8_t *state; /* owned */
-    size_t state_len, state_cap;
+    struct state_buf state; /* arrived, and not staged yet */
+    uint64_t state_staged;  /* bytes */
+    size_t state_enough;    /* with so many it is worth looking at them again */
     struct mig_phases took;
     uint64_t stop_ns; /* when STOP came */
     bool has_secret, built, encrypted;
@@ -460,8 +462,31 @@ static int make_ready(struct mig_dest *dst, struct err *err)
 
 /* --- The blackout -------------------------------------------------------- */
 
-static int append_state(struct mig_dest *dst, const struct mig_message *msg, bool *ret_last,
-                        struct err *err)
+/*
+ * Decode what is whole.  A part that is not is looked at again when it has doubled: in small messages
+ * it would else be read through once for each.
+ */
+static int stage_state(struct mig_dest *dst, bool last, struct err *err)
+{
+    struct state_buf *state = &dst->state;
+    size_t used = 0;
+    int rc;
+
+    if (!last && state->len < dst->state_enough)
+        return 0;
+    rc = dst->p.ops->stage(dst->p.arg, state->data, state->len, last, &used, err);
+    if (rc < 0)
+        return rc;
+    if (used)
+        memmove(state->data, state->data + used, state->len - used);
+    state->len -= used;
+    dst->state_staged += used;
+    dst->state_enough = 2 * state->len;
+    return 0;
+}
+
+static int take_state(struct mig_dest *dst, const struct mig_message *msg, bool *ret_last,
+                      struct err *err)
 {
     const uint8_t *data = msg->body + sizeof(struct mig_state_hdr);
     size_t len = msg->len - sizeof(struct mig_state_hdr);
@@ -469,24 +494,12 @@ static int append_state(struct mig_dest *dst, const struct mig_message *msg, boo
 
     if (rc < 0)
         return rc;
-    if (len > MIG_STATE_MAX - dst->state_len)
+    if (len > MIG_STATE_MAX - dst->state_staged - dst->state.len)
         return err_set(err, -E2BIG, "STATE: more than %d bytes in all", MIG_STATE_MAX);
     if (len == 0 && !*ret_last)
         return err_set(err, -EBADMSG, "STATE: empty, and not the last");
-    if (dst->state_len + len > dst->state_cap) {
-        size_t cap =
-            2 * dst->state_cap > dst->state_len + len ? 2 * dst->state_cap : dst->state_len + len;
-        uint8_t *p = realloc(dst->state, cap);
-
-        if (!p)
-            return err_set(err, -ENOMEM, "no memory for %zu bytes of state", cap);
-        dst->state = p;
-        dst->state_cap = cap;
-    }
-    if (len)
-        memcpy(dst->state + dst->state_len, data, len);
-    dst->state_len += len;
-    return 0;
+    rc = state_buf_append(&dst->state, data, len, err);
+    return rc < 0 ? rc : stage_state(dst, *ret_last, err);
 }
 
 /* Rounds, until STOP; the lanes do the work. */
@@ -513,7 +526,7 @@ static int receive_state(struct mig_dest *dst, struct err *err)
     do {
         rc = mig_ctl_expect(dst->ctl, MIG_MSG_STATE, &msg, NULL, err);
         if (rc >= 0)
-            rc = append_state(dst, &msg, &last, err);
+            rc = take_state(dst, &msg, &last, err);
     } while (rc >= 0 && !last);
     return rc;
 }
@@ -538,7 +551,7 @@ static int await_pages(struct mig_dest *dst, struct err *err)
 static int load(struct mig_dest *dst, struct err *err)
 {
     uint64_t begin = loop_now_ns();
-    int rc = dst->p.ops->load(dst->p.arg, dst->state, dst->state_len, err);
+    int rc = dst->p.ops->load(dst->p.arg, err);
 
     dst->took.load = loop_now_ns() - begin;
     if (rc >= 0)
@@ -658,10 +671,9 @@ static void wind_up(struct mig_dest *dst)
     raise_stop(dst);
     mig_receiver_free(dst->recv);
     mig_ctl_free(dst->ctl, LINGER_MS);
-    free(dst->state);
+    state_buf_release(&dst->state);
     dst->recv = NULL;
     dst->ctl = NULL;
-    dst->state = NULL;
 }
 
 static int fail(struct mig_dest *dst, int rc, struct err *err)

@@ -5,7 +5,8 @@
  * mig_dest_run() works on the thread that calls it, until the move is over.
  *
  *     build                      machine and memory, before the guest stops at the source
- *     load                       its state
+ *     stage                      its state, as it arrives
+ *     load
  *     -- COMMIT --
  *     acquire                    locks and taps
  *     start
@@ -33,8 +34,14 @@ struct mig_dest_ops {
      */
     CHECKED int (*build)(void *arg, const uint8_t *config, size_t len, struct gmem **ret_gm,
                          struct mig_refusal *why, struct err *err);
-    /* Load the state; all of memory is in place. */
-    CHECKED int (*load)(void *arg, const uint8_t *state, size_t len, struct err *err);
+    /*
+     * Decode and check what is whole at the front of the state, all of it if @last; *ret_used
+     * bytes are not given again.  Memory is not in place, and nothing changes yet.
+     */
+    CHECKED int (*stage)(void *arg, const uint8_t *state, size_t len, bool last, size_t *ret_used,
+                         struct err *err);
+    /* Load what was staged; all of memory is in place. */
+    CHECKED int (*load)(void *arg, struct err *err);
     /* Take what only one host may hold. */
     CHECKED int (*acquire)(void *arg, struct err *err);
     /* Let the guest run; on failure it has not run. */

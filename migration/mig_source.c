@@ -29,6 +29,7 @@ enum {
     RATE_BYTES = 1 << 20,  /* a round smaller than this says little of the rate */
     HELLO_SIZE = 1024,     /* bytes: room for every capability that we name */
     RUN_RATE_MIN = 100000, /* ns: shortest time that a rate is computed over */
+    STATE_PART = 4096,     /* bytes of state that are worth a message of their own */
 };
 
 struct mig_source {
@@ -49,6 +50,8 @@ struct mig_source {
     struct mig_throttle *throttle;   /* owned; NULL where the guest cannot be slowed down */
     struct mig_phases took;
     struct mig_measure m;
+    struct state_buf state;          /* saved, and not sent yet */
+    uint64_t state_sent;             /* bytes */
     uint64_t rounds_ns;              /* when the first round began */
     uint64_t harvest_ns;             /* when the dirty log was read last */
     uint32_t round;                  /* number of the next */
@@ -459,17 +462,17 @@ static int run_rounds(struct mig_source *src, struct err *err)
 
 /* --- The blackout -------------------------------------------------------- */
 
-static int send_state(struct mig_source *src, const struct state_buf *state, struct err *err)
+/* Send the state that is there. */
+static int send_state(struct mig_source *src, bool last, struct err *err)
 {
+    struct state_buf *state = &src->state;
     size_t at = 0;
     int rc;
 
-    if (state->len > MIG_STATE_MAX)
-        return err_set(err, -E2BIG, "the state is %zu bytes, at most %d are allowed", state->len,
-                       MIG_STATE_MAX);
     do {
         size_t n = state->len - at < MIG_STATE_CHUNK_MAX ? state->len - at : MIG_STATE_CHUNK_MAX;
-        struct mig_state_hdr hdr = {.flags = le32_make(at + n == state->len ? MIG_STATE_LAST : 0)};
+        bool end = last && at + n == state->len;
+        struct mig_state_hdr hdr = {.flags = le32_make(end ? MIG_STATE_LAST : 0)};
 
         rc = mig_ctl_send(src->ctl, MIG_MSG_STATE,
                           (struct iovec[]){
@@ -479,18 +482,41 @@ static int send_state(struct mig_source *src, const struct state_buf *state, str
                           2, err);
         at += n;
     } while (rc >= 0 && at < state->len);
+    src->state_sent += state->len;
+    state->len = 0;
+    return rc;
+}
+
+/* A part of the state: what came before it is on its way while the next one is saved. */
+static int put_state(void *arg, const uint8_t *data, size_t len, struct err *err)
+{
+    struct mig_source *src = arg;
+    int rc = src->state.len >= STATE_PART ? send_state(src, false, err) : 0;
+
+    if (rc >= 0 && len > MIG_STATE_MAX - src->state_sent - src->state.len)
+        return err_set(err, -E2BIG, "the state is over the %d bytes that are allowed",
+                       MIG_STATE_MAX);
+    return rc < 0 ? rc : state_buf_append(&src->state, data, len, err);
+}
+
+static int save_and_send(struct mig_source *src, struct err *err)
+{
+    const struct state_sink sink = {.put = put_state, .arg = src};
+    uint64_t begin = loop_now_ns();
+    int rc = src->p.ops->save(src->p.arg, &sink, err);
+
+    src->took.save = loop_now_ns() - begin;
     return rc;
 }
 
 /*
- * Stop the guest; send what it dirtied, while its state is saved; then what
- * saving dirtied, and the state.
+ * Stop the guest; send what it dirtied, while its state is saved and sent; then
+ * what saving dirtied, and the rest of the state.
  */
 static int stop_and_send(struct mig_source *src, struct err *err)
 {
     struct mig_round more = {.number = src->round}, last = {src->round + 1, true, true};
-    struct state_buf state = {0};
-    uint64_t begin = loop_now_ns(), t;
+    uint64_t begin = loop_now_ns();
     int rc;
 
     mig_progress_phase(&src->progress, MIG_PHASE_STOPPED);
@@ -507,17 +533,13 @@ static int stop_and_send(struct mig_source *src, struct err *err)
     if (rc < 0)
         return rc;
     mig_sender_round(src->sender, &more);
-    t = loop_now_ns();
-    rc = src->p.ops->save(src->p.arg, &state, err);
-    src->took.save = loop_now_ns() - t;
+    rc = save_and_send(src, err);
     if (rc >= 0)
         rc = harvest(src, err);
-    if (rc >= 0) {
-        mig_sender_round(src->sender, &last);
-        rc = send_state(src, &state, err);
-    }
-    state_buf_release(&state);
-    return rc;
+    if (rc < 0)
+        return rc;
+    mig_sender_round(src->sender, &last);
+    return send_state(src, true, err);
 }
 
 static int await_loaded(struct mig_source *src, uint64_t stopped_ns, struct err *err)
@@ -680,6 +702,7 @@ static void wind_up(struct mig_source *src, const char *abort_reason)
     mig_sender_free(src->sender);
     dirty_detach(src->consumer);
     mig_ctl_free(src->ctl, abort_reason ? LINGER_MS : 0);
+    state_buf_release(&src->state);
     src->sender = NULL;
     src->consumer = NULL;
     src->ctl = NULL;

@@ -48,8 +48,8 @@ struct mig_source_ops {
     void (*round)(void *arg, uint32_t round, unsigned throttle);
     /* Stop the guest; on failure it goes on running. */
     CHECKED int (*pause)(void *arg, struct err *err);
-    /* The state of the stopped machine; may write guest memory. */
-    CHECKED int (*save)(void *arg, struct state_buf *state, struct err *err);
+    /* The state of the stopped machine, part by part as it is there; may write guest memory. */
+    CHECKED int (*save)(void *arg, const struct state_sink *sink, struct err *err);
     /* Let go of what only one host may hold; on failure reclaim() follows. */
     CHECKED int (*release)(void *arg, struct err *err);
     /* Take it again. */

@@ -238,10 +238,7 @@ static void append(struct state_buf *buf, const void *data, size_t len)
     uint8_t *p = realloc(buf->data, buf->len + len);
 
     assert_non_null(p);
-    if (data)
-        memcpy(p + buf->len, data, len);
-    else
-        memset(p + buf->len, 0x5a, len);
+    memcpy(p + buf->len, data, len);
     buf->data = p;
     buf->len += len;
     buf->cap = buf->len;
@@ -270,14 +267,31 @@ static int do_pause(void *arg, struct err *err)
     return 0;
 }
 
-static int do_save(void *arg, struct state_buf *state, struct err *err)
+/* A head, and padding in parts of its own. */
+static int put_state(struct fake_guest *g, const struct state_sink *sink, struct err *err)
+{
+    struct fake_state s = {state_magic, ++g->saves};
+    uint8_t pad[4096];
+    int rc = sink->put(sink->arg, (const uint8_t *)&s, sizeof(s), err);
+
+    memset(pad, 0x5a, sizeof(pad));
+    for (uint64_t left = g->state_pad; left && rc >= 0;) {
+        size_t n = left < sizeof(pad) ? left : sizeof(pad);
+
+        rc = sink->put(sink->arg, pad, n, err);
+        left -= n;
+    }
+    return rc;
+}
+
+static int do_save(void *arg, const struct state_sink *sink, struct err *err)
 {
     struct fake_guest *g = arg;
-    struct fake_state s = {state_magic, ++g->saves};
+    int rc = put_state(g, sink, err);
     uint64_t page = 1 + g->saves % 3;
 
-    append(state, &s, sizeof(s));
-    append(state, NULL, g->state_pad);
+    if (rc < 0)
+        return rc;
     if (g->quiet_save)
         return op(g, FAKE_OP_SAVE, err);
     /* Saving touches guest memory, as the VMM. */
@@ -369,24 +383,40 @@ static int do_build(void *arg, const uint8_t *config, size_t len, struct gmem **
     return 0;
 }
 
-static int do_load(void *arg, const uint8_t *state, size_t len, struct err *err)
+/* The head of the state is a part, and so is each byte of its padding. */
+static int do_stage(void *arg, const uint8_t *state, size_t len, bool last, size_t *ret_used,
+                    struct err *err)
 {
     struct fake_guest *g = arg;
     struct fake_state s;
-    int rc = op(g, FAKE_OP_LOAD, err);
+    int rc = op(g, FAKE_OP_STAGE, err);
 
     if (rc < 0)
         return rc;
-    if (len < sizeof(s))
-        return err_set(err, -EBADMSG, "state: %zu bytes", len);
-    memcpy(&s, state, sizeof(s));
-    if (s.magic != state_magic)
-        return err_set(err, -EBADMSG, "state: bad magic");
-    for (size_t i = sizeof(s); i < len; i++)
-        if (state[i] != 0x5a)
-            return err_set(err, -EBADMSG, "state: byte %zu", i);
-    g->loaded = s.saves;
+    *ret_used = 0;
+    if (!g->staged) {
+        if (len < sizeof(s))
+            return last ? err_set(err, -EBADMSG, "state: %zu bytes", len) : 0;
+        memcpy(&s, state, sizeof(s));
+        if (s.magic != state_magic)
+            return err_set(err, -EBADMSG, "state: bad magic");
+        g->staged = s.saves;
+        *ret_used = sizeof(s);
+    }
+    for (; *ret_used < len; ++*ret_used)
+        if (state[*ret_used] != 0x5a)
+            return err_set(err, -EBADMSG, "state: byte %zu", *ret_used);
     return 0;
+}
+
+static int do_load(void *arg, struct err *err)
+{
+    struct fake_guest *g = arg;
+    int rc = op(g, FAKE_OP_LOAD, err);
+
+    if (rc >= 0)
+        g->loaded = g->staged;
+    return rc;
 }
 
 static int do_acquire(void *arg, struct err *err)
@@ -432,6 +462,7 @@ static int hear_facts(void *arg, const char *text, size_t len, struct err *err)
 const struct mig_dest_ops fake_dest_ops = {
     .facts = hear_facts,
     .build = do_build,
+    .stage = do_stage,
     .load = do_load,
     .acquire = do_acquire,
     .start = do_start,

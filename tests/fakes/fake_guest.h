@@ -30,6 +30,7 @@ enum fake_op {
     FAKE_OP_RESUME,
     FAKE_OP_COMMITTED,
     FAKE_OP_BUILD,
+    FAKE_OP_STAGE,
     FAKE_OP_LOAD,
     FAKE_OP_ACQUIRE,
     FAKE_OP_START,
@@ -74,7 +75,8 @@ struct fake_guest {
     atomic_uint naps;
     uint64_t saves;     /* state: times saved */
     uint64_t state_pad; /* bytes of state besides */
-    uint64_t loaded;    /* what load() found */
+    uint64_t staged;    /* what stage() found */
+    uint64_t loaded;    /* the same, once load() was called */
 
     pthread_t thread;
     bool has_thread;

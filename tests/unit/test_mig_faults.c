@@ -314,6 +314,7 @@ static void test_an_operation_that_fails_leaves_the_guest_at_the_source(void **s
     fail_op_of(FAKE_OP_SAVE, true);
     fail_op_of(FAKE_OP_RELEASE, true);
     fail_op_of(FAKE_OP_BUILD, false);
+    fail_op_of(FAKE_OP_STAGE, false);
     fail_op_of(FAKE_OP_LOAD, false);
     /* After COMMIT: the destination says that it has not started and never will. */
     fail_op_of(FAKE_OP_ACQUIRE, false);
@@ -324,6 +325,7 @@ static void test_reasons_cross_the_wire(void **state)
 {
     struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
     struct fake_pair p;
+    char want[64];
 
     (void)state;
     fake_pair_init(&p, &tiny);
@@ -346,7 +348,9 @@ static void test_reasons_cross_the_wire(void **state)
     atomic_store(&p.to.fail_op, FAKE_OP_LOAD);
     connect_pair(&p, link);
     fake_pair_run(&p);
-    assert_non_null(strstr(p.src_err.msg, "the peer gave up: operation 9 was made to fail"));
+    (void)snprintf(want, sizeof(want), "the peer gave up: operation %d was made to fail",
+                   FAKE_OP_LOAD);
+    assert_non_null(strstr(p.src_err.msg, want));
     fake_link_free(link);
     fake_pair_release(&p);
 
@@ -524,9 +528,9 @@ static void cancel_in(enum fake_op op, bool dest)
 
 static void test_either_end_can_cancel_in_every_operation(void **state)
 {
-    static const enum fake_op ops[] = {FAKE_OP_DESCRIBE, FAKE_OP_PAUSE, FAKE_OP_SAVE,
-                                       FAKE_OP_RELEASE,  FAKE_OP_BUILD, FAKE_OP_LOAD,
-                                       FAKE_OP_ACQUIRE,  FAKE_OP_START};
+    static const enum fake_op ops[] = {FAKE_OP_DESCRIBE, FAKE_OP_PAUSE,   FAKE_OP_SAVE,
+                                       FAKE_OP_RELEASE,  FAKE_OP_BUILD,   FAKE_OP_STAGE,
+                                       FAKE_OP_LOAD,     FAKE_OP_ACQUIRE, FAKE_OP_START};
 
     (void)state;
     for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
@@ -711,6 +715,36 @@ static void test_state_of_any_size_travels(void **state)
     }
 }
 
+/* The source goes on saving once the destination has seen a part of the state. */
+static void await_stage(void *arg, enum fake_op op)
+{
+    struct fake_pair *p = arg;
+
+    for (unsigned i = 0; op == FAKE_OP_SAVE && !atomic_load(&p->to.calls[FAKE_OP_STAGE]); i++) {
+        if (i == 5000)
+            fail_msg("no part of the state arrives while the rest is saved");
+        (void)usleep(1000);
+    }
+}
+
+static void test_state_arrives_while_it_is_saved(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    p.from.state_pad = MIB(1);
+    p.from.on_op = await_stage;
+    p.from.on_op_arg = &p;
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_int_equal(p.src_rc, 0);
+    assert_int_equal(p.to.loaded, 1);
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -735,6 +769,7 @@ int main(void)
         cmocka_unit_test(test_a_guest_that_never_converges_times_out),
         cmocka_unit_test(test_switching_now_ends_the_rounds),
         cmocka_unit_test(test_state_of_any_size_travels),
+        cmocka_unit_test(test_state_arrives_while_it_is_saved),
     };
 
     return cmocka_run_group_tests_name("mig_faults", tests, NULL, NULL);

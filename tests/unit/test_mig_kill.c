@@ -113,6 +113,7 @@ static void test_the_destination_is_killed(void **state)
 {
     (void)state;
     kill_dest_in(FAKE_OP_BUILD, MIG_RESULT_FAILED);
+    kill_dest_in(FAKE_OP_STAGE, MIG_RESULT_FAILED);
     kill_dest_in(FAKE_OP_LOAD, MIG_RESULT_FAILED);
     kill_dest_in(FAKE_OP_ACQUIRE, MIG_RESULT_UNDECIDED);
     kill_dest_in(FAKE_OP_START, MIG_RESULT_UNDECIDED);

@@ -43,8 +43,9 @@ struct migration {
     bool accept_tsc;
     struct net_fds_config *net_fds;
     unsigned nr_net_fds;
-    struct facts *facts;     /* NULL: the source has told none */
-    struct mig_refusal *why; /* borrowed while the machine is built */
+    struct facts *facts;      /* NULL: the source has told none */
+    struct mig_refusal *why;  /* borrowed while the machine is built */
+    struct vm_loader *loader; /* from then until its state is loaded */
     int build_rc;
     struct err *build_err;
 };
@@ -129,11 +130,11 @@ static int src_pause(void *arg, struct err *err)
     return 0;
 }
 
-static int src_save(void *arg, struct state_buf *state, struct err *err)
+static int src_save(void *arg, const struct state_sink *sink, struct err *err)
 {
     const struct migration *m = arg;
 
-    return vm_save(m->vmm->vm, state, err);
+    return vm_save_to(m->vmm->vm, sink, err);
 }
 
 static int src_release(void *arg, struct err *err)
@@ -408,6 +409,8 @@ static void build(void *arg)
     m->build_rc = vmm_build(vmm, &from, m->build_err);
     if (m->build_rc >= 0 && facts_check_state(m->facts, vmm->vm, refuse, m->why))
         m->build_rc = -ENOTSUP;
+    if (m->build_rc >= 0)
+        m->build_rc = vm_loader_new(vmm->vm, &m->loader, m->build_err);
 }
 
 static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem **ret_gm,
@@ -436,11 +439,21 @@ static int dst_build(void *arg, const uint8_t *config, size_t len, struct gmem *
     return rc;
 }
 
-static int dst_load(void *arg, const uint8_t *state, size_t len, struct err *err)
+static int dst_stage(void *arg, const uint8_t *state, size_t len, bool last, size_t *ret_used,
+                     struct err *err)
 {
     const struct migration *m = arg;
 
-    return vm_load(m->vmm->vm, state, len, err);
+    return vm_loader_stage(m->loader, state, len, last, ret_used, err);
+}
+
+static int dst_load(void *arg, struct err *err)
+{
+    struct migration *m = arg;
+    int rc = vm_loader_apply(m->loader, err);
+
+    vm_loader_free(steal_ptr(m->loader));
+    return rc;
 }
 
 static int dst_acquire(void *arg, struct err *err)
@@ -466,14 +479,17 @@ static int dst_start(void *arg, struct err *err)
 
 static void release(void *arg)
 {
-    vmm_release(arg);
+    struct migration *m = arg;
+
+    vm_loader_free(steal_ptr(m->loader));
+    vmm_release(m->vmm);
 }
 
 static void dst_discard(void *arg)
 {
     const struct migration *m = arg;
 
-    if (loop_call(m->vmm->loop, release, m->vmm) < 0)
+    if (loop_call(m->vmm->loop, release, arg) < 0)
         log_error("out of memory: the machine that was being received stays until the end");
 }
 
@@ -525,6 +541,7 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
     static const struct mig_dest_ops dst_ops = {
         .facts = dst_facts,
         .build = dst_build,
+        .stage = dst_stage,
         .load = dst_load,
         .acquire = dst_acquire,
         .start = dst_start,
