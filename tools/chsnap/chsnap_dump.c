@@ -19,6 +19,8 @@
 enum {
     DUMP_PAGES = 512,  /* read at once */
     DUMP_ALIGN = 4096, /* of what memory begins at */
+    /* Said of it: none. By it crash tells a dump of QEMU's form from one of netdump's. */
+    DUMP_NO_ALIGN = 0,
 };
 
 struct dump {
@@ -163,7 +165,7 @@ static int dump_elf_with(struct dump *d, const uint8_t *notes, size_t notes_len)
                                     .p_paddr = rec->regions[i].gpa,
                                     .p_filesz = len,
                                     .p_memsz = len,
-                                    .p_align = DUMP_ALIGN};
+                                    .p_align = DUMP_NO_ALIGN};
         at += len;
     }
     rc = put(d, &e, sizeof(e));

@@ -22,6 +22,8 @@ enum {
     QEMU_LEN = 440, /* struct QEMUCPUState, version 1 */
     QEMU_VERSION = 1,
 
+    MSR_KERNEL_GS_BASE = 0xc0000102, /* AMD64 manual 2, 6.1.1: what SWAPGS exchanges */
+
     NOTES_PER_CPU = 2 * NOTE_HDR_LEN + PRSTATUS_LEN + QEMU_LEN,
 };
 
@@ -73,6 +75,21 @@ static uint64_t reg(struct json_object *cpu, const char *name)
     if (strlen(name) == 2 && name[1] == 's')
         return number(part(sregs, name), "selector");
     return name[0] ? number(part(cpu, "regs"), name) : 0;
+}
+
+/* 0 if it was not saved. */
+static uint64_t msr(struct json_object *cpu, uint32_t index)
+{
+    struct json_object *list = part(cpu, "msrs");
+    size_t nr = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+
+    for (size_t i = 0; i < nr; i++) {
+        struct json_object *m = json_object_array_get_idx(list, i);
+
+        if (number(m, "index") == index)
+            return number(m, "value");
+    }
+    return 0;
 }
 
 static void put_header(struct wr *w, const char *name, uint32_t desc_len, uint32_t type)
@@ -136,7 +153,7 @@ static void put_qemu(struct wr *w, struct json_object *cpu)
     put_segment(w, part(sregs, "idt"), true);
     for (size_t i = 0; i < ARRAY_LEN(control); i++)
         wr_le64(w, control[i][0] ? number(sregs, control[i]) : 0);
-    wr_le64(w, 0); /* kernel_gs_base: an MSR, which crash does not need */
+    wr_le64(w, msr(cpu, MSR_KERNEL_GS_BASE));
 }
 
 static bool is_cpu(struct json_object *section)
