@@ -55,14 +55,26 @@ class Reader(unittest.TestCase):
     def tearDown(self):
         self.temp.cleanup()
 
-    def test_the_golden_store_is_what_was_put_in(self):
-        status, text = read(GOLDEN / "v1")
-        self.assertEqual(status, 0)
-        for snapshot in (0, 1):
-            self.assertIn(f"region 0x100000 600 pages sha256={golden_region(snapshot)}", text)
-        self.assertIn("snapshot 2c531db7", text)
-        self.assertIn("name=second tags=blue,green vm=golden-vm", text)
-        self.assertIn(f"state={hashlib.sha256(b'golden state').hexdigest()}", text)
+    def test_the_golden_stores_are_what_was_put_in(self):
+        for name, second in (("v1", "2c531db7"), ("v1-reserve", "a4ec6d7b")):
+            with self.subTest(name):
+                status, text = read(GOLDEN / name)
+                self.assertEqual(status, 0)
+                for snapshot in (0, 1):
+                    self.assertIn(f"region 0x100000 600 pages sha256={golden_region(snapshot)}",
+                                  text)
+                self.assertIn(f"snapshot {second}", text)
+                self.assertIn("name=second tags=blue,green vm=golden-vm", text)
+                self.assertIn(f"state={hashlib.sha256(b'golden state').hexdigest()}", text)
+
+    def test_the_contents_of_a_reserve_mean_nothing(self):
+        store = self.dir / "store"
+        shutil.copytree(GOLDEN / "v1-reserve", store)
+        good = read(store)
+        (store / "reserve").write_bytes(b"anything")
+        self.assertEqual(read(store), good)
+        (store / "reserve").unlink()
+        self.assertEqual(read(store), good)
 
     def test_the_golden_stream_is_the_same_snapshot(self):
         status, text = read("--stream", GOLDEN / "stream-v1.bin")

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "tests/unit/store_fixture.h"
 
@@ -129,22 +130,22 @@ static void check_snapshot(struct store *st, const char *ref, unsigned snapshot)
     store_snapshot_close(snap);
 }
 
-static void test_version_1_opens_verifies_and_reads(void **state)
+/* A store of tests/golden/store, at @fx->path; @id begins the id of its second snapshot. */
+static void check_store(struct fixture *fx, const char *name, const char *id)
 {
     struct image img = image_make(20, 1);
-    struct fixture fx;
     struct err err = {0};
     struct store *st;
+    char path[512];
 
-    (void)state;
-    fixture_make(&fx);
-    tree_copy(CHRYSALIS_SOURCE_DIR "/tests/golden/store/v1", fx.path);
-    assert_ok(store_open(fx.path, 0, &st, &err), &err);
+    (void)snprintf(path, sizeof(path), CHRYSALIS_SOURCE_DIR "/tests/golden/store/%s", name);
+    tree_copy(path, fx->path);
+    assert_ok(store_open(fx->path, 0, &st, &err), &err);
     assert_int_equal(store_problems(st, true), 0);
     check_snapshot(st, "first", 0);
     check_snapshot(st, "second", 1);
     check_snapshot(st, "green", 1);
-    check_snapshot(st, "2c531db7", 1);
+    check_snapshot(st, id, 1);
     /* And it is written to as well. */
     assert_ok(image_put(st, &img, "second", "third", NULL, &err), &err);
     assert_int_equal(image_compare(st, "third", &img, &err), 0);
@@ -152,6 +153,37 @@ static void test_version_1_opens_verifies_and_reads(void **state)
     assert_int_equal(store_problems(st, true), 0);
     store_close(st);
     image_free(&img);
+}
+
+/* Length of the reserve of the store in @fx; -1 if it has none. */
+static long long reserve_len(const struct fixture *fx)
+{
+    char path[512];
+    struct stat st;
+
+    (void)snprintf(path, sizeof(path), "%s/reserve", fx->path);
+    return stat(path, &st) == 0 ? (long long)st.st_size : -1;
+}
+
+static void test_version_1_opens_verifies_and_reads(void **state)
+{
+    struct fixture fx;
+
+    (void)state;
+    fixture_make(&fx);
+    check_store(&fx, "v1", "2c531db7");
+    assert_int_equal(reserve_len(&fx), MIB(1)); /* it had none */
+    fixture_remove(&fx);
+}
+
+static void test_version_1_with_a_reserve_opens_verifies_and_reads(void **state)
+{
+    struct fixture fx;
+
+    (void)state;
+    fixture_make(&fx);
+    check_store(&fx, "v1-reserve", "a4ec6d7b");
+    assert_int_equal(reserve_len(&fx), MIB(1));
     fixture_remove(&fx);
 }
 
@@ -159,6 +191,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_version_1_opens_verifies_and_reads),
+        cmocka_unit_test(test_version_1_with_a_reserve_opens_verifies_and_reads),
     };
 
     if (argc == 3 && strcmp(argv[1], "--make") == 0)
