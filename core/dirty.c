@@ -22,7 +22,9 @@ struct bitmap {
 struct dirty_consumer {
     struct dirty *d;
     struct bitmap maps[GMEM_REGIONS_MAX];
-    unsigned region; /* cursor */
+    struct bitmap before[GMEM_REGIONS_MAX]; /* written between the last two dirty_set_aside() */
+    struct bitmap aside[GMEM_REGIONS_MAX];  /* set aside */
+    unsigned region;                        /* cursor */
     uint64_t page;
 };
 
@@ -179,6 +181,14 @@ static int attach_locked(struct dirty *d, struct dirty_consumer *c, struct err *
     return 0;
 }
 
+static void consumer_free(struct dirty_consumer *c)
+{
+    bitmaps_release(c->maps);
+    bitmaps_release(c->before);
+    bitmaps_release(c->aside);
+    free(c);
+}
+
 int dirty_attach(struct dirty *d, struct dirty_consumer **ret_consumer, struct err *err)
 {
     struct dirty_consumer *c = calloc(1, sizeof(*c));
@@ -194,8 +204,7 @@ int dirty_attach(struct dirty *d, struct dirty_consumer **ret_consumer, struct e
         (void)pthread_mutex_unlock(&d->lock);
     }
     if (rc < 0) {
-        bitmaps_release(c->maps);
-        free(c);
+        consumer_free(c);
         return rc;
     }
     *ret_consumer = c;
@@ -216,8 +225,7 @@ void dirty_detach(struct dirty_consumer *c)
     if (d->nr_consumers == 0)
         log_off_locked(d, d->nr_regions);
     (void)pthread_mutex_unlock(&d->lock);
-    bitmaps_release(c->maps);
-    free(c);
+    consumer_free(c);
 }
 
 /* --- Draining and taking ------------------------------------------------- */
@@ -337,6 +345,72 @@ int dirty_protect(struct dirty *d, struct err *err)
     }
     (void)pthread_mutex_unlock(&d->lock);
     return rc;
+}
+
+/* --- Pages that are written again and again -------------------------------- */
+
+static int history_init(struct dirty_consumer *c)
+{
+    int rc = bitmaps_init(c->before, c->d->gm);
+
+    if (rc >= 0)
+        rc = bitmaps_init(c->aside, c->d->gm);
+    if (rc < 0) {
+        bitmaps_release(c->before);
+        bitmaps_release(c->aside);
+        memset(c->before, 0, sizeof(c->before));
+        memset(c->aside, 0, sizeof(c->aside));
+    }
+    return rc;
+}
+
+/* Move a word's pages to where they belong.  Return: how many of them are hot, and fit. */
+static uint64_t sort_word(struct dirty_consumer *c, unsigned region, size_t w, uint64_t most)
+{
+    uint64_t *map = &c->maps[region].bits[w], *before = &c->before[region].bits[w];
+    uint64_t *aside = &c->aside[region].bits[w];
+    uint64_t written = *map, hot = written & *before;
+
+    while ((uint64_t)__builtin_popcountll(hot) > most)
+        hot &= hot - 1;
+    *map = (written | *aside) & ~hot;
+    *aside = hot;
+    *before = written;
+    return (uint64_t)__builtin_popcountll(hot);
+}
+
+static int set_aside_locked(struct dirty_consumer *c, uint64_t most, uint64_t *ret_nr)
+{
+    int rc = 0;
+
+    *ret_nr = 0;
+    for (unsigned i = 0; i < c->d->nr_regions && rc >= 0; i++)
+        for (size_t w = 0; w < c->maps[i].words && rc >= 0; w++) {
+            uint64_t left = c->maps[i].pages - w * 64, nr = sort_word(c, i, w, most - *ret_nr);
+
+            *ret_nr += nr;
+            /* Else they would look written for ever. */
+            if (nr)
+                rc = protect_locked(c->d, &(struct dirty_run){i, w * 64, left < 64 ? left : 64});
+        }
+    return rc;
+}
+
+int64_t dirty_set_aside(struct dirty_consumer *c, uint64_t most, struct err *err)
+{
+    struct dirty *d = c->d;
+    uint64_t nr = 0;
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&d->lock);
+    if (d->nr_regions && !c->before[0].bits)
+        rc = history_init(c);
+    if (rc >= 0)
+        rc = set_aside_locked(c, most, &nr);
+    (void)pthread_mutex_unlock(&d->lock);
+    if (rc < 0)
+        return err_set(err, rc, "setting dirty pages aside: %s", strerror(-rc));
+    return (int64_t)nr;
 }
 
 static bool find_run_locked(struct dirty_consumer *c, uint64_t nr_max, struct dirty_run *ret_run)

@@ -99,6 +99,21 @@ void dirty_set_all(struct dirty_consumer *c);
 void dirty_mark(struct dirty_consumer *c, unsigned region, uint64_t first, uint64_t nr);
 
 /**
+ * dirty_set_aside() - leave pages that are written again and again for later.
+ * @most: pages that may be set aside; 0: none, and those that are come back.
+ *
+ * To be called after each drain, when everything that was not set aside has been
+ * taken.  A page is set aside that was written since the call before and also
+ * between that and the one before it: dirty_take() and dirty_count() pass over it.
+ * One that was set aside and not written since comes back.  From then on the
+ * hypervisor logs the pages that are set aside again.
+ *
+ * Return: how many pages are set aside now; the hypervisor's errno; -ENOMEM.
+ * Threads: any; nobody takes meanwhile.
+ */
+CHECKED int64_t dirty_set_aside(struct dirty_consumer *c, uint64_t most, struct err *err);
+
+/**
  * dirty_protect() - have the hypervisor log every page again that it has reported.
  *
  * A page that was written before this call and after the last drain stays logged.

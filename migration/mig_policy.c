@@ -36,9 +36,22 @@ uint64_t mig_policy_estimate(const struct mig_measure *m)
     return t > UINT64_MAX - m->fixed_ns ? UINT64_MAX : t + m->fixed_ns;
 }
 
+uint64_t mig_policy_hot_most(const struct mig_limits *limits, const struct mig_measure *m)
+{
+    if (limits->downtime_ns <= m->fixed_ns)
+        return 0;
+    return mul_div((limits->downtime_ns - m->fixed_ns) / 2, m->rate, 1000000000) >> PAGE_SHIFT_4K;
+}
+
+/* Pages that the next round would send. */
+static uint64_t cold(const struct mig_measure *m)
+{
+    return m->remaining - m->hot;
+}
+
 static bool is_stalled(const struct mig_measure *m)
 {
-    uint64_t now = m->remaining;
+    uint64_t now = cold(m);
 
     if (m->nr_history < 3)
         return false;
@@ -50,10 +63,10 @@ static bool is_stalled(const struct mig_measure *m)
     return true;
 }
 
-/* Whether round n before the last (0: what remains now) was at least so much of the one before it. */
+/* Whether round n before the last (0: what the next one would send) was at least so much of the one before it. */
 static bool not_shorter(const struct mig_measure *m, unsigned n, unsigned percent)
 {
-    uint64_t now = n ? m->history[n - 1] : m->remaining;
+    uint64_t now = n ? m->history[n - 1] : cold(m);
 
     return m->nr_history > n && now >= mul_div(m->history[n], percent, 100);
 }
@@ -89,11 +102,11 @@ static unsigned choose_throttle(const struct mig_measure *m, bool short_enough)
  */
 static bool worth_polishing(const struct mig_measure *m)
 {
-    uint64_t t = transfer_ns(m->remaining, m->rate);
-    uint64_t next = mul_div(m->dirty_rate, t, 1000000000);
+    uint64_t t = transfer_ns(cold(m), m->rate);
+    uint64_t next = mul_div(mul_div(m->dirty_rate, cold(m), m->remaining), t, 1000000000);
 
     return m->polished < MIG_POLISH_ROUNDS && t > POLISH_FLOOR_NS && t <= m->elapsed_ns / 4 &&
-           next <= m->remaining / 2;
+           next <= cold(m) / 2;
 }
 
 bool mig_policy_overdue(const struct mig_limits *limits, uint64_t elapsed_ns)

@@ -28,16 +28,17 @@ struct mig_limits {
 /* Taken between two rounds, after the dirty memory was counted. */
 struct mig_measure {
     uint64_t elapsed_ns;           /* since the first round began */
-    uint64_t remaining;            /* pages that are dirty now */
+    uint64_t remaining;            /* pages that are dirty now, hot ones too */
     uint64_t rate;                 /* bytes a second that the link took; 0: not known */
     uint64_t dirty_rate;           /* pages a second that the guest dirties */
     uint64_t fixed_ns;             /* stop, save, load, start and the messages between */
     unsigned nr_history;           /* of the following */
-    uint64_t history[MIG_HISTORY]; /* remaining after earlier rounds, the latest first */
+    uint64_t history[MIG_HISTORY]; /* remaining and not hot, after earlier rounds, latest first */
     unsigned polished;             /* rounds gone since the blackout was short enough */
     bool switch_now;               /* somebody asked for it */
     bool can_throttle;             /* the guest can be slowed down */
     unsigned throttle;             /* percent of its time that the guest is kept out */
+    uint64_t hot;                  /* pages that are left for the end: written again and again */
 };
 
 enum mig_decision {
@@ -69,6 +70,16 @@ uint64_t mig_policy_estimate(const struct mig_measure *m);
  * Threads: any.  Reads nothing but its arguments.
  */
 struct mig_verdict mig_policy_decide(const struct mig_limits *limits, const struct mig_measure *m);
+
+/**
+ * mig_policy_hot_most() - pages that may be left for the end because they are hot.
+ *
+ * Half of what may be sent while the guest stands still, so that the rest can get short enough.
+ *
+ * Return: pages; 0 where there is no rate to tell by.
+ * Threads: any.
+ */
+uint64_t mig_policy_hot_most(const struct mig_limits *limits, const struct mig_measure *m);
 
 /**
  * mig_policy_overdue() - whether to give up in the middle of a round.

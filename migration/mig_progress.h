@@ -58,6 +58,7 @@ struct mig_round_log {
     uint64_t zero_pages;
     uint64_t took_ns;
     uint64_t remaining;  /* pages dirty after it */
+    uint64_t hot;        /* of these, left for the end */
     uint64_t rate;       /* bytes a second */
     uint64_t dirty_rate; /* bytes a second that the guest dirtied */
     uint64_t at_ns;      /* since the beginning */

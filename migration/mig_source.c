@@ -373,23 +373,45 @@ static int harvest(struct mig_source *src, struct err *err)
     return rc;
 }
 
+/* Leave pages that are written in every round for the end; count what remains. */
+static int sort_out(struct mig_source *src, struct err *err)
+{
+    struct mig_measure *m = &src->m;
+    uint64_t most = mig_policy_hot_most(&src->p.limits, m);
+    int64_t hot;
+
+    m->hot = m->remaining = 0;
+    if (!src->consumer)
+        return 0;
+    hot = dirty_set_aside(src->consumer, most, err);
+    if (hot < 0)
+        return (int)hot;
+    m->hot = (uint64_t)hot;
+    m->remaining = m->hot + dirty_count(src->consumer);
+    return 0;
+}
+
 /* Bring the measurements up to date after a round that took so long. */
-static void measure(struct mig_source *src, uint64_t bytes, uint64_t took, uint64_t since_harvest)
+static int measure(struct mig_source *src, uint64_t bytes, uint64_t took, uint64_t since_harvest,
+                   struct err *err)
 {
     struct mig_measure *m = &src->m;
     uint64_t rate = per_second(bytes, took);
 
+    /* A short round passes below the cap at once, and a later one pays for it. */
+    if (src->p.bandwidth && rate > src->p.bandwidth)
+        rate = src->p.bandwidth;
     memmove(&m->history[1], &m->history[0], sizeof(m->history) - sizeof(m->history[0]));
-    m->history[0] = m->remaining;
+    m->history[0] = m->remaining - m->hot;
     if (m->nr_history < MIG_HISTORY)
         m->nr_history++;
     if (bytes >= RATE_BYTES || rate > m->rate)
         m->rate = rate;
     m->elapsed_ns = loop_now_ns() - src->rounds_ns;
-    m->remaining = src->consumer ? dirty_count(src->consumer) : 0;
-    m->dirty_rate = per_second(m->remaining, since_harvest);
     m->fixed_ns = src->p.fixed_ns;
+    m->dirty_rate = per_second(src->consumer ? dirty_count(src->consumer) : 0, since_harvest);
     m->switch_now = atomic_load(&src->switch_now);
+    return sort_out(src, err);
 }
 
 /* One round while the guest runs, and what to do after it. */
@@ -414,14 +436,17 @@ static int run_round(struct mig_source *src, uint64_t pages, struct mig_verdict 
     log.data_pages = atomic_load(&c->data_pages) - data;
     log.zero_pages = atomic_load(&c->zero_pages) - zero;
     rc = harvest(src, err);
+    if (rc >= 0)
+        rc = measure(src, log.data_pages << PAGE_SHIFT_4K, log.took_ns, src->harvest_ns - harvested,
+                     err);
     if (rc < 0)
         return rc;
-    measure(src, log.data_pages << PAGE_SHIFT_4K, log.took_ns, src->harvest_ns - harvested);
     log.verdict = mig_policy_decide(&src->p.limits, &src->m);
     src->m.polished = log.verdict.short_enough ? src->m.polished + 1 : 0;
     if (src->throttle && mig_throttle_set(src->throttle, log.verdict.throttle) >= 0)
         src->m.throttle = log.verdict.throttle;
     log.remaining = src->m.remaining;
+    log.hot = src->m.hot;
     log.rate = src->m.rate;
     mig_progress_log(&src->progress, &log, src->m.dirty_rate);
     *ret_verdict = log.verdict;
@@ -449,7 +474,7 @@ static int run_rounds(struct mig_source *src, struct err *err)
     src->m.remaining = pages;
     do {
         rc = run_round(src, pages, &v, err);
-        pages = src->m.remaining;
+        pages = src->m.remaining - src->m.hot;
     } while (rc >= 0 && v.decision == MIG_DECIDE_ROUND);
     src->took.rounds = loop_now_ns() - src->rounds_ns;
     if (rc >= 0 && v.decision == MIG_DECIDE_GIVE_UP) {
@@ -530,6 +555,8 @@ static int stop_and_send(struct mig_source *src, struct err *err)
     src->took.pause = loop_now_ns() - begin;
     mig_throttle_off(src->throttle);
     rc = harvest(src, err);
+    if (rc >= 0 && src->m.hot)
+        rc = (int)dirty_set_aside(src->consumer, 0, err);
     if (rc < 0)
         return rc;
     mig_sender_round(src->sender, &more);

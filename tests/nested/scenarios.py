@@ -26,6 +26,10 @@ SLOW_PAGES = 500
 NOTICE_S = 20.0  # a dead peer is noticed after 10 s, docs/migration-protocol.md 7
 BLACKOUT_MAX_MS = 15000
 WALL_JUMP_MAX_MS = 400
+# Where so many guests take turns on one emulated processor, the thread that sends for one of them
+# may have to wait for five seconds.  That the network goes on is checked with every load.
+CROWD = 4
+CROWD_HARMLESS = ("NETDEV WATCHDOG", "TX timeout on queue")
 # ACPI is what says that there is no keyboard.  Two vCPUs take turns on the one emulated processor.
 NO_ACPI_HARMLESS = ("i8042", "TSCs unsynchronized")
 
@@ -246,6 +250,7 @@ class Clone:
     def __init__(self, run, number, count, spec, url):
         self.run = run
         self.number = number
+        self.harmless = CROWD_HARMLESS if count >= CROWD else ()
         self.vmm = run.vmm(run.hosts[0], f"clone{number}", spec)
         self.vmm.clone(url)
         self.vmm.serial.wait("guest: now", 60.0 * count)
@@ -268,7 +273,7 @@ class Clone:
              and now["disk"]["acked"] > parent["disk"]["acked"],
              f"clone {self.number}: {now}, of the parent {parent}")
         self.run.check_generations(self.guest, 1)
-        self.run.check_warnings(self.guest)
+        self.run.check_warnings(self.guest, self.harmless)
         need(self.vmm.state() == "Running", f"clone {self.number}: {self.vmm.state()}")
         return now
 

@@ -258,6 +258,61 @@ static void test_protecting_loses_no_write(void **state)
     dirty_detach(c);
 }
 
+/* Pages that a round leaves for later, after the guest has written to these. */
+static int64_t next_round(struct fake_log *f, struct dirty_consumer *c, uint64_t most,
+                          const uint64_t *pages, unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++)
+        guest_writes(f, pages[i]);
+    assert_int_equal(dirty_drain(f->d, NULL), 0);
+    return dirty_set_aside(c, most, NULL);
+}
+
+static void test_pages_that_are_written_again_and_again_wait(void **state)
+{
+    static const uint64_t three[] = {7, 8, 20000}, two[] = {8, 20000};
+    struct fake_log *f = *state;
+    struct dirty_consumer *c = NULL;
+    struct dirty_run run;
+
+    assert_int_equal(dirty_attach(f->d, &c, NULL), 0);
+    assert_int_equal(next_round(f, c, 0, NULL, 0), 0); /* all of memory, once */
+    assert_int_equal(take_all(c, false), PAGES);
+    assert_int_equal(next_round(f, c, 0, three, 3), 0); /* no room for any */
+    assert_int_equal(dirty_count(c), 3);
+    assert_int_equal(take_all(c, false), 3);
+    assert_int_equal(next_round(f, c, 100, three, 3), 3);
+    assert_int_equal(dirty_count(c), 0);
+    assert_int_equal(dirty_take(c, 10, false, &run, NULL), 0);
+    /* One of them was not written since: it comes back.  The others are known to be. */
+    assert_int_equal(next_round(f, c, 100, two, 2), 2);
+    assert_int_equal(dirty_take(c, 10, false, &run, NULL), 1);
+    assert_int_equal(run.first, 7);
+    assert_int_equal(run.nr, 1);
+    assert_int_equal(next_round(f, c, 1, two, 2), 1); /* as many as there is room for */
+    assert_int_equal(take_all(c, false), 1);
+    /* At the end all of them do. */
+    assert_int_equal(dirty_drain(f->d, NULL), 0);
+    assert_int_equal(dirty_set_aside(c, 0, NULL), 0);
+    assert_int_equal(dirty_count(c), 1);
+    assert_int_equal(take_all(c, true), 1);
+    guest_writes(f, 8);
+    assert_int_equal(dirty_drain(f->d, NULL), 0);
+    f->fail = -EIO;
+    assert_int_equal(dirty_set_aside(c, 100, NULL), 0); /* nothing to protect */
+    f->fail = 0;
+    assert_int_equal(take_all(c, false), 1);
+    assert_int_equal(next_round(f, c, 100, two, 1), 1);
+    guest_writes(f, 8);
+    assert_int_equal(dirty_drain(f->d, NULL), 0);
+    f->fail = -EIO;
+    assert_int_equal(dirty_set_aside(c, 100, NULL), -EIO);
+    f->fail = 0;
+    assert_int_equal(dirty_set_aside(c, 0, NULL), 0);
+    assert_int_equal(take_all(c, true), 1); /* and nothing is lost */
+    dirty_detach(c);
+}
+
 static void test_a_failing_log_is_reported_and_loses_nothing(void **state)
 {
     struct fake_log *f = *state;
@@ -291,6 +346,7 @@ int main(void)
         T(test_a_run_is_as_long_as_it_may_be),
         T(test_consumers_are_independent),
         T(test_protecting_loses_no_write),
+        T(test_pages_that_are_written_again_and_again_wait),
         T(test_a_failing_log_is_reported_and_loses_nothing),
     };
 

@@ -121,6 +121,35 @@ static void test_a_guest_that_is_not_is_left_alone(void **state)
     fake_pair_release(&p);
 }
 
+/* A few pages are written all the time, and the link takes longer for them than the guest may stop. */
+static void test_pages_that_never_rest_go_at_the_end(void **state)
+{
+    static const struct fake_guest_config restless = {
+        .len = {MIB(4)}, .data_percent = 60, .seed = 4, .dirty_rate = 200000, .dirty_pages = 128};
+    struct mig_round_log log[MIG_LOG_ROUNDS];
+    struct fake_pair p;
+    unsigned n, left = 0;
+
+    (void)state;
+    fake_pair_init(&p, &restless);
+    p.sp.limits = (struct mig_limits){20000000, UINT64_C(2000000000), MIG_TIMEOUT_IGNORE};
+    p.sp.bandwidth = 10000000;
+    move_over(&p, &(struct fake_link_config){0});
+    assert_moved(&p);
+    n = mig_progress_rounds(mig_source_progress(p.src), log);
+    for (unsigned i = 0; i + 1 < n; i++) {
+        assert_true(log[i].hot <= log[i].remaining);
+        assert_true(log[i].rate <= p.sp.bandwidth);
+        /* What waits is not sent meanwhile. */
+        if (log[i].hot)
+            assert_int_equal(log[i + 1].data_pages + log[i + 1].zero_pages,
+                             log[i].remaining - log[i].hot);
+        left += log[i].hot > 0;
+    }
+    assert_true(left > 0);
+    fake_pair_release(&p);
+}
+
 /* How long the rounds take that send a full guest; @bandwidth in bytes a second, 0: no cap. */
 static double seconds_of_rounds(unsigned lanes, uint64_t bandwidth, double *ret_bytes)
 {
@@ -267,6 +296,7 @@ int main(void)
         cmocka_unit_test(test_a_busy_guest_arrives_whole_on_any_number_of_lanes),
         cmocka_unit_test(test_a_guest_that_is_too_busy_is_slowed_down_and_let_go),
         cmocka_unit_test(test_a_guest_that_is_not_is_left_alone),
+        cmocka_unit_test(test_pages_that_never_rest_go_at_the_end),
         cmocka_unit_test(test_bandwidth_is_kept_within_five_percent),
         cmocka_unit_test(test_pages_travel_compressed_where_that_is_asked_for_or_pays),
         cmocka_unit_test(test_memory_that_was_never_touched_stays_so_at_both_ends),

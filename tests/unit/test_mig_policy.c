@@ -28,49 +28,49 @@ static void test_single_decisions(void **state)
     } rows[] = {
   /* clang-format off */
         {"nothing is left",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_STOP},
         {"nothing is left and nothing is known",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, 0, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 0, 0, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_STOP},
         {"no rate yet",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 10, 0, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 10, 0, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_ROUND},
         {"far too long",
-         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_ROUND},
         {"short enough, polishing does not halve it",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 10000, RATE, 80000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_STOP},
+         {S(9), 10000, RATE, 80000, MS(3), 0, {0}, 0, false, false, 0, 0}, MIG_DECIDE_STOP},
         {"short enough, another round halves it",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_ROUND},
+         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0, 0}, MIG_DECIDE_ROUND},
         {"the same, but it would take a good part of the whole time",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {MS(200), 10000, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_STOP},
+         {MS(200), 10000, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0, 0}, MIG_DECIDE_STOP},
         {"the same, polished often enough",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, MIG_POLISH_ROUNDS, false, false, 0}, MIG_DECIDE_STOP},
+         {S(9), 10000, RATE, 20000, MS(3), 0, {0}, MIG_POLISH_ROUNDS, false, false, 0, 0}, MIG_DECIDE_STOP},
         {"so short that another round is not worth it",
          {MS(300), S(3600), MIG_TIMEOUT_CANCEL},
-         {S(9), 50, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0}, MIG_DECIDE_STOP},
+         {S(9), 50, RATE, 20000, MS(3), 0, {0}, 0, false, false, 0, 0}, MIG_DECIDE_STOP},
         {"the fixed cost alone is too long: no round can help, until time is up",
-         {MS(2), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(2), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_ROUND},
         {"asked to switch",
-         {MS(1), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, true, false, 0},
+         {MS(1), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, true, false, 0, 0},
          MIG_DECIDE_STOP},
         {"time is up: cancel",
-         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_GIVE_UP},
         {"time is up: ignore",
-         {MS(300), S(10), MIG_TIMEOUT_IGNORE}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), S(10), MIG_TIMEOUT_IGNORE}, {S(10), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_STOP},
         {"time is up, but it is short enough",
-         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1000, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), S(10), MIG_TIMEOUT_CANCEL}, {S(10), 1000, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_STOP},
         {"no time-out at all",
-         {MS(300), 0, MIG_TIMEOUT_CANCEL}, {S(99999), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0},
+         {MS(300), 0, MIG_TIMEOUT_CANCEL}, {S(99999), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0},
          MIG_DECIDE_ROUND},
   /* clang-format on */
     };
@@ -97,6 +97,44 @@ static void test_estimates_do_not_overflow(void **state)
     assert_int_equal(mig_policy_estimate(&m), MS(3));
     m = (struct mig_measure){.remaining = 1024, .rate = 4 << 20, .fixed_ns = MS(3)};
     assert_int_equal(mig_policy_estimate(&m), S(1) + MS(3));
+}
+
+static void test_hot_pages_wait_for_the_end(void **state)
+{
+    struct mig_measure m = {
+        .elapsed_ns = S(9), .remaining = 10000, .rate = RATE, .fixed_ns = MS(3)};
+    struct mig_limits l = usual;
+
+    (void)state;
+    /* Half of the 297 ms, at about 100 pages a millisecond. */
+    assert_in_range(mig_policy_hot_most(&l, &m), 15000, 15400);
+    l.downtime_ns = MS(3);
+    assert_int_equal(mig_policy_hot_most(&l, &m), 0);
+    m.rate = 0;
+    assert_int_equal(mig_policy_hot_most(&usual, &m), 0);
+    m.rate = RATE;
+    /* Another round shortens what is cold. */
+    m.dirty_rate = 20000;
+    m.hot = 5000;
+    assert_int_equal(mig_policy_decide(&usual, &m).decision, MIG_DECIDE_ROUND);
+    /* All that is left would be written again anyway. */
+    m.hot = 9990;
+    assert_int_equal(mig_policy_decide(&usual, &m).decision, MIG_DECIDE_STOP);
+    m.hot = m.remaining;
+    assert_int_equal(mig_policy_decide(&usual, &m).decision, MIG_DECIDE_STOP);
+    /* Rounds get shorter though the hot pages do not get fewer. */
+    m = (struct mig_measure){
+        .elapsed_ns = S(9),
+        .remaining = 100000,
+        .rate = RATE,
+        .fixed_ns = MS(3),
+        .nr_history = 3,
+        .history = {8000, 20000, 40000},
+        .can_throttle = true,
+        .hot = 97000
+    };
+    assert_false(mig_policy_decide(&usual, &m).stalled);
+    assert_int_equal(mig_policy_decide(&usual, &m).throttle, 0);
 }
 
 static void test_only_cancel_gives_up_in_the_middle_of_a_round(void **state)
@@ -243,6 +281,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_single_decisions),
         cmocka_unit_test(test_estimates_do_not_overflow),
+        cmocka_unit_test(test_hot_pages_wait_for_the_end),
         cmocka_unit_test(test_only_cancel_gives_up_in_the_middle_of_a_round),
         cmocka_unit_test(test_traces),
     };

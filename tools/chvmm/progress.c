@@ -45,6 +45,7 @@ static uint64_t estimate(uint64_t ns)
 static void put_verdict(struct json_object *o, const struct mig_round_log *log)
 {
     json_put_u64(o, "remaining_pages", log->remaining);
+    json_put_u64(o, "hot_pages", log->hot);
     json_put_u64(o, "rate_bytes_per_s", log->rate);
     json_put_u64(o, "dirty_bytes_per_s", log->dirty_rate);
     json_put_u64(o, "expected_blackout_ns", estimate(log->verdict.estimate_ns));
