@@ -93,8 +93,10 @@ class Guest:
 
     # Loads ---------------------------------------------------------------------------------------
 
-    def start_loads(self, still_mib=24, churn_mib=8):
-        """Memory, disk, clock and a TCP connection to the observer; all run until the guest ends."""
+    def start_loads(self, slower=1, still_mib=24, churn_mib=8):
+        """Memory, disk, clock and a TCP connection to the observer; all run until the guest ends.
+        Each rests @slower times as long as usual after each step.
+        """
         self.observer.run("killall load_tcp 2>/dev/null; while pidof load_tcp >/dev/null; do "
                           f"usleep 10000; done; rm -f /run/peer; load_tcp serve {PEER_PORT} /run/peer >/dev/null 2>&1 "
                           "</dev/null & until [ -f /run/peer ]; do usleep 10000; done")
@@ -105,7 +107,7 @@ class Guest:
                  f"load_tcp keep {self.observer.addr} {PEER_PORT} /run/load/tcp"]
         for command in start:
             name = command.rpartition("/")[2]
-            self.run(f"{command} >/run/load/{name}.out 2>&1 </dev/null & "
+            self.run(f"LOAD_SLOWER={slower} {command} >/run/load/{name}.out 2>&1 </dev/null & "
                      f"until [ -f /run/load/{name} ]; do usleep 10000; done")
 
     def loads(self, names=LOADS):

@@ -27,8 +27,10 @@ NOTICE_S = 20.0  # a dead peer is noticed after 10 s, docs/migration-protocol.md
 BLACKOUT_MAX_MS = 15000
 WALL_JUMP_MAX_MS = 400
 # Where so many guests take turns on one emulated processor, the thread that sends for one of them
-# may have to wait for five seconds.  That the network goes on is checked with every load.
+# may have to wait for five seconds.  That the network goes on is checked with every load; the loads
+# leave something of the processor to the next clone.
 CROWD = 4
+CROWD_SLOWER = 10
 CROWD_HARMLESS = ("NETDEV WATCHDOG", "TX timeout on queue")
 # ACPI is what says that there is no keyboard.  Two vCPUs take turns on the one emulated processor.
 NO_ACPI_HARMLESS = ("i8042", "TSCs unsynchronized")
@@ -97,9 +99,9 @@ class Run:
         guest.connect()
         return guest
 
-    def start_loads(self, guest):
+    def start_loads(self, guest, slower=1):
         """Starts every load and waits until each has gone on; their status."""
-        guest.start_loads()
+        guest.start_loads(slower)
         now = guest.check_loads(guest.check_loads())
         bits = 256 if self.images.emulator.xsave else 128
         need(now["vector"]["bits"] == bits, f"no vectors of {bits} bits: {now['vector']}")
@@ -298,7 +300,7 @@ def _clones(run, count):
     vmm = run.vmm(host, "parent", Spec(kernel=run.kernel, disk="/scratch/parent.ext4"))
     host.run("cp /dev/by-serial/guest /scratch/parent.ext4", 60.0)
     guest = run.boot(vmm)
-    parent = run.start_loads(guest)
+    parent = run.start_loads(guest, CROWD_SLOWER if count >= CROWD else 1)
     guest.run("/etc/renew >/run/renew.out 2>&1 </dev/null &")
     identities = [vmm.identity() | guest.identity()]
     vmm.pause()
