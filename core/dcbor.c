@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/dcbor.h"
 
-#include <cbor.h>
 #include <errno.h>
 #include <string.h>
 
@@ -9,138 +8,23 @@
 
 enum {
     DCBOR_HEAD_MAX = 9, /* RFC 8949 3: an initial byte and at most 8 more */
+    DCBOR_FALSE = 20,   /* RFC 8949 3.3: simple values */
+    DCBOR_TRUE = 21,
 };
 
-/* --- Reading: one head by libcbor ----------------------------------------- */
-
-struct dcbor_got {
-    struct dcbor_item item;
-    bool known;
+/* RFC 8949 3.1: major types */
+enum major {
+    MAJOR_UINT,
+    MAJOR_NINT,
+    MAJOR_BYTES,
+    MAJOR_TEXT,
+    MAJOR_ARRAY,
+    MAJOR_MAP,
+    MAJOR_TAG,
+    MAJOR_SIMPLE,
 };
 
-static void got(void *arg, enum dcbor_type type, uint64_t val, const uint8_t *data)
-{
-    struct dcbor_got *g = arg;
-
-    g->item = (struct dcbor_item){.type = type, .val = val, .data = data};
-    g->known = true;
-}
-
-static void on_uint8(void *arg, uint8_t v)
-{
-    got(arg, DCBOR_UINT, v, NULL);
-}
-
-static void on_uint16(void *arg, uint16_t v)
-{
-    got(arg, DCBOR_UINT, v, NULL);
-}
-
-static void on_uint32(void *arg, uint32_t v)
-{
-    got(arg, DCBOR_UINT, v, NULL);
-}
-
-static void on_uint64(void *arg, uint64_t v)
-{
-    got(arg, DCBOR_UINT, v, NULL);
-}
-
-static void on_nint8(void *arg, uint8_t v)
-{
-    got(arg, DCBOR_NINT, v, NULL);
-}
-
-static void on_nint16(void *arg, uint16_t v)
-{
-    got(arg, DCBOR_NINT, v, NULL);
-}
-
-static void on_nint32(void *arg, uint32_t v)
-{
-    got(arg, DCBOR_NINT, v, NULL);
-}
-
-static void on_nint64(void *arg, uint64_t v)
-{
-    got(arg, DCBOR_NINT, v, NULL);
-}
-
-static void on_bytes(void *arg, cbor_data data, size_t len)
-{
-    got(arg, DCBOR_BYTES, len, data);
-}
-
-static void on_text(void *arg, cbor_data data, size_t len)
-{
-    got(arg, DCBOR_TEXT, len, data);
-}
-
-static void on_array(void *arg, size_t n)
-{
-    got(arg, DCBOR_ARRAY, n, NULL);
-}
-
-static void on_map(void *arg, size_t n)
-{
-    got(arg, DCBOR_MAP, n, NULL);
-}
-
-static void on_bool(void *arg, bool v)
-{
-    got(arg, DCBOR_BOOL, v, NULL);
-}
-
-/* What the format has no place for: the item stays unknown. */
-static void on_nothing(void *arg)
-{
-    (void)arg;
-}
-
-static void on_tag(void *arg, uint64_t v)
-{
-    (void)arg;
-    (void)v;
-}
-
-static void on_float(void *arg, float v)
-{
-    (void)arg;
-    (void)v;
-}
-
-static void on_double(void *arg, double v)
-{
-    (void)arg;
-    (void)v;
-}
-
-static const struct cbor_callbacks callbacks = {
-    .uint8 = on_uint8,
-    .uint16 = on_uint16,
-    .uint32 = on_uint32,
-    .uint64 = on_uint64,
-    .negint8 = on_nint8,
-    .negint16 = on_nint16,
-    .negint32 = on_nint32,
-    .negint64 = on_nint64,
-    .byte_string_start = on_nothing,
-    .byte_string = on_bytes,
-    .string_start = on_nothing,
-    .string = on_text,
-    .indef_array_start = on_nothing,
-    .array_start = on_array,
-    .indef_map_start = on_nothing,
-    .map_start = on_map,
-    .tag = on_tag,
-    .float2 = on_float,
-    .float4 = on_float,
-    .float8 = on_double,
-    .undefined = on_nothing,
-    .null = on_nothing,
-    .boolean = on_bool,
-    .indef_break = on_nothing,
-};
+/* --- Heads ----------------------------------------------------------------- */
 
 static int bad(struct dcbor_in *in, const char *why)
 {
@@ -149,26 +33,69 @@ static int bad(struct dcbor_in *in, const char *why)
 }
 
 /* RFC 8949 4.2.1: "the shortest form of encoding" */
-static size_t shortest_head(const struct dcbor_item *item)
+static size_t shortest_head(uint64_t val)
 {
-    if (item->type == DCBOR_BOOL || item->val < 24)
+    if (val < 24)
         return 1;
-    if (item->val <= UINT8_MAX)
+    if (val <= UINT8_MAX)
         return 2;
-    if (item->val <= UINT16_MAX)
+    if (val <= UINT16_MAX)
         return 3;
-    return item->val <= UINT32_MAX ? 5 : DCBOR_HEAD_MAX;
+    return val <= UINT32_MAX ? 5 : DCBOR_HEAD_MAX;
 }
 
-static int judge(struct dcbor_in *in, const struct dcbor_item *item, size_t read)
+/*
+ * Take a head, its length unjudged; a string's bytes are there behind it.  Written out rather than
+ * asked of a library: a state has ten thousand heads, and a machine that comes back waits for them.
+ */
+static int take_head(struct dcbor_in *in, struct dcbor_item *ret_item, size_t *ret_len)
 {
-    size_t body = item->data ? (size_t)item->val : 0;
+    static const enum dcbor_type types[] = {
+        [MAJOR_UINT] = DCBOR_UINT, [MAJOR_NINT] = DCBOR_NINT,   [MAJOR_BYTES] = DCBOR_BYTES,
+        [MAJOR_TEXT] = DCBOR_TEXT, [MAJOR_ARRAY] = DCBOR_ARRAY, [MAJOR_MAP] = DCBOR_MAP,
+    };
+    enum major major;
+    uint64_t val;
+    size_t len = 1;
 
-    if (read != shortest_head(item) + body)
+    if (!in->left)
+        return bad(in, "cut short");
+    major = in->p[0] >> 5;
+    val = in->p[0] & 31;
+    if (val > 27 || major == MAJOR_TAG ||
+        (major == MAJOR_SIMPLE && val != DCBOR_FALSE && val != DCBOR_TRUE))
+        return bad(in, "an item that the format does not have");
+    if (val >= 24) {
+        len = 1 + ((size_t)1 << (val - 24));
+        if (in->left < len)
+            return bad(in, "cut short");
+        val = 0;
+        for (size_t i = 1; i < len; i++)
+            val = val << 8 | in->p[i];
+    }
+    *ret_item = major == MAJOR_SIMPLE
+                    ? (struct dcbor_item){.type = DCBOR_BOOL, .val = val == DCBOR_TRUE}
+                    : (struct dcbor_item){.type = types[major], .val = val};
+    in->p += len;
+    in->left -= len;
+    *ret_len = len;
+    if (major != MAJOR_BYTES && major != MAJOR_TEXT)
+        return 0;
+    if (val > in->left)
+        return bad(in, "cut short");
+    ret_item->data = in->p;
+    in->p += val;
+    in->left -= val;
+    return 0;
+}
+
+static int judge(struct dcbor_in *in, const struct dcbor_item *item, size_t head_len)
+{
+    if (head_len != shortest_head(item->val))
         return bad(in, "not the shortest encoding");
     if (item->type == DCBOR_NINT && item->val > INT64_MAX)
         return bad(in, "an integer below -2^63");
-    if (item->type == DCBOR_TEXT && !utf8_ok(item->data, body))
+    if (item->type == DCBOR_TEXT && !utf8_ok(item->data, item->val))
         return bad(in, "text that is not UTF-8");
     /* Each entry takes at least one byte: a count past the input is a lie. */
     if ((item->type == DCBOR_ARRAY && item->val > in->left) ||
@@ -179,24 +106,15 @@ static int judge(struct dcbor_in *in, const struct dcbor_item *item, size_t read
 
 int dcbor_next(struct dcbor_in *in, struct dcbor_item *ret_item)
 {
-    struct dcbor_got g = {0};
-    struct cbor_decoder_result r;
-    int rc;
+    struct dcbor_item item;
+    size_t head_len;
+    int rc = take_head(in, &item, &head_len);
 
-    /* libcbor calls an empty input an error; for us it is one that was cut. */
-    if (!in->left)
-        return bad(in, "cut short");
-    r = cbor_stream_decode(in->p, in->left, &callbacks, &g);
-    if (r.status == CBOR_DECODER_NEDATA)
-        return bad(in, "cut short");
-    if (r.status != CBOR_DECODER_FINISHED || !r.read || r.read > in->left || !g.known)
-        return bad(in, "an item that the format does not have");
-    in->p += r.read;
-    in->left -= r.read;
-    rc = judge(in, &g.item, r.read);
+    if (rc >= 0)
+        rc = judge(in, &item, head_len);
     if (rc < 0)
         return rc;
-    *ret_item = g.item;
+    *ret_item = item;
     return 0;
 }
 
@@ -232,7 +150,6 @@ int dcbor_map_begin(struct dcbor_in *in, struct dcbor_map *ret_map)
 
 int dcbor_map_next(struct dcbor_in *in, struct dcbor_map *map)
 {
-    char key[DCBOR_NAME_MAX + 1];
     struct dcbor_item item;
     int rc;
 
@@ -244,12 +161,12 @@ int dcbor_map_next(struct dcbor_in *in, struct dcbor_map *map)
         return rc;
     if (!dcbor_name_ok((const char *)item.data, item.val))
         return bad(in, "a key that is not a name");
-    memcpy(key, item.data, item.val);
-    key[item.val] = 0;
     /* RFC 8949 4.2.1: "sorted in the bytewise lexicographic order" */
-    if (map->key_len && dcbor_name_cmp(map->key, key) >= 0)
+    if (map->key_len > item.val ||
+        (map->key_len == item.val && memcmp(map->key, item.data, item.val) >= 0))
         return bad(in, "keys that are out of order or doubled");
-    memcpy(map->key, key, sizeof(map->key));
+    memcpy(map->key, item.data, item.val);
+    map->key[item.val] = 0;
     map->key_len = item.val;
     return 1;
 }
@@ -282,6 +199,30 @@ int dcbor_skip(struct dcbor_in *in, unsigned depth)
         rc = dcbor_skip(in, depth - 1);
         if (rc < 0)
             return rc;
+    }
+    return 0;
+}
+
+int dcbor_pass(struct dcbor_in *in)
+{
+    uint64_t items = 1;
+
+    while (items) {
+        struct dcbor_item item;
+        size_t head_len;
+        int rc = take_head(in, &item, &head_len);
+
+        if (rc < 0)
+            return rc;
+        items--;
+        if (item.type != DCBOR_ARRAY && item.type != DCBOR_MAP)
+            continue;
+        /* Twice what is left, at the most, is added to at most that: no overflow. */
+        if (item.val > in->left)
+            return bad(in, "cut short");
+        items += item.type == DCBOR_MAP ? 2 * item.val : item.val;
+        if (items > in->left)
+            return bad(in, "cut short");
     }
     return 0;
 }
@@ -345,32 +286,23 @@ static void append(struct dcbor_out *out, const void *data, size_t n)
 
 void dcbor_put(struct dcbor_out *out, enum dcbor_type type, uint64_t val)
 {
+    static const uint8_t majors[] = {
+        [DCBOR_UINT] = MAJOR_UINT,   [DCBOR_NINT] = MAJOR_NINT,   [DCBOR_BYTES] = MAJOR_BYTES,
+        [DCBOR_TEXT] = MAJOR_TEXT,   [DCBOR_ARRAY] = MAJOR_ARRAY, [DCBOR_MAP] = MAJOR_MAP,
+        [DCBOR_BOOL] = MAJOR_SIMPLE,
+    };
+    static const uint8_t infos[] = {[2] = 24, [3] = 25, [5] = 26, [DCBOR_HEAD_MAX] = 27};
     uint8_t head[DCBOR_HEAD_MAX];
-    size_t n = 0;
+    uint8_t info;
+    size_t n;
 
-    switch (type) {
-    case DCBOR_UINT:
-        n = cbor_encode_uint(val, head, sizeof(head));
-        break;
-    case DCBOR_NINT:
-        n = cbor_encode_negint(val, head, sizeof(head));
-        break;
-    case DCBOR_BYTES:
-        n = cbor_encode_bytestring_start(val, head, sizeof(head));
-        break;
-    case DCBOR_TEXT:
-        n = cbor_encode_string_start(val, head, sizeof(head));
-        break;
-    case DCBOR_ARRAY:
-        n = cbor_encode_array_start(val, head, sizeof(head));
-        break;
-    case DCBOR_MAP:
-        n = cbor_encode_map_start(val, head, sizeof(head));
-        break;
-    case DCBOR_BOOL:
-        n = cbor_encode_bool(val != 0, head, sizeof(head));
-        break;
-    }
+    if (type == DCBOR_BOOL)
+        val = val ? DCBOR_TRUE : DCBOR_FALSE;
+    n = shortest_head(val);
+    info = n == 1 ? (uint8_t)val : infos[n];
+    head[0] = (uint8_t)(majors[type] << 5 | info);
+    for (size_t i = 1; i < n; i++)
+        head[i] = (uint8_t)(val >> 8 * (n - 1 - i));
     append(out, head, n);
 }
 

@@ -9,7 +9,7 @@
  * Everything else (floats, tags, null, undefined, indefinite lengths, longer
  * heads than needed, keys that do not ascend) is refused.
  *
- * The reader allocates nothing.  libcbor's streaming coder does the heads.
+ * The reader allocates nothing.
  */
 #ifndef CORE_DCBOR_H
 #define CORE_DCBOR_H
@@ -68,6 +68,16 @@ CHECKED int dcbor_expect(struct dcbor_in *in, enum dcbor_type type, struct dcbor
  * Threads: any.
  */
 CHECKED int dcbor_skip(struct dcbor_in *in, unsigned depth);
+
+/**
+ * dcbor_pass() - pass over one whole item, not checking what is in it.
+ *
+ * For what is read afterwards, or was before: finds the end, and stays inside the input.
+ *
+ * Return: 0; -EBADMSG and @in->why for what has no end in the input, or no such head.
+ * Threads: any.
+ */
+CHECKED int dcbor_pass(struct dcbor_in *in);
 
 /* A walk over the entries of a map. */
 struct dcbor_map {

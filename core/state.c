@@ -363,6 +363,7 @@ struct parts {
 /* A loader: where we read, and whom we tell. */
 struct load {
     struct dcbor_in in;
+    bool staging; /* what take_object() passes over is read next, and checked then */
     struct err *err;
 };
 
@@ -379,7 +380,7 @@ static int take_map(struct load *l, const struct path *path, struct dcbor_in *re
     if (dcbor_expect(&l->in, DCBOR_MAP, &item) < 0)
         return load_fail(l, path);
     l->in = at;
-    if (dcbor_skip(&l->in, STATE_CBOR_DEPTH) < 0)
+    if ((l->staging ? dcbor_pass(&l->in) : dcbor_skip(&l->in, STATE_CBOR_DEPTH)) < 0)
         return load_fail(l, path);
     at.left -= l->in.left;
     *ret_at = at;
@@ -427,7 +428,7 @@ static int take_part(struct load *l, const struct path *path, bool section, stru
     return fail(path, l->err, -EBADMSG, "an object has no such key");
 }
 
-/* Take a whole object, checking its encoding, and say where its parts are. */
+/* Take a whole object and say where its parts are; not staging, check the encoding of all of it. */
 static int take_object(struct load *l, const struct path *up, bool section, struct parts *ret_parts)
 {
     struct path path = *up;
@@ -778,7 +779,7 @@ int state_stage(const struct state_section *sec, const struct state_desc *desc, 
     const struct path path = {.name = sec->id};
     struct load l = {
         .in = {.p = sec->data, .left = sec->len},
-          .err = err
+          .staging = true, .err = err
     };
     struct target t = {.desc = desc, .live = live};
     struct parts parts;

@@ -39,7 +39,8 @@ bool utf8_ok(const void *text, size_t len)
     const uint8_t *s = text;
 
     while (len) {
-        size_t n = sequence_len(s, len);
+        /* ASCII, which nearly everything is, in one comparison. */
+        size_t n = (uint8_t)(s[0] - 1) < 0x7f ? 1 : sequence_len(s, len);
 
         if (!n)
             return false;

@@ -29,8 +29,6 @@ chrysalis_library(json json-c json-c)
 chrysalis_library(uring liburing uring)
 chrysalis_library(microhttpd libmicrohttpd microhttpd)
 chrysalis_library(uuid uuid uuid)
-# Debian ships no archive of libcbor.
-chrysalis_library(cbor libcbor)
 target_link_libraries(chrysalis_sqlite INTERFACE m)
 if(CHRYSALIS_TESTS)
   chrysalis_library(cmocka cmocka)
