@@ -34,6 +34,7 @@ static const char *const index_sql[ST_MAX] = {
     [ST_NR_PAGES] = "SELECT nr_pages FROM store",
     [ST_ALL_OBJECTS] = "SELECT digest, segment FROM objects ORDER BY digest",
     [ST_BEGIN] = "BEGIN IMMEDIATE",
+    [ST_BEGIN_LOOK] = "BEGIN",
     [ST_COMMIT] = "COMMIT",
     [ST_ADD_PACK] = "INSERT INTO packs(id, len) VALUES(?, ?)",
     [ST_PUT_PACK] = "INSERT OR REPLACE INTO packs(id, len) VALUES(?, ?)",
@@ -503,6 +504,21 @@ int store_index_begin_read(struct store_index *ix, struct err *err)
     ix->in_tx = true;
     /* The state is chosen by the first statement that reads. */
     return index_scalar(ix, "SELECT count(*) FROM store", &unused, err);
+}
+
+int store_index_look_begin(struct store_index *ix, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_BEGIN_LOOK, err);
+
+    return st ? index_run(ix, st, err) : index_errno(ix);
+}
+
+void store_index_look_end(struct store_index *ix)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_COMMIT, NULL);
+
+    if (!st || index_run(ix, st, NULL) < 0)
+        (void)sqlite3_exec(ix->db, "ROLLBACK", NULL, NULL, NULL);
 }
 
 /*

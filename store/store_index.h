@@ -218,6 +218,17 @@ CHECKED int store_index_begin_read(struct store_index *ix, struct err *err);
 CHECKED int store_index_commit(struct store_index *ix, struct err *err);
 
 /**
+ * store_index_look_begin(), store_index_look_end() - around many questions that follow each other.
+ *
+ * Each question alone locks the index, looks whether it has changed, and unlocks it.
+ *
+ * Return: 0; as store_index_begin().
+ * Threads: one at a time; outside of any transaction.
+ */
+CHECKED int store_index_look_begin(struct store_index *ix, struct err *err);
+void store_index_look_end(struct store_index *ix);
+
+/**
  * store_index_rollback() - forget it; harmless outside a transaction.
  *
  * Threads: one at a time.

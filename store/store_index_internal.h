@@ -30,6 +30,7 @@ enum index_stmt {
     ST_NR_PAGES,
     ST_ALL_OBJECTS,
     ST_BEGIN,
+    ST_BEGIN_LOOK,
     ST_COMMIT,
     ST_ADD_PACK,
     ST_PUT_PACK,

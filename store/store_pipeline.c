@@ -271,23 +271,34 @@ int writer_put_object(struct store_writer *w, const struct writer_object *obj,
 
 /* ---- chunks ---- */
 
-/* Look up in the index what this writer has not stored itself; 0 stays unknown. */
+/* Look up in the index what is needed and has no place yet; 0 stays unknown. */
+static int index_search(struct store_writer *w, unsigned nr, const struct store_digest *d,
+                        const bool *needed, uint64_t *loc, struct err *err)
+{
+    int rc;
+
+    (void)pthread_mutex_lock(&w->ix_lock);
+    rc = store_index_look_begin(w->ix, err);
+    if (rc == 0) {
+        for (unsigned i = 0; i < nr && rc >= 0; i++)
+            if (needed[i] && !loc[i])
+                rc = store_index_page(w->ix, &d[i], &loc[i], err);
+        store_index_look_end(w->ix);
+    }
+    (void)pthread_mutex_unlock(&w->ix_lock);
+    return rc < 0 ? rc : 0;
+}
+
+/* Look up what this writer has stored, then what others have. */
 static int chunk_search(struct store_writer *w, unsigned nr, const struct store_digest *d,
                         const bool *needed, uint64_t *loc, struct err *err)
 {
-    int rc = 0;
+    bool any = false;
 
     for (unsigned i = 0; i < nr; i++)
-        if (needed[i])
-            (void)store_seen_find(w->seen, &d[i], &loc[i]);
-    if (!w->ix_has_pages)
-        return 0;
-    (void)pthread_mutex_lock(&w->ix_lock);
-    for (unsigned i = 0; i < nr && rc >= 0; i++)
-        if (needed[i] && !loc[i])
-            rc = store_index_page(w->ix, &d[i], &loc[i], err);
-    (void)pthread_mutex_unlock(&w->ix_lock);
-    return rc < 0 ? rc : 0;
+        if (needed[i] && !store_seen_find(w->seen, &d[i], &loc[i]))
+            any = true;
+    return any && w->ix_has_pages ? index_search(w, nr, d, needed, loc, err) : 0;
 }
 
 static bool chunk_has_twice(const struct store_digest *d, unsigned i)
