@@ -24,12 +24,12 @@ struct loop_source {
     struct loop_source *next_dead;
 };
 
-struct call {
+struct loop_call {
     loop_fn *fn;
     void *arg;
     bool wait;
     bool done; /* under loop->lock */
-    struct call *next;
+    struct loop_call *next;
 };
 
 struct loop {
@@ -42,8 +42,8 @@ struct loop {
     pthread_t thread;
     struct loop_source *current; /* whose callback runs */
     struct loop_source *dead;
-    struct call *first_call;
-    struct call **last_call;
+    struct loop_call *first_call;
+    struct loop_call **last_call;
 };
 
 uint64_t loop_now_ns(void)
@@ -112,7 +112,7 @@ void loop_free(struct loop *loop)
         return;
     bury_dead_locked(loop);
     while (loop->first_call) {
-        struct call *c = loop->first_call;
+        struct loop_call *c = loop->first_call;
 
         loop->first_call = c->next;
         free(c);
@@ -216,7 +216,7 @@ void loop_remove(struct loop_source *src)
 
 /* --- Calls from other threads -------------------------------------------- */
 
-static void push_locked(struct loop *loop, struct call *c)
+static void push_locked(struct loop *loop, struct loop_call *c)
 {
     *loop->last_call = c;
     loop->last_call = &c->next;
@@ -225,7 +225,7 @@ static void push_locked(struct loop *loop, struct call *c)
 
 int loop_post(struct loop *loop, loop_fn *fn, void *arg)
 {
-    struct call *c = calloc(1, sizeof(*c));
+    struct loop_call *c = calloc(1, sizeof(*c));
 
     if (!c)
         return -ENOMEM;
@@ -237,10 +237,11 @@ int loop_post(struct loop *loop, loop_fn *fn, void *arg)
     return 0;
 }
 
-int loop_call(struct loop *loop, loop_fn *fn, void *arg)
+int loop_call_begin(struct loop *loop, loop_fn *fn, void *arg, struct loop_call **ret_call)
 {
-    struct call *c;
+    struct loop_call *c;
 
+    *ret_call = NULL;
     (void)pthread_mutex_lock(&loop->lock);
     if (!loop->running || pthread_equal(loop->thread, pthread_self())) {
         (void)pthread_mutex_unlock(&loop->lock);
@@ -249,19 +250,48 @@ int loop_call(struct loop *loop, loop_fn *fn, void *arg)
     }
     c = calloc(1, sizeof(*c));
     if (c) {
-        *c = (struct call){.fn = fn, .arg = arg, .wait = true};
+        *c = (struct loop_call){.fn = fn, .arg = arg, .wait = true};
         push_locked(loop, c);
-        while (!c->done)
-            (void)pthread_cond_wait(&loop->changed, &loop->lock);
-        free(c);
     }
     (void)pthread_mutex_unlock(&loop->lock);
+    *ret_call = c;
     return c ? 0 : -ENOMEM;
+}
+
+bool loop_call_is_done(struct loop *loop, const struct loop_call *c)
+{
+    bool done;
+
+    (void)pthread_mutex_lock(&loop->lock);
+    done = !c || c->done;
+    (void)pthread_mutex_unlock(&loop->lock);
+    return done;
+}
+
+void loop_call_end(struct loop *loop, struct loop_call *c)
+{
+    if (!c)
+        return;
+    (void)pthread_mutex_lock(&loop->lock);
+    while (!c->done)
+        (void)pthread_cond_wait(&loop->changed, &loop->lock);
+    (void)pthread_mutex_unlock(&loop->lock);
+    free(c);
+}
+
+int loop_call(struct loop *loop, loop_fn *fn, void *arg)
+{
+    struct loop_call *c;
+    int rc = loop_call_begin(loop, fn, arg, &c);
+
+    if (rc >= 0)
+        loop_call_end(loop, c);
+    return rc;
 }
 
 static void run_calls(struct loop *loop)
 {
-    struct call *c;
+    struct loop_call *c;
 
     (void)pthread_mutex_lock(&loop->lock);
     while ((c = loop->first_call)) {

@@ -11,6 +11,7 @@
 
 struct loop;
 struct loop_source;
+struct loop_call;
 
 typedef void loop_fd_fn(void *arg, uint32_t epoll_events);
 typedef void loop_fn(void *arg);
@@ -94,6 +95,30 @@ CHECKED int loop_post(struct loop *loop, loop_fn *fn, void *arg);
  * Threads: any that holds no lock the function takes.
  */
 CHECKED int loop_call(struct loop *loop, loop_fn *fn, void *arg);
+
+/**
+ * loop_call_begin() - loop_call() that does not wait.
+ *
+ * Return: 0 and *@ret_call, to be given to loop_call_end(), NULL where the function has run
+ * already; -ENOMEM.
+ * Threads: as loop_call().
+ */
+CHECKED int loop_call_begin(struct loop *loop, loop_fn *fn, void *arg, struct loop_call **ret_call);
+
+/**
+ * loop_call_is_done() - whether loop_call_end() would not wait.
+ *
+ * Threads: whoever began it.
+ */
+bool loop_call_is_done(struct loop *loop, const struct loop_call *call);
+
+/**
+ * loop_call_end() - wait until the function returned.
+ * @call: taken; NULL is allowed.
+ *
+ * Threads: whoever began it.
+ */
+void loop_call_end(struct loop *loop, struct loop_call *call);
 
 /**
  * loop_run() - dispatch until loop_stop().

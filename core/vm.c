@@ -96,6 +96,12 @@ static int env_ioeventfd(void *arg, int fd, uint64_t gpa, unsigned len, bool on)
 {
     struct vm *vm = arg;
 
+    /*
+     * KVM's memory first: it waits for a grace period, which another change of its buses that is
+     * under way makes a slow one, 8 ms and more on a busy machine.
+     */
+    if (vm->ground && vm_ground_end(vm->ground, NULL) < 0)
+        return -EIO; /* vm_settle() says why */
     return kvm_ioeventfd(vm->kvm, fd, gpa, len, on);
 }
 
@@ -242,12 +248,8 @@ int vm_settle(struct vm *vm, struct err *err)
 
 static int build(struct vm *vm, const struct vm_origin *from, struct err *err)
 {
-    int rc = 0;
+    int rc = vm_ground_take(&vm->ground, vm->cfg, &vm->kvm, &vm->gm, err);
 
-    if (!vm->ground)
-        rc = vm_ground_begin(vm->cfg, &vm->ground, err);
-    if (rc >= 0)
-        rc = vm_ground_take(vm->ground, vm->cfg, &vm->kvm, &vm->gm, err);
     if (rc >= 0)
         rc = dirty_new(vm->gm, &kvm_dirty_log_ops, vm->kvm, &vm->dirty);
     if (rc >= 0)

@@ -12,7 +12,8 @@
 #include "core/vm_internal.h"
 
 struct vm_ground {
-    const struct vm_config *cfg; /* borrowed; NULL: KVM alone */
+    const struct vm_config *cfg; /* borrowed; NULL: not known */
+    struct vm_config guess;      /* without @cfg, unless its memory's size is 0 */
     pthread_t thread;
     bool going_on; /* the thread is to be joined */
 
@@ -21,26 +22,46 @@ struct vm_ground {
     struct gmem *gm;
     int made_rc;
 
+    sem_t told; /* without @cfg and guess: the one below is known */
+    bool is_told;
+    struct gmem *to_map; /* NULL: none */
+
     int rc; /* at the end of the thread */
     struct err err;
 };
 
+static void wait_for(sem_t *sem)
+{
+    while (sem_wait(sem) < 0)
+        ;
+}
+
+/* What to make memory from; NULL: it is made by who takes the ground. */
+static const struct vm_config *made_from(const struct vm_ground *g)
+{
+    return g->cfg ? g->cfg : g->guess.memory.size ? &g->guess : NULL;
+}
+
 static void *ground_main(void *arg)
 {
     struct vm_ground *g = arg;
+    const struct vm_config *from = made_from(g);
     struct kvm *kvm;
     struct gmem *gm;
-    int rc = 0;
+    int rc;
 
     log_thread_name("ground");
-    if (!g->kvm)
-        rc = kvm_open(&g->kvm, &g->err);
-    if (rc >= 0 && g->cfg)
-        rc = vm_build_memory(g->cfg, &g->gm, &g->err);
+    rc = kvm_open(&g->kvm, &g->err);
+    if (rc >= 0 && from)
+        rc = vm_build_memory(from, &g->gm, &g->err);
     g->made_rc = rc;
     kvm = g->kvm;
     gm = g->gm;
     (void)sem_post(&g->made); /* from here on they may be the machine's */
+    if (!from) {
+        wait_for(&g->told);
+        gm = g->to_map;
+    }
     if (rc >= 0 && gm)
         rc = kvm_map_memory(kvm, gm, &g->err);
     g->rc = rc;
@@ -62,15 +83,17 @@ static int start(struct vm_ground *g, struct err *err)
     return 0;
 }
 
-int vm_ground_begin(const struct vm_config *cfg, struct vm_ground **ret_ground, struct err *err)
+int vm_ground_begin(const struct vm_config *cfg, uint64_t guess, struct vm_ground **ret_ground,
+                    struct err *err)
 {
     struct vm_ground *g = calloc(1, sizeof(*g));
     int rc;
 
     if (!g)
         return err_set(err, -ENOMEM, "memory of the VM: out of memory");
-    *g = (struct vm_ground){.cfg = cfg};
+    *g = (struct vm_ground){.cfg = cfg, .guess.memory.size = guess};
     (void)sem_init(&g->made, 0, 0);
+    (void)sem_init(&g->told, 0, 0);
     rc = start(g, err);
     if (rc < 0) {
         vm_ground_free(g);
@@ -80,10 +103,13 @@ int vm_ground_begin(const struct vm_config *cfg, struct vm_ground **ret_ground, 
     return 0;
 }
 
-static void wait_made(struct vm_ground *g)
+static void tell(struct vm_ground *g, struct gmem *to_map)
 {
-    while (sem_wait(&g->made) < 0)
-        ;
+    if (g->is_told)
+        return;
+    g->is_told = true;
+    g->to_map = to_map;
+    (void)sem_post(&g->told);
 }
 
 int vm_ground_end(struct vm_ground *g, struct err *err)
@@ -94,21 +120,47 @@ int vm_ground_end(struct vm_ground *g, struct err *err)
     return g->rc < 0 ? err_set(err, g->rc, "%s", g->err.msg) : 0;
 }
 
-int vm_ground_take(struct vm_ground *g, const struct vm_config *cfg, struct kvm **ret_kvm,
+uint64_t vm_ground_guess(const struct vm_config *cfg)
+{
+    const struct memory_config *m = &cfg->memory;
+    bool is_special = m->mergeable || m->shared || m->hugepages || m->prefault || m->reserve ||
+                      m->no_thp || m->nr_zones;
+
+    return is_special ? 0 : m->size;
+}
+
+/* Start again: what was made ahead is of another machine. */
+static int guessed_wrong(struct vm_ground **g, const struct vm_config *cfg, struct err *err)
+{
+    vm_ground_free(steal_ptr(*g));
+    return vm_ground_begin(cfg, 0, g, err);
+}
+
+int vm_ground_take(struct vm_ground **ground, const struct vm_config *cfg, struct kvm **ret_kvm,
                    struct gmem **ret_gm, struct err *err)
 {
-    wait_made(g);
-    if (g->made_rc >= 0 && !g->gm) {
-        /* Now that the configuration is known. */
-        int rc = vm_ground_end(g, err);
+    struct vm_ground *g;
+    int rc = 0;
 
-        g->cfg = cfg;
-        if (rc >= 0)
-            rc = start(g, err);
-        if (rc < 0)
-            return rc;
-        wait_made(g);
+    if (!*ground)
+        rc = vm_ground_begin(cfg, 0, ground, err);
+    else if ((*ground)->guess.memory.size && vm_ground_guess(cfg) != (*ground)->guess.memory.size)
+        rc = guessed_wrong(ground, cfg, err);
+    if (rc < 0)
+        return rc;
+    g = *ground;
+    wait_for(&g->made);
+    if (!made_from(g)) {
+        /*
+         * Not by the thread, which is older than the sandbox: a configuration that came from
+         * elsewhere may name files.
+         */
+        if (g->made_rc >= 0)
+            rc = vm_build_memory(cfg, &g->gm, err);
+        tell(g, g->gm);
     }
+    if (rc < 0)
+        return rc;
     if (g->made_rc < 0)
         return vm_ground_end(g, err);
     *ret_kvm = steal_ptr(g->kvm);
@@ -120,9 +172,11 @@ void vm_ground_free(struct vm_ground *g)
 {
     if (!g)
         return;
+    tell(g, NULL);
     (void)!vm_ground_end(g, NULL);
     kvm_close(g->kvm);
     gmem_free(g->gm);
     (void)sem_destroy(&g->made);
+    (void)sem_destroy(&g->told);
     free(g);
 }

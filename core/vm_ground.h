@@ -20,7 +20,9 @@ struct vm_ground;
 /**
  * vm_ground_begin() - have the ground of a machine made.
  * @cfg: the machine's, borrowed as long as the ground or its machine is there; NULL: not known
- *       yet, and only the VM in KVM is made.
+ *       yet.
+ * @guess: without @cfg: what vm_ground_guess() will say of it, most likely; 0: no idea, and only
+ *       the VM in KVM is made; the thread waits for memory to map.
  *
  * What goes wrong is said by the vm_new() that is given the ground, or by vm_boot() or
  * vm_load().  The thread takes no signals
@@ -29,8 +31,16 @@ struct vm_ground;
  * Return: 0 and *@ret_ground, owned; -ENOMEM; the kernel's errno.
  * Threads: control.
  */
-CHECKED int vm_ground_begin(const struct vm_config *cfg, struct vm_ground **ret_ground,
-                            struct err *err);
+CHECKED int vm_ground_begin(const struct vm_config *cfg, uint64_t guess,
+                            struct vm_ground **ret_ground, struct err *err);
+
+/**
+ * vm_ground_guess() - how much memory, if it is memory like most.
+ *
+ * Return: bytes; 0 for memory that has files, zones or other properties.
+ * Threads: any.
+ */
+uint64_t vm_ground_guess(const struct vm_config *cfg);
 
 /**
  * vm_ground_free() - wait for the thread, and give back what no machine took.

@@ -75,6 +75,7 @@ CHECKED int vm_build_memory(const struct vm_config *cfg, struct gmem **ret_gm, s
 
 /**
  * vm_ground_take() - wait until the ground is there, and have it.
+ * @ground: NULL, or one that was begun for something else, is replaced by another.
  * @cfg: as for vm_ground_begin(), in case it was not known then.
  *
  * Until vm_ground_end() KVM does not know all of the memory yet.
@@ -83,11 +84,11 @@ CHECKED int vm_build_memory(const struct vm_config *cfg, struct gmem **ret_gm, s
  * vm_build_memory().
  * Threads: control, while building.
  */
-CHECKED int vm_ground_take(struct vm_ground *ground, const struct vm_config *cfg,
+CHECKED int vm_ground_take(struct vm_ground **ground, const struct vm_config *cfg,
                            struct kvm **ret_kvm, struct gmem **ret_gm, struct err *err);
 
 /**
- * vm_ground_end() - wait for the thread that makes the ground.
+ * vm_ground_end() - wait for the thread that makes the ground; once more is the same.
  *
  * Return: 0; what went wrong in it.
  * Threads: as vm_settle().

@@ -21,7 +21,7 @@
 #include "snapshot/snap_uffd.h"
 
 enum {
-    LAZY_BLOCK_PAGES = 16,  /* a segment of the store: brought together */
+    LAZY_BLOCK_PAGES = SNAP_BLOCK_PAGES,
     LAZY_WINDOW_BLOCKS = 8, /* most that one fault brings, where faults follow each other */
     LAZY_WINDOW_PAGES = LAZY_BLOCK_PAGES * LAZY_WINDOW_BLOCKS,
     LAZY_ZERO_PAGES = 512, /* zero pages put in place at once */
@@ -259,6 +259,23 @@ static void *handler_main(void *arg)
     return NULL;
 }
 
+static int start_handlers(struct lazy *l, struct err *err)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned want = cpus > LAZY_HANDLERS_MAX ? LAZY_HANDLERS_MAX : (unsigned)cpus;
+    int rc = 0;
+
+    if (want < 2)
+        want = 2; /* one may wait for the disk */
+    while (rc >= 0 && l->nr_handlers < want) {
+        rc = -pthread_create(&l->handlers[l->nr_handlers], NULL, handler_main, l);
+        if (rc >= 0)
+            l->nr_handlers++;
+    }
+    /* Fewer are only slower. */
+    return l->nr_handlers ? 0 : err_set(err, rc, "thread: %s", strerror(-rc));
+}
+
 /* --- The background --------------------------------------------------------------- */
 
 static bool go_on(const struct lazy *l)
@@ -415,8 +432,11 @@ static void *filler_main(void *arg)
     int rc;
 
     log_thread_name("lazy-fill");
+    /* Here, so that whoever restores goes on meanwhile; before the priority, which they inherit. */
+    rc = start_handlers(l, &err);
     yield_to_guest();
-    rc = c.buf ? fill_order(&c, &err) : err_set(&err, -ENOMEM, "out of memory");
+    if (rc >= 0)
+        rc = c.buf ? fill_order(&c, &err) : err_set(&err, -ENOMEM, "out of memory");
     if (rc >= 0)
         rc = fill_rest(&c, &err);
     free(c.buf);
@@ -538,21 +558,26 @@ static int add_region(struct lazy *l, unsigned i, struct err *err)
     return rc < 0 ? err_prefix(err, rc, "memory zone %s", r->mem->id) : 0;
 }
 
-static int start_handlers(struct lazy *l, struct err *err)
+/* What cannot be put in place stays missing, and is brought when it is touched. */
+static void place_ahead(struct lazy *l)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned want = cpus > LAZY_HANDLERS_MAX ? LAZY_HANDLERS_MAX : (unsigned)cpus;
+    const struct snap_ahead_block *b;
 
-    if (want < 2)
-        want = 2; /* one may wait for the disk */
-    while (l->nr_handlers < want) {
-        int rc = -pthread_create(&l->handlers[l->nr_handlers], NULL, handler_main, l);
+    for (unsigned i = 0; (b = snap_ahead_block(l->p.ahead, i)); i++) {
+        struct lazy_region *r = b->region < l->nr_regions ? &l->regions[b->region] : NULL;
+        int rc = 0;
 
-        if (rc < 0)
-            return err_set(err, rc, "thread: %s", strerror(-rc));
-        l->nr_handlers++;
+        if (!r || b->block >= nr_blocks(r))
+            continue;
+        for (unsigned k = 0; k < b->nr_runs && rc >= 0; k++) {
+            rc = snap_uffd_copy(r->fd, page_addr(r, b->block * LAZY_BLOCK_PAGES + b->runs[k].at),
+                                b->data + ((size_t)b->runs[k].at << PAGE_SHIFT_4K),
+                                (size_t)b->runs[k].nr << PAGE_SHIFT_4K);
+            atomic_fetch_add(&l->ahead, b->runs[k].nr);
+        }
+        if (rc >= 0)
+            set_done(r, b->block);
     }
-    return 0;
 }
 
 static int start(struct lazy *l, struct err *err)
@@ -565,10 +590,10 @@ static int start(struct lazy *l, struct err *err)
     gmem_set_thp(l->gm, false);
     for (unsigned i = 0; rc >= 0 && i < gmem_nr_regions(l->gm); i++)
         rc = add_region(l, i, err);
-    if (rc >= 0)
-        rc = start_handlers(l, err);
-    if (rc >= 0)
+    if (rc >= 0) {
+        place_ahead(l);
         rc = gmem_serve(l->gm, &(struct gmem_server){stop, count_zero, l});
+    }
     if (rc < 0)
         return rc;
     rc = -pthread_create(&l->filler, NULL, filler_main, l);

@@ -14,6 +14,7 @@
 #ifndef SNAPSHOT_SNAP_LAZY_H
 #define SNAPSHOT_SNAP_LAZY_H
 
+#include "snapshot/snap_ahead.h"
 #include "snapshot/snap_touch.h"
 
 struct gmem;
@@ -47,7 +48,8 @@ struct snap_lazy_figures {
 
 struct snap_lazy_params {
     struct snap_lazy_source source;
-    struct snap_touch order; /* of an earlier run; taken on success; may be empty */
+    struct snap_touch order;        /* of an earlier run; taken on success; may be empty */
+    const struct snap_ahead *ahead; /* read already; borrowed for snap_lazy_start(); may be NULL */
     /* All is in place; called from a thread of its own, at most once. */
     void (*whole)(void *arg, const struct snap_lazy_figures *f);
     /* A page cannot be had; called from a thread of its own, at most once. */

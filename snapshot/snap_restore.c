@@ -21,6 +21,9 @@ struct snap {
     uint8_t *state; /* description, then the machine's state */
     size_t state_len;
     size_t description_len; /* known after snap_describe() */
+    struct snap_touch order;
+    bool has_order; /* it was looked for */
+    struct snap_ahead *ahead;
 };
 
 int snap_open(const char *url, struct snap **ret_snap, struct err *err)
@@ -55,6 +58,8 @@ void snap_close(struct snap *s)
 {
     if (!s || atomic_fetch_sub(&s->users, 1) > 1)
         return;
+    snap_ahead_free(s->ahead);
+    snap_touch_release(&s->order);
     store_snapshot_close(s->snapshot);
     store_close(s->store);
     free(s->state);
@@ -127,27 +132,58 @@ static void lazy_close(void *arg, const struct snap_touch *order)
     snap_close(s);
 }
 
+static struct snap_lazy_source lazy_source(struct snap *s)
+{
+    return (struct snap_lazy_source){lazy_next, lazy_read, lazy_close, s};
+}
+
+static void find_order(struct snap *s)
+{
+    struct err ignored = {0};
+
+    if (!s->has_order && snap_touch_load(s->path, snap_ram(s), &s->order, &ignored) < 0)
+        log_debug("%s", ignored.msg);
+    s->has_order = true;
+}
+
+void snap_look_ahead(struct snap *s, enum snap_memory_mode mode, bool (*enough)(void *arg),
+                     void *arg)
+{
+    const struct snap_lazy_source source = lazy_source(s);
+    auto_close int image = -1;
+
+    if (mode == SNAP_MEMORY_AUTO)
+        image = snap_image_open(s->path, s->snapshot, NULL);
+    if ((mode != SNAP_MEMORY_AUTO && mode != SNAP_MEMORY_LAZY) || image >= 0)
+        return;
+    find_order(s);
+    snap_ahead_free(s->ahead);
+    s->ahead = snap_ahead_read(&source, &s->order, enough, arg);
+}
+
 static int load_lazy(struct snap *s, struct gmem *gm, const struct snap_load_params *how,
                      struct err *err)
 {
     struct snap_lazy_params p = {
-        .source = {lazy_next, lazy_read, lazy_close, s},
+        .source = lazy_source(s),
+        .ahead = s->ahead,
         .whole = how->whole,
         .lost = how->lost,
         .arg = how->arg,
     };
-    struct err ignored = {0};
     int rc;
 
-    if (snap_touch_load(s->path, snap_ram(s), &p.order, &ignored) < 0)
-        log_debug("%s", ignored.msg);
+    find_order(s);
+    p.order = s->order;
     atomic_fetch_add(&s->users, 1);
     rc = snap_lazy_start(gm, &p, err);
     if (rc < 0) {
         atomic_fetch_sub(&s->users, 1);
-        snap_touch_release(&p.order);
+        return rc;
     }
-    return rc;
+    s->order = (struct snap_touch){0};
+    snap_ahead_free(steal_ptr(s->ahead));
+    return 0;
 }
 
 static int load_mapped(struct snap *s, struct gmem *gm, bool make, struct snap_progress *p,

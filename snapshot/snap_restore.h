@@ -3,6 +3,7 @@
  * Bringing a VM back from a store.
  *
  *     snap_open -> snap_describe -> (build the machine: vm_new) -> snap_load -> snap_close
+ *                                     beside it: snap_look_ahead
  */
 #ifndef SNAPSHOT_SNAP_RESTORE_H
 #define SNAPSHOT_SNAP_RESTORE_H
@@ -71,6 +72,16 @@ struct snap_loaded {
     enum snap_memory_mode mode; /* that was taken; never SNAP_MEMORY_AUTO */
     char why[200];              /* SNAP_MEMORY_AUTO: why nothing quicker was; else "" */
 };
+
+/**
+ * snap_look_ahead() - read what was touched first at an earlier restore, for snap_load().
+ * @mode:   as it will be given to snap_load().
+ * @enough: asked between two reads; true ends it.
+ *
+ * Threads: a worker, while the machine is built.
+ */
+void snap_look_ahead(struct snap *snap, enum snap_memory_mode mode, bool (*enough)(void *arg),
+                     void *arg);
 
 /**
  * snap_memory_mode_name() - "auto", "copy", "ondemand", "mapped".

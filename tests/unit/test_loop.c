@@ -166,6 +166,22 @@ static void test_calls_run_on_the_loop_and_are_waited_for(void **state)
     wait_for(f, 201);
 }
 
+static void test_a_call_may_be_begun_and_waited_for_later(void **state)
+{
+    struct fix *f = *state;
+    struct loop_call *call[2];
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(loop_call_begin(f->loop, hit, f, &call[i]), 0);
+    for (int i = 0; i < 2; i++) {
+        loop_call_end(f->loop, call[i]);
+        assert_true(atomic_load(&f->hits) > i);
+    }
+    wait_for(f, 2);
+    assert_true(loop_call_is_done(f->loop, NULL));
+    loop_call_end(f->loop, NULL);
+}
+
 static void test_a_call_before_the_loop_runs_is_made_at_once(void **state)
 {
     struct fix f = {0};
@@ -200,6 +216,7 @@ int main(void)
         T(test_a_callback_may_remove_itself),
         T(test_timers_fire_once_and_not_early),
         T(test_calls_run_on_the_loop_and_are_waited_for),
+        T(test_a_call_may_be_begun_and_waited_for_later),
         cmocka_unit_test(test_a_call_before_the_loop_runs_is_made_at_once),
     };
 

@@ -208,6 +208,114 @@ static void wait_for(atomic_uint *what)
     assert_int_equal(atomic_load(what), 1);
 }
 
+static bool enough_after(void *arg)
+{
+    unsigned *left = arg;
+
+    return !(*left)--;
+}
+
+static const uint8_t *placed(const struct snap_ahead_block *b, uint64_t page)
+{
+    for (unsigned i = 0; i < b->nr_runs; i++)
+        if (page >= b->runs[i].at && page < b->runs[i].at + b->runs[i].nr)
+            return b->data + (page << PAGE_SHIFT_4K);
+    return NULL;
+}
+
+/* Every page of a block that was read ahead is the source's; those that are zero are in no run. */
+static void check_block(const struct snap_ahead_block *b)
+{
+    for (uint64_t i = 0; i < SNAP_BLOCK_PAGES; i++) {
+        uint64_t want = content(b->region, b->block * SNAP_BLOCK_PAGES + i), word = 0;
+        const uint8_t *page = placed(b, i);
+
+        if (page)
+            memcpy(&word, page + 8, sizeof(word));
+        assert_int_equal(word, want);
+    }
+}
+
+/* Whether somebody had to wait for one of these pages. */
+static bool touched_again(const struct snap_touch *order, const struct snap_touch_run *run)
+{
+    for (unsigned i = 0; i < order->nr; i++)
+        if (order->runs[i].region == run->region && order->runs[i].first < run->first + run->nr &&
+            run->first < order->runs[i].first + order->runs[i].nr)
+            return true;
+    return false;
+}
+
+static void test_what_was_read_ahead_is_not_read_again(void **state)
+{
+    struct lazy_test *t = *state;
+    const struct snap_lazy_source source = {fake_next, fake_read, fake_close, &t->s};
+    struct snap_touch_run runs[] = {
+        {0, 40, 8         }, /* three blocks and a half */
+        {1, 1,  0         },
+        {0, 1,  10        }, /* once more */
+        {9, 1,  0         }, /* the memory has none of the next two */
+        {0, 1,  1000000000},
+    };
+    const struct snap_touch order = {ARRAY_LEN(runs), ARRAY_LEN(runs), runs};
+    struct snap_lazy_params p = {
+        .source = source, .whole = on_whole, .lost = on_lost, .arg = &t->s};
+    const struct snap_ahead_block *b;
+    struct snap_ahead *ahead;
+    unsigned left = 1000, n = 0;
+    struct err err = {0};
+
+    ahead = snap_ahead_read(&source, &order, enough_after, &left);
+    assert_non_null(ahead);
+    for (; (b = snap_ahead_block(ahead, n)) && b->region < 2; n++)
+        check_block(b);
+    assert_true(n >= 4);
+    make_memory(t, false);
+    p.ahead = ahead;
+    if (snap_lazy_start(t->gm, &p, &err) == -EPERM) {
+        snap_ahead_free(ahead);
+        skip();
+    }
+    assert_string_equal(err.msg, "");
+    snap_ahead_free(ahead);
+    check_all(t->gm);
+    wait_for(&t->s.wholes);
+    /* A block may be brought by two at once, but not one that was there before. */
+    assert_true(t->s.figures.ahead > 0);
+    assert_true(t->s.figures.ahead + t->s.figures.fetched + t->s.figures.filled >= 300 + 35);
+    assert_false(touched_again(&t->s.order, &runs[0]));
+    assert_int_equal(t->s.losses, 0);
+}
+
+static void test_reading_ahead_ends_when_it_is_enough_or_the_buffer_is_full(void **state)
+{
+    struct lazy_test *t = *state;
+    const struct snap_lazy_source source = {fake_next, fake_read, fake_close, &t->s};
+    struct snap_touch_run run = {0, LOW_PAGES, 0};
+    const struct snap_touch order = {1, 1, &run}, none = {0};
+    unsigned left = 2;
+    struct snap_ahead *ahead = snap_ahead_read(&source, &order, enough_after, &left);
+
+    assert_non_null(snap_ahead_block(ahead, 1));
+    assert_null(snap_ahead_block(ahead, 2));
+    snap_ahead_free(ahead);
+    left = 1000;
+    ahead = snap_ahead_read(&source, &order, enough_after, &left);
+    assert_null(snap_ahead_block(ahead, SNAP_AHEAD_BLOCKS_MAX));
+    snap_ahead_free(ahead);
+    ahead = snap_ahead_read(&source, &none, enough_after, &left);
+    assert_null(snap_ahead_block(ahead, 0));
+    snap_ahead_free(ahead);
+    assert_null(snap_ahead_block(NULL, 0));
+    /* What cannot be read is left out: it is lost when somebody touches it. */
+    atomic_store(&t->s.fail_page, 3);
+    left = 2;
+    ahead = snap_ahead_read(&source, &order, enough_after, &left);
+    for (unsigned i = 0; snap_ahead_block(ahead, i); i++)
+        assert_true(snap_ahead_block(ahead, i)->block > 0);
+    snap_ahead_free(ahead);
+}
+
 static void test_all_comes_by_itself(void **state)
 {
     struct lazy_test *t = *state;
@@ -502,6 +610,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_all_comes_by_itself),
+        T(test_what_was_read_ahead_is_not_read_again),
+        T(test_reading_ahead_ends_when_it_is_enough_or_the_buffer_is_full),
         T(test_what_was_written_before_is_forgotten),
         T(test_several_threads_may_touch_at_once),
         T(test_the_kernel_may_touch),

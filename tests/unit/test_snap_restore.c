@@ -21,6 +21,7 @@
 #include "core/gmem.h"
 #include "snapshot/snap_image.h"
 #include "snapshot/snap_restore.h"
+#include "snapshot/snap_sizes.h"
 #include "tests/unit/store_fixture.h"
 
 enum {
@@ -366,6 +367,77 @@ static void test_what_is_not_there_is_refused_by_name(void **state)
     assert_null(snap);
 }
 
+static bool never(void *arg)
+{
+    (void)arg;
+    return false;
+}
+
+static void test_what_an_earlier_run_touched_is_read_ahead(void **state)
+{
+    struct restore_test *t = *state;
+    const struct gmem_backing anon = {.fd = -1};
+    struct snap_loaded loaded;
+    struct err err = {0};
+
+    for (int i = 0; i < 2; i++) {
+        open_snapshot(t);
+        make_memory(t, &anon, PAGES);
+        snap_look_ahead(t->snap, SNAP_MEMORY_LAZY, never, NULL);
+        if (load(t, SNAP_MEMORY_LAZY, &loaded, &err) == -EPERM)
+            skip();
+        check_memory(t);
+        wait_whole(t);
+        assert_int_equal(cached(t, ".touch", NULL, 0), 1);
+    }
+}
+
+static void write_sizes(const struct restore_test *t, const void *bytes, size_t len)
+{
+    char path[2 * FIXTURE_PATH_MAX];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/cache/sizes", t->f.path);
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, len), len);
+    (void)close(fd);
+}
+
+static void test_a_size_is_noted_for_each_name(void **state)
+{
+    struct restore_test *t = *state;
+    uint8_t hostile[SNAP_SIZES_SLOTS * 16];
+    char two[FIXTURE_PATH_MAX + 32], newest[FIXTURE_PATH_MAX + 32];
+
+    (void)snprintf(two, sizeof(two), "store:%s#two", t->f.path);
+    (void)snprintf(newest, sizeof(newest), "store:%s", t->f.path);
+    assert_int_equal(snap_sizes_find(t->url), 0);
+    snap_sizes_note(t->url, 0);
+    assert_int_equal(cached(t, "sizes", NULL, 0), 0);
+    snap_sizes_note(t->url, 4096);
+    snap_sizes_note(two, UINT64_C(1) << 33);
+    assert_int_equal(snap_sizes_find(t->url), 4096);
+    assert_int_equal(snap_sizes_find(two), UINT64_C(1) << 33);
+    assert_int_equal(snap_sizes_find(newest), 0);
+    snap_sizes_note(t->url, 8192);
+    assert_int_equal(snap_sizes_find(t->url), 8192);
+
+    assert_int_equal(snap_sizes_find("nonsense:"), 0);
+    assert_int_equal(snap_sizes_find("store:/nonexistent#one"), 0);
+    snap_sizes_note("store:/nonexistent#one", 4096);
+    /* Of another name, no whole pages, more than a machine has, cut short. */
+    memset(hostile, 0x41, sizeof(hostile));
+    write_sizes(t, hostile, sizeof(hostile));
+    assert_int_equal(snap_sizes_find(t->url), 0);
+    snap_sizes_note(t->url, 4097);
+    assert_int_equal(snap_sizes_find(t->url), 0);
+    snap_sizes_note(t->url, UINT64_MAX - 4095);
+    assert_int_equal(snap_sizes_find(t->url), 0);
+    write_sizes(t, hostile, 1);
+    assert_int_equal(snap_sizes_find(t->url), 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -380,6 +452,8 @@ int main(void)
         T(test_an_image_that_others_could_have_written_is_made_anew),
         T(test_a_restore_can_be_cancelled),
         T(test_what_is_not_there_is_refused_by_name),
+        T(test_what_an_earlier_run_touched_is_read_ahead),
+        T(test_a_size_is_noted_for_each_name),
     };
 
     return cmocka_run_group_tests_name("snap_restore", tests, NULL, NULL);

@@ -14,6 +14,8 @@
 
 #include "core/event_monitor.h"
 #include "core/log.h"
+#include "core/vm_ground.h"
+#include "snapshot/snap_sizes.h"
 #include "store/store_digest.h"
 #include "tools/chvmm/api.h"
 #include "tools/chvmm/job.h"
@@ -107,26 +109,33 @@ static void start_restore(void *arg)
 {
     struct process *p = arg;
     struct err err = {0};
+    int rc = vmm_start_restore(&p->vmm, &p->opts.restore, NULL, NULL, &err);
 
-    if (vmm_start_restore(&p->vmm, &p->opts.restore, NULL, NULL, &err) >= 0) {
-        /* Beside the job, which opens the store first. */
+    /* Beside the job, which opens the store first. */
+    if (rc >= 0)
         store_hash_prepare();
+    if (rc >= 0 && p->api)
+        rc = vmm_api_start(p->api, &err);
+    if (rc >= 0)
         return;
-    }
-    (void)fail(&err, err.code);
+    (void)fail(&err, rc);
     vmm_quit(&p->vmm, CHVMM_EXIT_FAILED);
 }
 
 /* What takes the kernel longest goes on while the rest of the process starts. */
 static int begin_vm(struct process *p, struct err *err)
 {
-    int rc = 0;
+    const struct restore_config *r = &p->opts.restore;
+    int rc;
 
-    if (p->opts.has_vm)
+    if (p->opts.has_vm) {
         rc = vmm_create(&p->vmm, &p->opts.config, err);
-    if (rc >= 0 && (p->opts.has_vm || p->opts.has_restore))
-        rc = vm_ground_begin(p->opts.has_vm ? &p->vmm.cfg : NULL, &p->vmm.ground, err);
-    return rc;
+        return rc < 0 ? rc : vm_ground_begin(&p->vmm.cfg, 0, &p->vmm.ground, err);
+    }
+    if (!p->opts.has_restore)
+        return 0;
+    return vm_ground_begin(NULL, r->prefault ? 0 : snap_sizes_find(r->source_url), &p->vmm.ground,
+                           err);
 }
 
 static int start_vm(struct process *p, struct err *err)
@@ -161,8 +170,8 @@ static int start(struct process *p, struct err *err)
         rc = vmm_api_open(&p->vmm, o->api_socket_path, o->api_socket_fd, &p->api, err);
     if (rc >= 0)
         rc = start_vm(p, err);
-    /* Its thread is made beside a guest that runs. */
-    return rc >= 0 && p->api ? vmm_api_start(p->api, err) : rc;
+    /* Its thread is made beside a guest that runs, or a store that is opened. */
+    return rc >= 0 && p->api && !o->has_restore ? vmm_api_start(p->api, err) : rc;
 }
 
 static void stop(struct process *p)

@@ -9,11 +9,13 @@
 
 #include "core/event_monitor.h"
 #include "core/log.h"
+#include "core/vm_ground.h"
 #include "snapshot/snap_capture.h"
 #include "snapshot/snap_disks.h"
 #include "snapshot/snap_host.h"
 #include "snapshot/snap_identity.h"
 #include "snapshot/snap_restore.h"
+#include "snapshot/snap_sizes.h"
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/json_put.h"
 #include "tools/chvmm/options.h"
@@ -100,7 +102,11 @@ static int run_snapshot(void *arg, struct err *err)
     const struct snap_capture_cfg cfg = {
         .url = j->url, .mode = j->mode, .keep_track = j->track, .track = &j->vmm->track};
 
-    return snap_capture(j->vmm->vm, &cfg, &j->progress, &j->result, err);
+    int rc = snap_capture(j->vmm->vm, &cfg, &j->progress, &j->result, err);
+
+    if (rc >= 0)
+        snap_sizes_note(j->url, vm_ground_guess(vm_config(j->vmm->vm)));
+    return rc;
 }
 
 static void keep_status(struct vmm *vmm, const struct snapshot_job *j, int rc,
@@ -323,6 +329,34 @@ static int load(struct snapshot_job *j, struct snap *snap, struct err *err)
     return rc;
 }
 
+/* What look_ahead() is beside. */
+struct building {
+    struct loop *loop;
+    struct loop_call *call;
+};
+
+static bool is_built(void *arg)
+{
+    const struct building *b = arg;
+
+    return loop_call_is_done(b->loop, b->call);
+}
+
+/* By the control thread; meanwhile this one reads what the guest will ask for first. */
+static int build_beside(struct snapshot_job *j, struct snap *snap, struct err *err)
+{
+    struct building b = {.loop = j->vmm->loop};
+    int rc;
+
+    j->build_err = err;
+    rc = loop_call_begin(b.loop, build, j, &b.call);
+    if (rc < 0)
+        return err_set(err, rc, "out of memory");
+    snap_look_ahead(snap, j->memory_mode, is_built, &b);
+    loop_call_end(b.loop, b.call);
+    return j->build_rc;
+}
+
 static int run_restore(void *arg, struct err *err)
 {
     struct snapshot_job *j = arg;
@@ -337,12 +371,8 @@ static int run_restore(void *arg, struct err *err)
         rc = plan(j, snap, err);
     if (rc >= 0 && j->prefault)
         prefault(&j->cfg.memory);
-    if (rc >= 0) {
-        j->build_err = err;
-        rc = loop_call(vmm->loop, build, j);
-    }
     if (rc >= 0)
-        rc = j->build_rc;
+        rc = build_beside(j, snap, err);
     if (rc >= 0)
         rc = load(j, snap, err);
     if (rc >= 0 && getrandom(genid, sizeof(genid), 0) != (ssize_t)sizeof(genid))
@@ -351,6 +381,8 @@ static int run_restore(void *arg, struct err *err)
         rc = vm_set_identity(vmm->vm, genid, err);
     if (rc >= 0 && j->resume)
         rc = vm_resume(vmm->vm, VM_CLOCK_CONTINUE, err);
+    if (rc >= 0)
+        snap_sizes_note(j->url, vm_ground_guess(vm_config(vmm->vm)));
     snap_close(snap);
     return rc;
 }
