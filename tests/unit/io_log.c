@@ -118,11 +118,15 @@ static void log_add_at(enum log_type type, int dir, const char *name)
 
 void io_log_start(const char *root)
 {
+    char *path = realpath(root, NULL);
+
     for (size_t i = 0; i < log_nr; i++)
         free(log_ops[i].data);
     log_nr = 0;
-    if (!realpath(root, log_root))
+    if (!path || strlen(path) >= sizeof(log_root))
         abort();
+    (void)snprintf(log_root, sizeof(log_root), "%s", path);
+    free(path);
     log_on = true;
 }
 
