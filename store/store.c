@@ -234,6 +234,39 @@ int store_list(struct store *st, store_list_fn *fn, void *arg, struct err *err)
     return rc;
 }
 
+struct id_list {
+    size_t nr, cap;
+    char (*ids)[STORE_DIGEST_HEX + 1];
+    struct err *err;
+};
+
+static int list_take_id(void *arg, const struct store_info *info)
+{
+    struct id_list *l = arg;
+    void *p = store_grow(l->ids, l->nr, &l->cap, sizeof(l->ids[0]));
+
+    if (!p)
+        return store_no_memory(l->err);
+    l->ids = p;
+    memcpy(l->ids[l->nr++], info->id, sizeof(info->id));
+    return 0;
+}
+
+int store_list_ids(struct store *st, char (**ret_ids)[STORE_DIGEST_HEX + 1], size_t *ret_nr,
+                   struct err *err)
+{
+    struct id_list l = {.err = err};
+    int rc = store_list(st, list_take_id, &l, err);
+
+    if (rc < 0) {
+        free(l.ids);
+        return rc;
+    }
+    *ret_ids = l.ids;
+    *ret_nr = l.nr;
+    return 0;
+}
+
 /* ---- finding one ---- */
 
 enum find_rank {

@@ -127,6 +127,17 @@ typedef int store_list_fn(void *arg, const struct store_info *info);
 CHECKED int store_list(struct store *st, store_list_fn *fn, void *arg, struct err *err);
 
 /**
+ * store_list_ids() - the ids of all snapshots, in order of publication.
+ * @ret_ids: @ret_nr of them, owned by the caller, for free(); NULL if there is none.
+ *
+ * For who opens them one by one, which a store_list_fn may not.
+ * Return: 0; -ENOMEM; or as store_list(), and then nothing is to be freed.
+ * Threads: any.
+ */
+CHECKED int store_list_ids(struct store *st, char (**ret_ids)[STORE_DIGEST_HEX + 1], size_t *ret_nr,
+                           struct err *err);
+
+/**
  * store_resolve() - find a snapshot by what people call it.
  * @ref:    a name; or at least 4 leading digits of an id; or a tag.
  * @ret_id: STORE_DIGEST_HEX + 1 bytes.

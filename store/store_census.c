@@ -67,41 +67,17 @@ static int others_add(struct census *c, const char *id)
     return rc;
 }
 
-struct id_list {
-    const char *but;
-    size_t nr, cap;
-    char (*ids)[STORE_DIGEST_HEX + 1];
-};
-
-static int id_take(void *arg, const struct store_info *info)
-{
-    struct id_list *l = arg;
-
-    if (strcmp(info->id, l->but) == 0)
-        return 0;
-    if (l->nr == l->cap) {
-        size_t cap = 2 * l->cap + 16;
-        void *more = reallocarray(l->ids, cap, sizeof(l->ids[0]));
-
-        if (!more)
-            return -ENOMEM;
-        l->ids = more;
-        l->cap = cap;
-    }
-    memcpy(l->ids[l->nr++], info->id, sizeof(info->id));
-    return 0;
-}
-
 static int others_collect(struct census *c)
 {
-    struct id_list l = {.but = store_snapshot_info(c->snap)->id};
-    int rc = store_list(c->st, id_take, &l, c->err);
+    const char *own = store_snapshot_info(c->snap)->id;
+    char(*ids)[STORE_DIGEST_HEX + 1] = NULL;
+    size_t nr = 0;
+    int rc = store_list_ids(c->st, &ids, &nr, c->err);
 
-    if (rc == -ENOMEM)
-        rc = store_no_memory(c->err);
-    for (size_t i = 0; i < l.nr && rc == 0; i++)
-        rc = others_add(c, l.ids[i]);
-    free(l.ids);
+    for (size_t i = 0; i < nr && rc == 0; i++)
+        if (strcmp(ids[i], own) != 0)
+            rc = others_add(c, ids[i]);
+    free(ids);
     return rc;
 }
 

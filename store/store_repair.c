@@ -38,15 +38,11 @@ struct repair {
 static int list_add(struct repair *r, struct broken_list *l, const struct store_digest *d,
                     uint64_t at)
 {
-    if (l->nr == l->cap) {
-        size_t cap = 2 * l->cap + 64;
-        struct broken *more = reallocarray(l->b, cap, sizeof(*more));
+    void *p = store_grow(l->b, l->nr, &l->cap, sizeof(l->b[0]));
 
-        if (!more)
-            return store_no_memory(r->err);
-        l->b = more;
-        l->cap = cap;
-    }
+    if (!p)
+        return store_no_memory(r->err);
+    l->b = p;
     l->b[l->nr++] = (struct broken){.d = *d, .at = at};
     return 0;
 }
@@ -86,17 +82,12 @@ static int pack_append(struct repair *r, enum store_segment_kind kind, unsigned 
                        uint32_t raw_len)
 {
     struct store_segment seg = {.kind = kind, .nr_items = items, .raw_len = raw_len};
+    void *p = store_grow(r->moved, r->nr_moved, &r->cap_moved, sizeof(r->moved[0]));
     int n, rc = 0;
 
-    if (r->nr_moved == r->cap_moved) {
-        size_t cap = 2 * r->cap_moved + 64;
-        struct store_extent *more = reallocarray(r->moved, cap, sizeof(*more));
-
-        if (!more)
-            return store_no_memory(r->err);
-        r->moved = more;
-        r->cap_moved = cap;
-    }
+    if (!p)
+        return store_no_memory(r->err);
+    r->moved = p;
     seg.id = store_segment_id_make(r->file->id, r->nr_ids++);
     n = store_segment_pack(r->in->codec, &seg, r->raw, r->digests, r->out, r->err);
     rc = n < 0 ? n : r->in->st->be->ops->write(r->file, r->out, (size_t)n, r->end, r->err);

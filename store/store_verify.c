@@ -3,9 +3,7 @@
  * The verifier: from the packs up to the snapshots.
  *
  * First every segment that the index names is looked at, and with it which rows
- * of the index are true.  Then each snapshot's manifests are walked; what hangs
- * on something that is not true is read the way a restore would, and reported as
- * lost only if that fails.
+ * of the index are true.  Then the snapshots are held against that (store_verify_walk.c).
  */
 #include <stdarg.h>
 
@@ -13,11 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "store/store_map.h"
-#include "store/store_reader_internal.h"
-#include "store/store_record.h"
-#include "store/store_repair.h"
-#include "store/store_scan.h"
+#include "store/store_verify_internal.h"
 
 enum {
     SEG_HEADER_OK = 1U << 16, /* in the value of a segment, above a bit per slot */
@@ -25,41 +19,10 @@ enum {
     ROWS_SAID_MAX = 16,       /* rows that lie are told one by one up to here */
 };
 
-struct verify {
-    struct store *st;
-    struct store_index *ix; /* its own connection, seeing one state */
-    const struct store_verify_cfg *cfg;
-    struct store_verify_result *res;
-    struct err *err;
-    struct store_codec_ctx *codec;
-
-    size_t nr_packs, cap_packs;
-    struct store_verified_pack *packs; /* in order of id */
-    size_t nr_extents, cap_extents;
-    struct store_extent *extents;
-    uint64_t bytes_total;
-    struct store_id_map segments;   /* segment: SEG_* and a bit for each item that is true */
-    struct store_digest_map trees;  /* nodes walked: 1 if everything below is true */
-    struct store_digest_map spares; /* for a repair: true places that no row names */
-    bool pack_good;                 /* of the segment at hand */
-    uint64_t nr_pages, bad_pages, bad_objects; /* rows of the index */
-    struct store_scan *scan;                   /* NULL until something is not where it should be */
-    size_t nr_mended, cap_mended;
-    struct store_extent *mended;   /* for a repair: rows of segments that are to be put right */
-    struct store_id_map missing;   /* segments that rows lead to and that have no row */
-    struct store_id_map seen;      /* segment: a bit for each item that a row leads to */
-    struct store_id_map contested; /* the same, if another row does as well */
-    struct store_digest_map liars; /* rows that lead to the place of another: 1 */
-    unsigned rows_said;
-    struct store_unpacked unpacked;
-    uint8_t bytes[STORE_SEGMENT_LEN_MAX];
-};
-
 /* ---- reporting ---- */
 
-PRINTF(4, 5)
-static void verify_say(struct verify *v, enum store_severity severity, const char *snapshot,
-                       const char *fmt, ...)
+void verify_say(struct verify *v, enum store_severity severity, const char *snapshot,
+                const char *fmt, ...)
 {
     struct store_problem p = {.severity = severity, .snapshot = snapshot};
     char text[2 * ERR_MSG_SIZE];
@@ -81,7 +44,7 @@ static void verify_say_index(void *arg, const char *what)
     verify_say(v, STORE_WRONG, NULL, "store.db: %s", what);
 }
 
-static int verify_no_memory(struct verify *v)
+int verify_no_memory(struct verify *v)
 {
     return err_set(v->err, -ENOMEM, "out of memory");
 }
@@ -91,16 +54,11 @@ static int verify_no_memory(struct verify *v)
 static int verify_take_pack(void *arg, uint64_t id, uint64_t len)
 {
     struct verify *v = arg;
+    void *p = store_grow(v->packs, v->nr_packs, &v->cap_packs, sizeof(v->packs[0]));
 
-    if (v->nr_packs == v->cap_packs) {
-        size_t cap = v->cap_packs ? 2 * v->cap_packs : 64;
-        struct store_verified_pack *more = reallocarray(v->packs, cap, sizeof(*more));
-
-        if (!more)
-            return verify_no_memory(v);
-        v->packs = more;
-        v->cap_packs = cap;
-    }
+    if (!p)
+        return verify_no_memory(v);
+    v->packs = p;
     v->packs[v->nr_packs++] = (struct store_verified_pack){.id = id, .len = len};
     return 0;
 }
@@ -189,16 +147,11 @@ static int verify_packs(struct verify *v)
 static int verify_take_extent(void *arg, const struct store_extent *e)
 {
     struct verify *v = arg;
+    void *p = store_grow(v->extents, v->nr_extents, &v->cap_extents, sizeof(v->extents[0]));
 
-    if (v->nr_extents == v->cap_extents) {
-        size_t cap = v->cap_extents ? 2 * v->cap_extents : 1024;
-        struct store_extent *more = reallocarray(v->extents, cap, sizeof(*more));
-
-        if (!more)
-            return verify_no_memory(v);
-        v->extents = more;
-        v->cap_extents = cap;
-    }
+    if (!p)
+        return verify_no_memory(v);
+    v->extents = p;
     v->extents[v->nr_extents++] = *e;
     v->bytes_total += e->len;
     return 0;
@@ -286,15 +239,11 @@ static int verify_scan(struct verify *v)
 
 static int verify_mend(struct verify *v, const struct store_extent *e)
 {
-    if (v->nr_mended == v->cap_mended) {
-        size_t cap = v->cap_mended ? 2 * v->cap_mended : 64;
-        struct store_extent *more = reallocarray(v->mended, cap, sizeof(*more));
+    void *p = store_grow(v->mended, v->nr_mended, &v->cap_mended, sizeof(v->mended[0]));
 
-        if (!more)
-            return verify_no_memory(v);
-        v->mended = more;
-        v->cap_mended = cap;
-    }
+    if (!p)
+        return verify_no_memory(v);
+    v->mended = p;
     v->mended[v->nr_mended++] = *e;
     return 0;
 }
@@ -467,7 +416,7 @@ static int verify_segments(struct verify *v)
 
 /* ---- rows ---- */
 
-static bool verify_loc_is_true(const struct verify *v, uint64_t loc)
+bool verify_loc_is_true(const struct verify *v, uint64_t loc)
 {
     const uint32_t *value = store_id_map_find(&v->segments, store_loc_segment(loc));
 
@@ -608,200 +557,9 @@ static int verify_rows(struct verify *v)
     return rc;
 }
 
-static bool verify_row_lies(const struct verify *v, const struct store_digest *d)
+bool verify_row_lies(const struct verify *v, const struct store_digest *d)
 {
     return store_digest_map_find(&v->liars, d) != NULL;
-}
-
-/* ---- snapshots ---- */
-
-/* Where in which snapshot a walk is. */
-struct walk {
-    struct verify *v;
-    const char *id;
-    struct store_snapshot *snap;
-    unsigned region;
-    uint64_t pages;
-    uint64_t lost_first, lost_nr; /* a run that has not been reported yet */
-};
-
-static void walk_report(struct walk *w)
-{
-    struct store_problem p = {
-        .severity = STORE_WRONG,
-        .what = "pages are lost",
-        .snapshot = w->id,
-        .has_pages = true,
-        .region = w->region,
-        .first = w->lost_first,
-        .nr = w->lost_nr,
-    };
-
-    if (!w->lost_nr)
-        return;
-    w->lost_nr = 0;
-    w->v->res->problems++;
-    if (w->v->cfg->problem)
-        w->v->cfg->problem(w->v->cfg->arg, &p);
-}
-
-static void walk_lose(struct walk *w, uint64_t first, uint64_t nr)
-{
-    if (w->lost_nr && w->lost_first + w->lost_nr == first) {
-        w->lost_nr += nr;
-        return;
-    }
-    walk_report(w);
-    w->lost_first = first;
-    w->lost_nr = nr;
-}
-
-/* Would a restore get this page?  Asked only when its row is not true. */
-static bool walk_page_reads(struct walk *w, uint64_t page)
-{
-    uint8_t buf[PAGE_SIZE_4K];
-
-    return store_snapshot_read(w->snap, w->region, page, 1, buf, NULL) == 0;
-}
-
-/* 1 if all pages of a leaf are there, 0 if some are lost, or an errno. */
-static int walk_leaf(struct walk *w, const struct store_node *leaf, uint64_t first)
-{
-    bool good = true;
-
-    for (unsigned i = 0; i < leaf->nr; i++) {
-        uint64_t loc = 0;
-        int rc;
-
-        if (store_digest_is_zero(&leaf->digest[i]))
-            continue;
-        rc = store_index_page(w->v->ix, &leaf->digest[i], &loc, NULL);
-        if (rc > 0 && verify_loc_is_true(w->v, loc) && !verify_row_lies(w->v, &leaf->digest[i]))
-            continue;
-        if (rc == 0 && good) {
-            unsigned long long page = first + i;
-
-            verify_say(w->v, STORE_WRONG, w->id, "region %u, page %llu: is not in the index",
-                       w->region, page);
-        }
-        good = false;
-        if (!walk_page_reads(w, first + i))
-            walk_lose(w, first + i, 1);
-    }
-    return good;
-}
-
-static int walk_tree(struct walk *w, const struct store_digest *d, unsigned level, uint64_t i)
-{
-    const uint64_t first = i << STORE_NODE_SHIFT * (level + 1);
-    const uint64_t *known = store_digest_map_find(&w->v->trees, d);
-    struct store_node *n;
-    struct err why = {0};
-    int good = 1;
-
-    if (store_digest_is_zero(d) || (known && *known))
-        return 1;
-    n = calloc(1, sizeof(*n));
-    if (!n)
-        return verify_no_memory(w->v);
-    if (store_load_node(w->v->st, d, &(struct store_place){w->pages, level, i}, n, &why) < 0) {
-        uint64_t nr = (uint64_t)STORE_NODE_ENTRIES << STORE_NODE_SHIFT * level;
-
-        verify_say(w->v, STORE_WRONG, w->id, "region %u: manifest: %s", w->region, why.msg);
-        walk_lose(w, first, nr < w->pages - first ? nr : w->pages - first);
-        good = 0;
-    } else if (level == 0) {
-        good = walk_leaf(w, n, first);
-    } else {
-        for (unsigned e = 0; e < n->nr && good >= 0; e++) {
-            int rc = walk_tree(w, &n->digest[e], level - 1, (i << STORE_NODE_SHIFT) + e);
-
-            good = rc <= 0 ? rc : good;
-        }
-    }
-    free(n);
-    if (good >= 0 && store_digest_map_put(&w->v->trees, d, (uint64_t)good) < 0)
-        return verify_no_memory(w->v);
-    return good;
-}
-
-static int verify_open_snapshot(struct verify *v, const struct store_found *found)
-{
-    const struct store_record *rec = found->rec;
-    struct walk w = {.v = v, .id = found->info.id};
-    uint8_t *state = NULL;
-    struct err why = {0};
-    size_t len;
-    int rc = store_snapshot_open(v->st, found->info.id, &w.snap, &why);
-
-    if (rc < 0) {
-        /* Removed since the walk began: nothing is wrong with that. */
-        if (rc != -ENOENT)
-            verify_say(v, STORE_WRONG, found->info.id, "%s", why.msg);
-        return 0;
-    }
-    for (unsigned i = 0; i < rec->nr_regions && rc >= 0; i++) {
-        w.region = i;
-        w.pages = rec->regions[i].pages;
-        rc = walk_tree(&w, &rec->regions[i].root, store_manifest_root_level(w.pages), 0);
-        walk_report(&w);
-    }
-    if (rc >= 0 && store_snapshot_state(w.snap, &state, &len, &why) < 0)
-        verify_say(v, STORE_WRONG, found->info.id, "%s", why.msg);
-    free(state);
-    store_snapshot_close(w.snap);
-    return rc < 0 ? rc : 0;
-}
-
-struct row_list {
-    struct verify *v;
-    size_t nr, cap;
-    struct store_found *found;
-};
-
-static int verify_take_row(void *arg, const struct store_snap_row *row)
-{
-    struct row_list *l = arg;
-    struct store_found found;
-    struct err why = {0};
-
-    l->v->res->snapshots++;
-    if (store_row_decode(l->v->ix, row, &found, &why) < 0) {
-        verify_say(l->v, STORE_WRONG, found.info.id, "%s", why.msg);
-        l->v->res->snapshots_bad++;
-        store_found_release(&found);
-        return 0;
-    }
-    if (l->nr == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 16;
-        struct store_found *more = reallocarray(l->found, cap, sizeof(*more));
-
-        if (!more) {
-            store_found_release(&found);
-            return verify_no_memory(l->v);
-        }
-        l->found = more;
-        l->cap = cap;
-    }
-    l->found[l->nr++] = found;
-    return 0;
-}
-
-static int verify_snapshots(struct verify *v)
-{
-    struct row_list l = {.v = v};
-    int rc = store_index_each_snapshot(v->ix, verify_take_row, &l, v->err);
-
-    for (size_t i = 0; i < l.nr && rc == 0; i++) {
-        uint64_t before = v->res->problems;
-
-        rc = verify_open_snapshot(v, &l.found[i]);
-        v->res->snapshots_bad += v->res->problems != before;
-    }
-    for (size_t i = 0; i < l.nr; i++)
-        store_found_release(&l.found[i]);
-    free(l.found);
-    return rc;
 }
 
 /* ---- life cycle ---- */

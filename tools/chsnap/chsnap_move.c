@@ -298,33 +298,12 @@ static int copy_one(struct move *m, struct store *to, const char *ref)
     return CHSNAP_OK;
 }
 
-struct id_list {
-    size_t nr, cap;
-    char (*ids)[STORE_DIGEST_HEX + 1];
-};
-
-static int id_take(void *arg, const struct store_info *info)
-{
-    struct id_list *l = arg;
-
-    if (l->nr == l->cap) {
-        size_t cap = 2 * l->cap + 16;
-        void *more = reallocarray(l->ids, cap, sizeof(l->ids[0]));
-
-        if (!more)
-            return -ENOMEM;
-        l->ids = more;
-        l->cap = cap;
-    }
-    memcpy(l->ids[l->nr++], info->id, sizeof(info->id));
-    return 0;
-}
-
 static int copy_all(struct move *m, struct store *to, char **refs)
 {
-    struct id_list l = {0};
+    char(*ids)[STORE_DIGEST_HEX + 1] = NULL;
     struct err err = {0};
     int rc = CHSNAP_OK;
+    size_t nr = 0;
 
     if (m->c->url.snapshot[0])
         return copy_one(m, to, m->c->url.snapshot);
@@ -332,11 +311,11 @@ static int copy_all(struct move *m, struct store *to, char **refs)
         rc = copy_one(m, to, *ref);
     if (*refs)
         return rc;
-    if (store_list(m->c->st, id_take, &l, &err) < 0)
-        rc = chsnap_error(m->c, "%s", err.msg[0] ? err.msg : "out of memory");
-    for (size_t i = 0; i < l.nr && rc == CHSNAP_OK; i++)
-        rc = copy_one(m, to, l.ids[i]);
-    free(l.ids);
+    if (store_list_ids(m->c->st, &ids, &nr, &err) < 0)
+        rc = chsnap_error(m->c, "%s", err.msg);
+    for (size_t i = 0; i < nr && rc == CHSNAP_OK; i++)
+        rc = copy_one(m, to, ids[i]);
+    free(ids);
     return rc;
 }
 
