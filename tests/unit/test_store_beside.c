@@ -29,6 +29,7 @@ enum {
     ROUNDS = 60,
     ACTORS_MAX = 4,
     BASES = 3,
+    SNAPSHOTS_MAX = 48, /* all are read every few rounds: more would make that the test */
     PATIENCE_S = 60,
 };
 
@@ -199,14 +200,35 @@ static int act_write(struct store *st, uint64_t seed)
     return rc == -ENOENT || rc == -EEXIST ? 0 : rc;
 }
 
-static int act_remove(struct store *st)
+/* Others may have removed it already. */
+static int remove_one(struct store *st, const char *id)
 {
-    char id[STORE_DIGEST_HEX + 1];
-    int rc = store_newest(st, "test-vm", id, NULL);
+    int rc = store_remove(st, id, NULL);
 
-    if (rc == 0)
-        rc = store_remove(st, id, NULL);
     return rc == -ENOENT || rc == -EBUSY ? 0 : rc;
+}
+
+/* The newest goes, which others may be about to build upon; and any, while there are too many. */
+static int act_remove(struct store *st, uint64_t seed)
+{
+    char newest[STORE_DIGEST_HEX + 1], (*ids)[STORE_DIGEST_HEX + 1] = NULL;
+    size_t nr = 0;
+    int rc = store_newest(st, "test-vm", newest, NULL);
+
+    if (rc == -ENOENT)
+        return 0;
+    if (rc == 0)
+        rc = remove_one(st, newest);
+    if (rc == 0)
+        rc = store_list_ids(st, &ids, &nr, NULL);
+    for (; rc == 0 && nr > SNAPSHOTS_MAX; nr--) {
+        size_t i = next_random(&seed) % nr;
+
+        rc = remove_one(st, ids[i]);
+        memmove(ids[i], ids[nr - 1], sizeof(ids[i]));
+    }
+    free(ids);
+    return rc;
 }
 
 /* The newest snapshot is what its name says. */
@@ -252,7 +274,7 @@ static int act(const char *path, uint64_t seed)
         rc = act_write(st, seed / 7 % 100000);
         break;
     case 3:
-        rc = act_remove(st);
+        rc = act_remove(st, seed);
         break;
     case 4:
         rc = act_read(st);
