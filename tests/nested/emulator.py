@@ -44,11 +44,13 @@ class Emulator:
         return f"QEMU {'.'.join(map(str, self.version))} {'with' if self.xsave else 'without'} XSAVE"
 
 
-class Backports(Packages):
-    """The backports of the running Debian, from the registry that it uses, without root."""
+class Suite(Packages):
+    """Another suite than the running Debian's, from the registry that that uses, without root."""
 
-    def __init__(self, root):
-        self.own = root / "backports"
+    def __init__(self, root, suite):
+        """@suite: a code name; "backports" are those of the running Debian."""
+        self.suite = suite
+        self.own = root / suite
         self.lists = self.own / "lists"
         (self.lists / "partial").mkdir(parents=True, exist_ok=True)
         for name in ("cache", "sources.d"):
@@ -83,7 +85,8 @@ class Backports(Packages):
         if not found:
             return None
         signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
-        return f"deb {signed}{found[1]} {found[2]}-backports main\n"
+        suite = f"{found[2]}-backports" if self.suite == "backports" else self.suite
+        return f"deb {signed}{found[1]} {suite} main\n"
 
 
 def _version(argv):
@@ -101,7 +104,7 @@ def find_emulator(root, installed_only=False):
     installed = Emulator((PROGRAM,), _version((PROGRAM,)))
     if installed.xsave or installed_only:
         return installed
-    packages = Backports(root)
+    packages = Suite(root, "backports")
     trees = [packages.tree(p) for p in BACKPORTS_PACKAGES]
     if not all(trees):
         return installed

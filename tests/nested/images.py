@@ -178,6 +178,14 @@ class Images:
         tree = self.packages.tree(package) if package else None
         return Kernel(tree) if tree else None
 
+    def symbols(self, kernel):
+        """The kernel with its debugging symbols, of the very version."""
+        package = f"linux-image-{kernel.release}-dbg"
+        vmlinux = self.packages.only(package, f"./usr/lib/debug/boot/vmlinux-{kernel.release}")
+        if not vmlinux:
+            raise Skip(f"no {package}: the package registry is out of reach or has another version")
+        return vmlinux
+
     def _agent(self, name):
         return self.build / "tests" / "nested" / "agents" / name
 

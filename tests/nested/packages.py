@@ -88,6 +88,21 @@ class Packages:
             partial.rename(tree)
         return tree
 
+    def only(self, package, pattern):
+        """One file of a package that is large; the rest of it is not kept.  None as for tree()."""
+        name = self._candidate(package) or f"{package}_*.deb"
+        kept = sorted(self.trees.glob(name.removesuffix(".deb")))
+        deb = None if kept else self.deb(package)
+        if deb:
+            partial = pathlib.Path(tempfile.mkdtemp(dir=self.trees))
+            tool("sh", "-c", 'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --wildcards "$3"', "sh",
+                 deb, partial, pattern)
+            kept = [self.trees / deb.stem]
+            partial.rename(kept[0])
+            kept[0].chmod(0o755)
+            deb.unlink()
+        return next(kept[-1].glob(pattern), None) if kept else None
+
     def behind_meta(self, meta):
         """The package that a meta package stands for: kernels are never named by version."""
         note = self.debs / f"{meta}.depends"

@@ -7,13 +7,17 @@ needs and whether it belongs to the short lane or to the long one.
 
 import dataclasses
 import json
+import re
+import secrets
+import subprocess
 import time
 
 from channel import PATIENCE
+from debugger import find_crash
 from guest import (BOOT_TIMEOUT, CLONE_LOADS, Guest, bad_lines, check_crashed_disk,
                    check_filesystem, check_records, need)
 from host import HOST_RAM_MIB, CommandFailed, Lane
-from packages import Skip
+from packages import Skip, tool
 from vmm import ChVmm, QemuVmm, Spec
 
 SCENARIOS = {}
@@ -244,6 +248,65 @@ def freeze(run):
     check_filesystem(run.lane.disk)
     check_records(run.lane.disk, before["disk"]["acked"])
     run.step("powered off, file system clean, every record there")
+
+
+def _store_out_of(run, host, path):
+    """A store on a host's scratch disk, copied out of it."""
+    host.run("sync && umount /scratch")
+    subprocess.run(["debugfs", "-R", f"rdump /{path} {run.lane.run_dir}",
+                    str(run.lane.run_dir / f"{host.name}.scratch")], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+    return run.lane.run_dir / path
+
+
+def _check_crash(run, said, guest_said):
+    """What crash found in a core file, and what the guest and its device state say."""
+    need("CPUS: 2" in said["sys"], f"crash sys: {said['sys']}")
+    need(f"RELEASE: {run.images.guest_kernels[run.kernel].release}" in said["sys"], said["sys"])
+    for pid, name in guest_said["processes"].items():
+        need(re.search(rf"^>?\s+{pid}\s.*\s{name}$", said["ps"], re.M),
+             f"no process {pid}, {name}:\n{said['ps']}")
+    need(guest_said["mark"] in said["log"], f"the log lacks its last line:\n{said['log'][-500:]}")
+    need("entry_SYSCALL_64" in said["bt 1"], f"the stack of init:\n{said['bt 1']}")
+    need("bt: " not in said["bt -a"], f"stacks of the processors:\n{said['bt -a']}")
+    need(len(guest_said["rip"]) == 2, f"{len(guest_said['rip'])} processors in the state")
+    for rip in guest_said["rip"]:
+        need(f"RIP: {rip:016x}" in said["bt -a"], f"no RIP {rip:016x}:\n{said['bt -a']}")
+
+
+@scenario("crash_dump", long=True)
+def crash_dump(run):
+    """A snapshot of a guest at work as a core file: crash shows processes, log and stacks."""
+    if run.vmm_class is not ChVmm:
+        raise Skip("only chvmm makes snapshots for chsnap")
+    crash = find_crash(run.images.root)
+    vmlinux = run.images.symbols(run.images.guest_kernels[run.kernel])
+    run.step(f"{crash}, {vmlinux.name}")
+    host = run.hosts[0]
+    vmm = run.vmm(host, "crash_dump", Spec(kernel=run.kernel, cpus=2))
+    guest = run.boot(vmm)
+    run.start_loads(guest)
+    mark = f"the last line {secrets.token_hex(8)}"
+    guest.run(f"echo {mark} >/dev/kmsg")
+    names = ("load_memory", "load_disk", "load_vector")
+    processes = {int(guest.run(f"pidof {name}")): name for name in names}
+    vmm.pause()
+    vmm.snapshot("store:/scratch/store#dump")
+    store = _store_out_of(run, host, "store")
+    vmm.kill()
+    run.step("snapshot taken, store copied out of the host")
+
+    chsnap = run.images.build / "chsnap"
+    core = run.lane.run_dir / "core"
+    tool(chsnap, "dump", "--elf", "-o", core, store, "dump")
+    state = json.loads(tool(chsnap, "show", "--state", store, "dump"))
+    rip = [s["fields"]["regs"]["fields"]["rip"] for s in state if s["type"] == "x86-vcpu"]
+    said = crash.ask(vmlinux, core, ("sys", "ps", "log", "bt 1", "bt -a"))
+    _check_crash(run, said, {"processes": processes, "mark": mark, "rip": rip})
+    tasks = len(re.findall(r"^>?\s+\d+\s", said["ps"], re.M))
+    run.step(f"crash shows {tasks} processes, the log to its last line, a stack for each processor "
+             f"from {', '.join(f'{r:x}' for r in rip)}")
 
 
 class Clone:
