@@ -35,7 +35,7 @@ WALL_JUMP_MAX_MS = 400
 # leave something of the processor to the next clone.
 CROWD = 4
 CROWD_SLOWER = 10
-CROWD_HARMLESS = ("NETDEV WATCHDOG", "TX timeout on queue")
+CROWD_HARMLESS = ("NETDEV WATCHDOG", "TX timeout on queue", "DL replenish lagged")
 # ACPI is what says that there is no keyboard.  Two vCPUs take turns on the one emulated processor.
 NO_ACPI_HARMLESS = ("i8042", "TSCs unsynchronized")
 
