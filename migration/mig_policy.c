@@ -38,7 +38,10 @@ uint64_t mig_policy_estimate(const struct mig_measure *m)
 
 uint64_t mig_policy_hot_most(const struct mig_limits *limits, const struct mig_measure *m)
 {
-    if (limits->downtime_ns <= m->fixed_ns)
+    /* A page that was written in a long round and in a shorter one rests in the next. */
+    bool halves = !m->nr_history || m->remaining < m->history[0] / 2;
+
+    if (halves || limits->downtime_ns <= m->fixed_ns)
         return 0;
     return mul_div((limits->downtime_ns - m->fixed_ns) / 2, m->rate, 1000000000) >> PAGE_SHIFT_4K;
 }

@@ -75,8 +75,9 @@ struct mig_verdict mig_policy_decide(const struct mig_limits *limits, const stru
  * mig_policy_hot_most() - pages that may be left for the end because they are hot.
  *
  * Half of what may be sent while the guest stands still, so that the rest can get short enough.
+ * @m: what remains is not yet sorted: none of it is hot.
  *
- * Return: pages; 0 where there is no rate to tell by.
+ * Return: pages; 0 where rounds halve what remains, and where there is no rate to tell by.
  * Threads: any.
  */
 uint64_t mig_policy_hot_most(const struct mig_limits *limits, const struct mig_measure *m);

@@ -377,13 +377,13 @@ static int harvest(struct mig_source *src, struct err *err)
 static int sort_out(struct mig_source *src, struct err *err)
 {
     struct mig_measure *m = &src->m;
-    uint64_t most = mig_policy_hot_most(&src->p.limits, m);
     int64_t hot;
 
-    m->hot = m->remaining = 0;
+    m->hot = 0;
+    m->remaining = src->consumer ? dirty_count(src->consumer) : 0;
     if (!src->consumer)
         return 0;
-    hot = dirty_set_aside(src->consumer, most, err);
+    hot = dirty_set_aside(src->consumer, mig_policy_hot_most(&src->p.limits, m), err);
     if (hot < 0)
         return (int)hot;
     m->hot = (uint64_t)hot;
