@@ -121,11 +121,11 @@ static void test_a_guest_that_is_not_is_left_alone(void **state)
     fake_pair_release(&p);
 }
 
-/* A few pages are written all the time, and the link takes longer for them than the guest may stop. */
+/* Pages are written all the time, and the link takes longer for them than the guest may stop. */
 static void test_pages_that_never_rest_go_at_the_end(void **state)
 {
     static const struct fake_guest_config restless = {
-        .len = {MIB(4)}, .data_percent = 60, .seed = 4, .dirty_rate = 200000, .dirty_pages = 128};
+        .len = {MIB(8)}, .data_percent = 60, .seed = 4, .dirty_rate = 200000, .dirty_pages = 1024};
     struct mig_round_log log[MIG_LOG_ROUNDS];
     struct fake_pair p;
     unsigned n, left = 0;
