@@ -125,6 +125,24 @@ class LazyTest(RestoreTest):
         kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"x")
         self.check(self.restore("third"), digest)
 
+    def test_a_wrong_size_in_the_cache_costs_time_only(self):
+        self.frozen()
+        sizes = self.dir / "store" / "cache" / "sizes"
+        self.restore("first").close()
+        noted = bytearray(sizes.read_bytes())
+        slot = next(at for at in range(0, len(noted), 16) if any(noted[at:at + 16]))
+        self.assertEqual(int.from_bytes(noted[slot + 8:slot + 16], "little"), SMALL)
+        for name, size in (("less", SMALL // 2), ("more", 16 * SMALL), ("odd", SMALL + 1)):
+            with self.subTest(size=name):
+                noted[slot + 8:slot + 16] = size.to_bytes(8, "little")
+                sizes.write_bytes(noted)
+                vmm = self.restore(name)
+                self.check(vmm, None)
+                vmm.close()
+                # And the next one begins with the right one.
+                now = sizes.read_bytes()[slot + 8:slot + 16]
+                self.assertEqual(int.from_bytes(now, "little"), SMALL)
+
     def test_paused_is_said_only_once_the_vm_takes_what_paused_ones_do(self):
         self.frozen(RAM)
         vmm = Vmm(self, "back", ["--restore", f"source_url={self.url()},"
