@@ -62,7 +62,10 @@ static void note(const char *name, uint64_t bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    enum { SLOT_LEN = 16, FILE_MAX = SNAP_SIZES_SLOTS * SLOT_LEN };
+    enum {
+        SLOT_LEN = 16,
+        FILE_MAX = SNAP_SIZES_SLOTS * SLOT_LEN
+    };
     size_t len = size < FILE_MAX ? size : FILE_MAX;
     struct stat st;
 
