@@ -196,7 +196,7 @@ int mig_channel_from_fd(int fd, struct mig_channel **ret_ch)
     return 0;
 }
 
-int mig_channel_start_tls(struct mig_channel *ch, const struct mig_tls *tls, const char *host,
+int mig_channel_start_tls(struct mig_channel *ch, struct mig_tls *tls, const char *host,
                           const struct mig_wait *wait, struct err *err)
 {
     uint64_t since = loop_now_ns();
@@ -217,6 +217,12 @@ int mig_channel_start_tls(struct mig_channel *ch, const struct mig_tls *tls, con
     }
     ch->encrypted = rc >= 0;
     return rc;
+}
+
+void mig_channel_offer_resumption(struct mig_channel *ch)
+{
+    if (ch->stream->ops->offer_resumption)
+        ch->stream->ops->offer_resumption(ch->stream);
 }
 
 void mig_channel_close(struct mig_channel *ch)

@@ -82,8 +82,19 @@ CHECKED int mig_channel_from_fd(int fd, struct mig_channel **ret_ch);
  * -ECANCELED; -ETIMEDOUT; the kernel's errno.
  * Threads: one, before any other use.
  */
-CHECKED int mig_channel_start_tls(struct mig_channel *ch, const struct mig_tls *tls,
-                                  const char *host, const struct mig_wait *wait, struct err *err);
+CHECKED int mig_channel_start_tls(struct mig_channel *ch, struct mig_tls *tls, const char *host,
+                                  const struct mig_wait *wait, struct err *err);
+
+/**
+ * mig_channel_offer_resumption() - spare the peer's further connections the signatures.
+ *
+ * At the server: with what is written next goes a ticket (RFC 8446, section 4.6.1).  The client's
+ * further connections with the same mig_tls go on with this session once it has read that; what
+ * was checked of its peer's certificate holds for them too.  Nothing happens without TLS.
+ *
+ * Threads: one writer at a time; another thread may read.
+ */
+void mig_channel_offer_resumption(struct mig_channel *ch);
 
 /**
  * mig_channel_close() - close at once and free.

@@ -27,6 +27,8 @@ struct mig_stream_ops {
                     struct err *err);
     /* Tell the peer that no more comes. */
     void (*finish)(struct mig_stream *st);
+    /* As mig_channel_offer_resumption(); NULL: nothing to resume. */
+    void (*offer_resumption)(struct mig_stream *st);
     void (*free)(struct mig_stream *st);
 };
 
@@ -46,7 +48,7 @@ struct mig_channel {
 };
 
 /* Begin a TLS session on a socket; the handshake is driven by handshake(). */
-CHECKED int mig_tls_stream_new(const struct mig_tls *tls, int fd, const char *host,
+CHECKED int mig_tls_stream_new(struct mig_tls *tls, int fd, const char *host,
                                struct mig_stream **ret_stream, struct err *err);
 
 /*
@@ -55,6 +57,9 @@ CHECKED int mig_tls_stream_new(const struct mig_tls *tls, int fd, const char *ho
  * mig_tls_new() has done it by what this processor has.
  */
 CHECKED int mig_tls_order_suites(struct mig_tls *tls, bool aes, struct err *err);
+
+/* Whether its handshake, which is done, went on with an earlier session. */
+bool mig_tls_stream_resumed(const struct mig_stream *st);
 
 /* The cipher suite of a session whose handshake is done; static. */
 const char *mig_tls_stream_suite(const struct mig_stream *st);

@@ -367,3 +367,8 @@ int mig_ctl_fd(const struct mig_ctl *ctl)
 {
     return mig_channel_fd(ctl->ch);
 }
+
+void mig_ctl_offer_resumption(struct mig_ctl *ctl)
+{
+    mig_channel_offer_resumption(ctl->ch);
+}

@@ -102,6 +102,13 @@ CHECKED int mig_ctl_look(struct mig_ctl *ctl, struct err *err);
 int mig_ctl_fd(const struct mig_ctl *ctl);
 
 /**
+ * mig_ctl_offer_resumption() - as mig_channel_offer_resumption(), with the next message.
+ *
+ * Threads: the engine.
+ */
+void mig_ctl_offer_resumption(struct mig_ctl *ctl);
+
+/**
  * mig_ctl_abort() - tell the peer why we give up, if it can still be told.
  *
  * Threads: the engine.

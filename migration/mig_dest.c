@@ -188,6 +188,7 @@ static int answer_hello(struct mig_dest *dst, const struct mig_hello *h, struct 
 
     mig_features_name(dst->features, &mine);
     mig_hello_put(&mine, &w);
+    mig_ctl_offer_resumption(dst->ctl); /* for the lanes */
     return mig_ctl_send(dst->ctl, MIG_MSG_HELLO, &(struct iovec){buf, sizeof(buf) - w.left}, 1,
                         err);
 }

@@ -35,8 +35,8 @@ CHECKED int mig_url_parse(const char *text, struct mig_url *ret_url, struct err 
 /* How connections to a peer are made or taken. */
 struct mig_dial {
     struct mig_url url;
-    const struct mig_tls *tls; /* borrowed; NULL: none */
-    bool insecure;             /* TCP to any address without TLS */
+    struct mig_tls *tls; /* borrowed; NULL: none */
+    bool insecure;       /* TCP to any address without TLS */
 };
 
 /**

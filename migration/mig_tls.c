@@ -15,6 +15,7 @@
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,12 +30,20 @@ enum {
 };
 
 struct mig_tls {
+    _Atomic unsigned refs; /* the owner's, and one of each stream */
     SSL_CTX *ctx;
     enum mig_tls_role role;
+
+    /* At the client: the session of the last ticket, for the lanes, and to whom it was. */
+    pthread_mutex_t lock; /* both */
+    SSL_SESSION *session; /* owned; NULL: none yet */
+    char session_host[NAME_SIZE];
 };
 
 struct tls_stream {
     struct mig_stream st;
+    struct mig_tls *tls;  /* a reference */
+    char host[NAME_SIZE]; /* the peer's, at the client */
     pthread_mutex_t lock; /* all below */
     SSL *ssl;
     BIO_METHOD *method;
@@ -133,6 +142,62 @@ static long sock_ctrl(BIO *bio, int cmd, long num, void *ptr)
     return cmd == BIO_CTRL_FLUSH ? 1 : 0;
 }
 
+/* --- Resumption ---------------------------------------------------------- */
+
+/*
+ * OpenSSL: a ticket came.  A session that ends with its connection, or without a word, cannot be
+ * resumed any more: what is kept is a copy.  Return: whether the session itself was kept.
+ */
+static int keep_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct tls_stream *t = SSL_get_app_data(ssl);
+    struct mig_tls *tls = t->tls;
+    SSL_SESSION *copy = SSL_SESSION_dup(session);
+
+    (void)pthread_mutex_lock(&tls->lock);
+    SSL_SESSION_free(tls->session);
+    tls->session = copy;
+    memcpy(tls->session_host, t->host, sizeof(t->host));
+    (void)pthread_mutex_unlock(&tls->lock);
+    return 0;
+}
+
+/* Have a connection go on with the session of an earlier one to the same host, if there is one. */
+static void resume(struct tls_stream *t)
+{
+    SSL_SESSION *session = NULL;
+
+    (void)pthread_mutex_lock(&t->tls->lock);
+    if (t->tls->session && strcmp(t->tls->session_host, t->host) == 0)
+        session = SSL_SESSION_dup(t->tls->session); /* each connection writes to its own */
+    (void)pthread_mutex_unlock(&t->tls->lock);
+    /* Without it the handshake takes longer: both ends sign. */
+    if (session && SSL_set_session(t->ssl, session) != 1)
+        ERR_clear_error();
+    SSL_SESSION_free(session);
+}
+
+/*
+ * A server gives a ticket only where mig_channel_offer_resumption() says so: a lane's client
+ * does not read.  What a ticket needs is in it, under a key that ends with the context.
+ */
+static int set_resumption(SSL_CTX *ctx, enum mig_tls_role role)
+{
+    static const unsigned char migration[] = "migration";
+
+    if (SSL_CTX_set_num_tickets(ctx, 0) != 1 ||
+        SSL_CTX_set_session_id_context(ctx, migration, sizeof(migration) - 1) != 1)
+        return -EINVAL;
+    if (role == MIG_TLS_CLIENT) {
+        (void)SSL_CTX_set_session_cache_mode(ctx,
+                                             SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(ctx, keep_session);
+    } else {
+        (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    }
+    return 0;
+}
+
 /* --- Certificates -------------------------------------------------------- */
 
 static const char *const role_names[] = {
@@ -181,10 +246,10 @@ static int configure(SSL_CTX *ctx, const char *dir, enum mig_tls_role role, stru
         return err_set(err, -EINVAL, "TLS 1.3: %s", reason());
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    (void)SSL_CTX_set_num_tickets(ctx, 0);
     SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_default_read_buffer_len(ctx, READ_SIZE);
+    if (set_resumption(ctx, role) < 0)
+        return err_set(err, -EINVAL, "TLS sessions: %s", reason());
     return load_files(ctx, dir, role_names[role], err);
 }
 
@@ -216,6 +281,8 @@ int mig_tls_new(const char *dir, enum mig_tls_role role, struct mig_tls **ret_tl
 
     if (!tls)
         return -ENOMEM;
+    atomic_init(&tls->refs, 1);
+    (void)pthread_mutex_init(&tls->lock, NULL);
     tls->role = role;
     /* The system's openssl.cnf is not to weaken, or to be needed in a sandbox. */
     (void)OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
@@ -234,8 +301,10 @@ int mig_tls_new(const char *dir, enum mig_tls_role role, struct mig_tls **ret_tl
 
 void mig_tls_free(struct mig_tls *tls)
 {
-    if (!tls)
+    if (!tls || atomic_fetch_sub(&tls->refs, 1) != 1)
         return;
+    SSL_SESSION_free(tls->session);
+    (void)pthread_mutex_destroy(&tls->lock);
     SSL_CTX_free(tls->ctx);
     free(tls);
 }
@@ -338,7 +407,19 @@ static void tls_free(struct mig_stream *st)
     BIO_meth_free(t->method);
     (void)pthread_mutex_destroy(&t->lock);
     ERR_clear_error();
+    mig_tls_free(t->tls);
     free(t);
+}
+
+static void tls_offer(struct mig_stream *st)
+{
+    struct tls_stream *t = of(st);
+
+    (void)pthread_mutex_lock(&t->lock);
+    /* Without a ticket further connections take longer, that is all. */
+    if (SSL_new_session_ticket(t->ssl) != 1)
+        ERR_clear_error();
+    (void)pthread_mutex_unlock(&t->lock);
 }
 
 static const struct mig_stream_ops tls_ops = {
@@ -346,6 +427,7 @@ static const struct mig_stream_ops tls_ops = {
     .flush = tls_flush,
     .recv = tls_recv,
     .finish = tls_finish,
+    .offer_resumption = tls_offer,
     .free = tls_free,
 };
 
@@ -356,21 +438,27 @@ const char *mig_tls_stream_suite(const struct mig_stream *st)
     return SSL_get_cipher_name(t->ssl);
 }
 
-/* The peer's certificate must bear this name or address. */
-static int require_name(SSL *ssl, const char *host)
+bool mig_tls_stream_resumed(const struct mig_stream *st)
 {
-    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-    char name[NAME_SIZE]; /* SSL_set_tlsext_host_name() takes no const */
+    const struct tls_stream *t = (const struct tls_stream *)(const void *)st;
 
-    if (!host[0] || strlen(host) >= sizeof(name))
+    return SSL_session_reused(t->ssl) == 1;
+}
+
+/* The peer's certificate must bear this name or address. */
+static int require_name(struct tls_stream *t, const char *host)
+{
+    X509_VERIFY_PARAM *param = SSL_get0_param(t->ssl);
+
+    if (!host[0] || strlen(host) >= sizeof(t->host))
         return -EINVAL;
-    (void)snprintf(name, sizeof(name), "%s", host);
+    (void)snprintf(t->host, sizeof(t->host), "%s", host);
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1)
+    if (X509_VERIFY_PARAM_set1_ip_asc(param, t->host) == 1)
         return 0;
     ERR_clear_error();
-    if (X509_VERIFY_PARAM_set1_host(param, name, 0) != 1 ||
-        SSL_set_tlsext_host_name(ssl, name) != 1)
+    if (X509_VERIFY_PARAM_set1_host(param, t->host, 0) != 1 ||
+        SSL_set_tlsext_host_name(t->ssl, t->host) != 1)
         return -EINVAL;
     return 0;
 }
@@ -387,7 +475,7 @@ static BIO_METHOD *socket_method(void)
     return m;
 }
 
-int mig_tls_stream_new(const struct mig_tls *tls, int fd, const char *host,
+int mig_tls_stream_new(struct mig_tls *tls, int fd, const char *host,
                        struct mig_stream **ret_stream, struct err *err)
 {
     struct tls_stream *t = calloc(1, sizeof(*t));
@@ -396,6 +484,8 @@ int mig_tls_stream_new(const struct mig_tls *tls, int fd, const char *host,
     if (!t)
         return -ENOMEM;
     t->st = (struct mig_stream){.ops = &tls_ops, .fd = fd};
+    (void)atomic_fetch_add(&tls->refs, 1);
+    t->tls = tls;
     (void)pthread_mutex_init(&t->lock, NULL);
     t->ssl = SSL_new(tls->ctx);
     t->method = socket_method();
@@ -408,14 +498,17 @@ int mig_tls_stream_new(const struct mig_tls *tls, int fd, const char *host,
     BIO_set_data(bio, t);
     BIO_set_init(bio, 1);
     SSL_set_bio(t->ssl, bio, bio);
-    if (host && require_name(t->ssl, host) < 0) {
+    (void)SSL_set_app_data(t->ssl, t);
+    if (host && require_name(t, host) < 0) {
         tls_free(&t->st);
         return err_set(err, -EINVAL, "'%s' is no name that a certificate can bear", host);
     }
-    if (tls->role == MIG_TLS_SERVER)
+    if (tls->role == MIG_TLS_SERVER) {
         SSL_set_accept_state(t->ssl);
-    else
+    } else {
         SSL_set_connect_state(t->ssl);
+        resume(t);
+    }
     *ret_stream = &t->st;
     return 0;
 }

@@ -587,6 +587,100 @@ static void test_tls_takes_the_suite_that_both_processors_are_fast_at(void **sta
     server_aes = client_aes = true;
 }
 
+/* A server for one connection after the other, each of which says a word and gets it back. */
+struct words {
+    struct mig_listener *ls;
+    struct mig_tls *tls;
+    pthread_t thread;
+    unsigned nr;    /* connections */
+    unsigned offer; /* bit i: at connection i it offers resumption */
+    unsigned resumed;
+};
+
+static void *serve_words(void *arg)
+{
+    struct words *w = arg;
+
+    for (unsigned i = 0; i < w->nr; i++) {
+        struct mig_channel *ch;
+        char buf[5];
+
+        assert_int_equal(mig_accept(w->ls, &patient, &ch, NULL), 0);
+        assert_int_equal(mig_channel_read(ch, buf, sizeof(buf), &patient, NULL), 0);
+        w->resumed |= (unsigned)mig_tls_stream_resumed(ch->stream) << i;
+        if (w->offer >> i & 1)
+            mig_channel_offer_resumption(ch);
+        assert_int_equal(mig_channel_write(ch, buf, sizeof(buf), &patient, NULL), 0);
+        mig_channel_linger(ch, 1000);
+        mig_channel_close(ch);
+    }
+    return NULL;
+}
+
+static void begin_words(struct words *w, struct mig_dial *ret_dial)
+{
+    struct mig_dial dial = {0};
+
+    assert_int_equal(mig_tls_new(good_dir, MIG_TLS_SERVER, &w->tls, NULL), 0);
+    assert_int_equal(mig_url_parse("tcp:127.0.0.1:0", &dial.url, NULL), 0);
+    dial.tls = w->tls;
+    assert_int_equal(mig_listen(&dial, &w->ls, NULL), 0);
+    assert_int_equal(pthread_create(&w->thread, NULL, serve_words, w), 0);
+    (void)snprintf(dial.url.port, sizeof(dial.url.port), "%u", mig_listener_port(w->ls) & 0xffff);
+    *ret_dial = dial;
+}
+
+static void end_words(struct words *w)
+{
+    assert_int_equal(pthread_join(w->thread, NULL), 0);
+    mig_listener_close(w->ls);
+    mig_tls_free(w->tls);
+}
+
+/* Return: whether the session was resumed, as the client sees it. */
+static bool say_word(const struct mig_dial *dial, struct mig_tls *tls, const char *host)
+{
+    struct mig_dial to = *dial;
+    struct mig_channel *ch;
+    char buf[5];
+    bool resumed;
+
+    to.tls = tls;
+    (void)snprintf(to.url.host, sizeof(to.url.host), "%s", host);
+    assert_int_equal(mig_connect(&to, &patient, &ch, NULL), 0);
+    resumed = mig_tls_stream_resumed(ch->stream);
+    assert_int_equal(mig_channel_write(ch, "hello", 5, &patient, NULL), 0);
+    assert_int_equal(mig_channel_read(ch, buf, sizeof(buf), &patient, NULL), 0);
+    assert_memory_equal(buf, "hello", 5);
+    mig_channel_close(ch);
+    return resumed;
+}
+
+static void test_tls_of_further_connections_is_resumed_where_that_is_offered(void **state)
+{
+    struct words first = {.nr = 6, .offer = 1 << 1}, second = {.nr = 1};
+    struct mig_tls *client;
+    struct mig_dial dial;
+
+    (void)state;
+    assert_int_equal(mig_tls_new(good_dir, MIG_TLS_CLIENT, &client, NULL), 0);
+    begin_words(&first, &dial);
+    assert_false(say_word(&dial, client, "127.0.0.1"));
+    assert_false(say_word(&dial, client, "127.0.0.1")); /* nothing was offered before */
+    assert_true(say_word(&dial, client, "127.0.0.1"));
+    assert_true(say_word(&dial, client, "127.0.0.1"));  /* and again */
+    assert_false(say_word(&dial, client, "localhost")); /* whose name was not checked then */
+    assert_true(say_word(&dial, client, "127.0.0.1"));
+    end_words(&first);
+    assert_int_equal(first.resumed, 1 << 2 | 1 << 3 | 1 << 5);
+
+    /* Another server does not know the ticket, and shakes hands as if there were none. */
+    begin_words(&second, &dial);
+    assert_false(say_word(&dial, client, "127.0.0.1"));
+    end_words(&second);
+    mig_tls_free(client);
+}
+
 static void test_tls_refuses_the_wrong_certificates(void **state)
 {
     struct tls_case wrong_ca = {other_dir, good_dir, "127.0.0.1", NULL, 0, 0, 0, {0}, {0}};
@@ -812,6 +906,7 @@ int main(void)
         cmocka_unit_test(test_a_unix_socket_is_private_and_goes_away),
         cmocka_unit_test(test_tls_with_the_right_certificates),
         cmocka_unit_test(test_tls_takes_the_suite_that_both_processors_are_fast_at),
+        cmocka_unit_test(test_tls_of_further_connections_is_resumed_where_that_is_offered),
         cmocka_unit_test(test_tls_refuses_the_wrong_certificates),
         cmocka_unit_test(test_a_tls_dir_that_does_not_work_is_named),
         cmocka_unit_test(test_the_server_takes_no_stranger_and_no_old_version),
