@@ -384,7 +384,7 @@ static int set_aside_locked(struct dirty_consumer *c, uint64_t most, uint64_t *r
     int rc = 0;
 
     *ret_nr = 0;
-    for (unsigned i = 0; i < c->d->nr_regions && rc >= 0; i++)
+    for (unsigned i = 0; i < c->d->nr_regions && rc >= 0; i++) {
         for (size_t w = 0; w < c->maps[i].words && rc >= 0; w++) {
             uint64_t left = c->maps[i].pages - w * 64, nr = sort_word(c, i, w, most - *ret_nr);
 
@@ -393,6 +393,7 @@ static int set_aside_locked(struct dirty_consumer *c, uint64_t most, uint64_t *r
             if (nr)
                 rc = protect_locked(c->d, &(struct dirty_run){i, w * 64, left < 64 ? left : 64});
         }
+    }
     return rc;
 }
 
