@@ -14,6 +14,8 @@ enum {
     PAYS_PERCENT = 75,    /* of the time without: less than that is worth it */
     PROBE_FRAMES = 64,    /* where it does not pay, it is tried again after so many frames */
     PROBE_WIRE_PS = 4000, /* a link that takes a byte in less is faster than any compressing */
+    TELLING_BYTES =
+        16384, /* of less, the calls take longer than the link: zero pages by the thousand */
 };
 
 /* --- Whether it pays ------------------------------------------------------- */
@@ -32,7 +34,8 @@ static uint64_t ps_per_byte(uint64_t ns, uint64_t bytes)
 
 void mig_codec_sent(struct mig_codec_stats *s, uint64_t bytes, uint64_t ns)
 {
-    s->wire_ps = average(s->wire_ps, ps_per_byte(ns, bytes));
+    if (bytes >= TELLING_BYTES)
+        s->wire_ps = average(s->wire_ps, ps_per_byte(ns, bytes));
     s->frames++;
 }
 

@@ -33,8 +33,9 @@ struct mig_codec_stats {
 bool mig_codec_try(const struct mig_codec_stats *s);
 
 /**
- * mig_codec_sent() - note that bytes went out.
- * @ns: how long that took.
+ * mig_codec_sent() - note that a frame went out.
+ * @bytes: all of it; a short one tells nothing of the link.
+ * @ns:    how long that took.
  *
  * Threads: any.
  */

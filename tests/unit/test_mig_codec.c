@@ -60,6 +60,21 @@ static void test_it_switches_with_the_link(void **state)
     assert_true(packed[2] < 40);
 }
 
+/* Memory that is mostly zero: frames of a few bytes, which take as long as the call. */
+static void test_short_frames_do_not_make_a_link_slow(void **state)
+{
+    struct mig_codec_stats s = {0};
+
+    (void)state;
+    for (unsigned i = 0; i < 1000; i++) {
+        mig_codec_sent(&s, 100 + i, 30000);
+        assert_false(mig_codec_try(&s));
+        if (i % 100 == 0)
+            mig_codec_sent(&s, 512 << 10, 512 * 300);
+    }
+    assert_false(mig_codec_try(&s));
+}
+
 static void fill(uint8_t *p, size_t len)
 {
     for (size_t i = 0; i < len; i++)
@@ -129,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compressing_is_tried_where_it_may_pay),
         cmocka_unit_test(test_it_switches_with_the_link),
+        cmocka_unit_test(test_short_frames_do_not_make_a_link_slow),
         cmocka_unit_test(test_what_is_packed_comes_out_again),
         cmocka_unit_test(test_what_does_not_get_smaller_is_left),
     };
