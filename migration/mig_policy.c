@@ -100,7 +100,8 @@ static unsigned choose_throttle(const struct mig_measure *m, bool short_enough)
 
 /*
  * The blackout is short enough already.  Another round while the guest runs
- * makes it shorter still where it halves what remains, and costs little:
+ * makes it shorter still where it halves what remains.  What remains is sent in
+ * any case: the round costs what the guest writes meanwhile, which is to be
  * less than a quarter of the time that the move took so far.
  */
 static bool worth_polishing(const struct mig_measure *m)
@@ -108,8 +109,8 @@ static bool worth_polishing(const struct mig_measure *m)
     uint64_t t = transfer_ns(cold(m), m->rate);
     uint64_t next = mul_div(mul_div(m->dirty_rate, cold(m), m->remaining), t, 1000000000);
 
-    return m->polished < MIG_POLISH_ROUNDS && t > POLISH_FLOOR_NS && t <= m->elapsed_ns / 4 &&
-           next <= cold(m) / 2;
+    return m->polished < MIG_POLISH_ROUNDS && t > POLISH_FLOOR_NS && next <= cold(m) / 2 &&
+           transfer_ns(next, m->rate) <= m->elapsed_ns / 4;
 }
 
 bool mig_policy_overdue(const struct mig_limits *limits, uint64_t elapsed_ns)
