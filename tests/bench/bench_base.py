@@ -111,14 +111,30 @@ class Clock:
         return [int(row[0]) / 1e9 for row in rows if row[0] != "away"]
 
 
+def _without_ms(begin, end, away):
+    """Length of a gap without the time in which a processor was away (fifo_clock)."""
+    left, at = 0.0, begin
+    for gone, back in sorted(away):
+        if back <= at or gone >= end:
+            continue
+        left += max(gone - at, 0.0)
+        at = min(back, end)
+    return (left + end - at) * 1e3
+
+
 def longest_gap_ms(beats, since, until, away=()):
     """
-    Of those between two moments; a gap that began before or ended after them counts, but not one in
-    which a processor was away (fifo_clock).
+    Of those between two moments; a gap that began before or ended after them counts.  @away: the
+    time in which a processor was away is none of ours.
     """
-    gaps = [(b - a) * 1e3 for a, b in zip(beats, beats[1:]) if b > since and a < until and
-            not any(gone < b and back > a for gone, back in away)]
-    return max(gaps, default=float("inf"))
+    gaps = sorted(((b - a, a, b) for a, b in zip(beats, beats[1:]) if b > since and a < until),
+                  reverse=True)
+    longest = 0.0 if gaps else float("inf")
+    for length, begin, end in gaps:
+        if length * 1e3 <= longest:
+            break
+        longest = max(longest, _without_ms(begin, end, away))
+    return longest
 
 
 def beyond_mib(pid, ram_mib):
