@@ -10,12 +10,11 @@
 
 enum {
     LEVEL = 1,
-    WEIGHT = 8,           /* a new measurement counts one part of so many */
-    PAYS_PERCENT = 75,    /* of the time without: less than that is worth it */
-    PROBE_FRAMES = 64,    /* where it does not pay, it is tried again after so many frames */
-    PROBE_WIRE_PS = 4000, /* a link that takes a byte in less is faster than any compressing */
-    TELLING_BYTES =
-        16384, /* of less, the calls take longer than the link: zero pages by the thousand */
+    WEIGHT = 8,            /* a new measurement counts one part of so many */
+    PAYS_PERCENT = 75,     /* of the time without: less than that is worth it */
+    PROBE_FRAMES = 64,     /* where it does not pay, it is tried again after so many frames */
+    PROBE_WIRE_PS = 4000,  /* a link that takes a byte in less is faster than any compressing */
+    TELLING_BYTES = 16384, /* a shorter frame, as of zero pages, takes as long as the calls */
 };
 
 /* --- Whether it pays ------------------------------------------------------- */

@@ -379,10 +379,10 @@ static int sort_out(struct mig_source *src, struct err *err)
     struct mig_measure *m = &src->m;
     int64_t hot;
 
-    m->hot = 0;
-    m->remaining = src->consumer ? dirty_count(src->consumer) : 0;
+    m->hot = m->remaining = 0;
     if (!src->consumer)
         return 0;
+    m->remaining = dirty_count(src->consumer);
     hot = dirty_set_aside(src->consumer, mig_policy_hot_most(&src->p.limits, m), err);
     if (hot < 0)
         return (int)hot;

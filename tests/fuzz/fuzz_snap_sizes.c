@@ -44,20 +44,13 @@ static void write_file(const uint8_t *data, size_t size)
     assert(fd >= 0 && write(fd, data, size) == (ssize_t)size);
 }
 
-static uint64_t find(const char *name)
+/* Of a snapshot in the store; good until the next. */
+static const char *url_of(const char *name)
 {
-    char url[sizeof(dir) + 32];
+    static char url[sizeof(dir) + 32];
 
     (void)snprintf(url, sizeof(url), "store:%s#%s", dir, name);
-    return snap_sizes_find(url);
-}
-
-static void note(const char *name, uint64_t bytes)
-{
-    char url[sizeof(dir) + 32];
-
-    (void)snprintf(url, sizeof(url), "store:%s#%s", dir, name);
-    snap_sizes_note(url, bytes);
+    return url;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -73,13 +66,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         make_dir();
     write_file(data, len);
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-        uint64_t bytes = find(names[i]);
+        uint64_t bytes = snap_sizes_find(url_of(names[i]));
 
         assert(bytes % PAGE_SIZE_4K == 0 && bytes <= UINT64_C(1) << 40);
     }
     for (unsigned i = 1; i < ARRAY_LEN(names); i++) {
-        note(names[i], (uint64_t)i * PAGE_SIZE_4K);
-        assert(find(names[i]) == (uint64_t)i * PAGE_SIZE_4K);
+        snap_sizes_note(url_of(names[i]), (uint64_t)i * PAGE_SIZE_4K);
+        assert(snap_sizes_find(url_of(names[i])) == (uint64_t)i * PAGE_SIZE_4K);
     }
     assert(stat(file, &st) == 0 && st.st_size <= FILE_MAX);
     return 0;
