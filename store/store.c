@@ -173,8 +173,8 @@ static int row_check(struct store_index *ix, const struct store_snap_row *row, s
     return rc;
 }
 
-int store_row_decode(struct store_index *ix, const struct store_snap_row *row,
-                     struct store_found *ret, struct err *err)
+int store_row_read(struct store_index *ix, const struct store_snap_row *row,
+                   struct store_found *ret, struct err *err)
 {
     struct store_info *info = &ret->info;
     int rc;
@@ -189,11 +189,19 @@ int store_row_decode(struct store_index *ix, const struct store_snap_row *row,
     if (rc == 0)
         rc = store_record_decode(row->record, row->record_len, &ret->rec, err);
     if (rc < 0)
-        return err_prefix(err, rc, "snapshot %.*s", STORE_ID_SHORT, info->id);
+        return rc;
     if (row->name)
         memcpy(info->name, row->name, strlen(row->name) + 1);
     info->rec = ret->rec;
     return 0;
+}
+
+int store_row_decode(struct store_index *ix, const struct store_snap_row *row,
+                     struct store_found *ret, struct err *err)
+{
+    int rc = store_row_read(ix, row, ret, err);
+
+    return rc < 0 ? err_prefix(err, rc, "snapshot %.*s", STORE_ID_SHORT, ret->info.id) : 0;
 }
 
 void store_found_release(struct store_found *found)
@@ -207,17 +215,21 @@ struct list_walk {
     struct store_index *ix;
     store_list_fn *fn;
     void *arg;
+    int damaged; /* 0; or the errno of the first that cannot be read */
     struct err *err;
 };
 
+/* One that is damaged hides no other: it is told in the end. */
 static int list_row(void *arg, const struct store_snap_row *row)
 {
     struct list_walk *w = arg;
     struct store_found found = {0};
-    int rc = store_row_decode(w->ix, row, &found, w->err);
+    int rc = store_row_decode(w->ix, row, &found, w->damaged ? NULL : w->err);
 
-    if (rc < 0)
-        return rc;
+    if (rc < 0) {
+        w->damaged = w->damaged ? w->damaged : rc;
+        return rc == -ENOMEM ? rc : 0;
+    }
     rc = w->fn(w->arg, &found.info);
     store_found_release(&found);
     return rc;
@@ -231,7 +243,7 @@ int store_list(struct store *st, store_list_fn *fn, void *arg, struct err *err)
     (void)pthread_mutex_lock(&st->ix_lock);
     rc = store_index_each_snapshot(st->ix, list_row, &w, err);
     (void)pthread_mutex_unlock(&st->ix_lock);
-    return rc;
+    return rc < 0 ? rc : w.damaged;
 }
 
 struct id_list {
@@ -274,14 +286,16 @@ enum find_rank {
     FIND_TAG,
     FIND_PREFIX,
     FIND_NAME,
+    FIND_ID, /* all of it: no name may stand in for the id of another */
 };
 
 struct find_walk {
     struct store_index *ix;
     const char *ref;
-    enum find_rank rank;  /* how good the best match is */
-    unsigned nr_prefixes; /* ids that begin with the digits */
-    uint64_t seq;         /* of the best match */
+    enum find_rank rank;           /* how good the best match is */
+    unsigned nr_prefixes;          /* ids that begin with the digits */
+    uint64_t seq;                  /* of the best match */
+    char id[STORE_DIGEST_HEX + 1]; /* the same */
 };
 
 static bool tags_have(const char *tags, const char *tag)
@@ -296,14 +310,15 @@ static bool tags_have(const char *tags, const char *tag)
     return false;
 }
 
-static enum find_rank find_rank_of(struct find_walk *w, const struct store_snap_row *row)
+static enum find_rank find_rank_of(struct find_walk *w, const struct store_snap_row *row,
+                                   const char *hex)
 {
-    char hex[STORE_DIGEST_HEX + 1];
     size_t n = strlen(w->ref);
 
+    if (strcmp(hex, w->ref) == 0)
+        return FIND_ID;
     if (row->name && strcmp(row->name, w->ref) == 0)
         return FIND_NAME;
-    store_digest_hex(&row->id, hex);
     if (n >= STORE_PREFIX_MIN && n <= STORE_DIGEST_HEX && strncmp(hex, w->ref, n) == 0) {
         w->nr_prefixes++;
         return FIND_PREFIX;
@@ -314,12 +329,16 @@ static enum find_rank find_rank_of(struct find_walk *w, const struct store_snap_
 static int find_row(void *arg, const struct store_snap_row *row)
 {
     struct find_walk *w = arg;
-    enum find_rank rank = find_rank_of(w, row);
+    char hex[STORE_DIGEST_HEX + 1];
+    enum find_rank rank;
 
+    store_digest_hex(&row->id, hex);
+    rank = find_rank_of(w, row, hex);
     /* Rows come in order of publication: of two that match equally the newer wins. */
     if (rank != FIND_NOTHING && rank >= w->rank) {
         w->rank = rank;
         w->seq = row->seq;
+        memcpy(w->id, hex, sizeof(w->id));
     }
     return 0;
 }
@@ -344,19 +363,29 @@ static int take_row(void *arg, const struct store_snap_row *row)
     return rc;
 }
 
+/* The row that is meant, whatever is in it. */
+static int find_meant(struct find_walk *w, struct err *err)
+{
+    int rc = store_index_each_snapshot(w->ix, find_row, w, err);
+
+    if (rc < 0)
+        return rc;
+    if (w->rank == FIND_NOTHING)
+        return err_set(err, -ENOENT, "no snapshot \"%s\"", w->ref);
+    if (w->rank == FIND_PREFIX && w->nr_prefixes > 1)
+        return err_set(err, -ENOTUNIQ, "%u snapshots have an id that begins with \"%s\"",
+                       w->nr_prefixes, w->ref);
+    return 0;
+}
+
 static int find_locked(struct store *st, const char *ref, struct store_found *ret, struct err *err)
 {
     struct find_walk w = {.ix = st->ix, .ref = ref};
     struct take_walk t = {.ix = st->ix, .found = ret, .err = err};
-    int rc = store_index_each_snapshot(st->ix, find_row, &w, err);
+    int rc = find_meant(&w, err);
 
     if (rc < 0)
         return rc;
-    if (w.rank == FIND_NOTHING)
-        return err_set(err, -ENOENT, "no snapshot \"%s\"", ref);
-    if (w.rank == FIND_PREFIX && w.nr_prefixes > 1)
-        return err_set(err, -ENOTUNIQ, "%u snapshots have an id that begins with \"%s\"",
-                       w.nr_prefixes, ref);
     t.seq = w.seq;
     rc = store_index_each_snapshot(st->ix, take_row, &t, err);
     if (rc == 0 && !t.done)
@@ -364,29 +393,61 @@ static int find_locked(struct store *st, const char *ref, struct store_found *re
     return rc;
 }
 
+static int find_check_ref(const char *ref, struct err *err)
+{
+    if (ref[0] && strlen(ref) <= STORE_REF_MAX)
+        return 0;
+    return err_set(err, -EINVAL, "snapshot: \"%.*s\" cannot be a name or an id", STORE_NAME_MAX,
+                   ref);
+}
+
 int store_find(struct store *st, const char *ref, struct store_found *ret, struct err *err)
 {
-    int rc;
+    int rc = find_check_ref(ref, err);
 
-    if (!ref[0] || strlen(ref) > STORE_REF_MAX)
-        return err_set(err, -EINVAL, "snapshot: \"%.*s\" cannot be a name or an id", STORE_NAME_MAX,
-                       ref);
+    if (rc < 0)
+        return rc;
     (void)pthread_mutex_lock(&st->ix_lock);
     rc = find_locked(st, ref, ret, err);
     (void)pthread_mutex_unlock(&st->ix_lock);
     return rc;
 }
 
-int store_resolve(struct store *st, const char *ref, char *ret_id, struct err *err)
+/* Names and tags are believed only if they match their digest; an id is what it is. */
+static int resolve_locked(struct store *st, const char *ref, struct find_walk *ret, struct err *err)
 {
     struct store_found found = {0};
-    int rc = store_find(st, ref, &found, err);
+    int rc;
+
+    *ret = (struct find_walk){.ix = st->ix, .ref = ref};
+    rc = find_meant(ret, err);
+    if (rc < 0 || ret->rank == FIND_ID || ret->rank == FIND_PREFIX)
+        return rc;
+    rc = find_locked(st, ref, &found, err);
+    store_found_release(&found);
+    return rc;
+}
+
+static int resolve(struct store *st, const char *ref, struct find_walk *ret, struct err *err)
+{
+    int rc = find_check_ref(ref, err);
 
     if (rc < 0)
         return rc;
-    memcpy(ret_id, found.info.id, sizeof(found.info.id));
-    store_found_release(&found);
-    return 0;
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = resolve_locked(st, ref, ret, err);
+    (void)pthread_mutex_unlock(&st->ix_lock);
+    return rc;
+}
+
+int store_resolve(struct store *st, const char *ref, char *ret_id, struct err *err)
+{
+    struct find_walk w;
+    int rc = resolve(st, ref, &w, err);
+
+    if (rc == 0)
+        memcpy(ret_id, w.id, sizeof(w.id));
+    return rc;
 }
 
 struct newest_walk {
@@ -436,17 +497,16 @@ static int remove_row(struct store *st, uint64_t seq, struct err *err)
 int store_remove(struct store *st, const char *ref, struct err *err)
 {
     struct store_lock *lock = NULL;
-    struct store_found found = {0};
     struct err full = {0};
+    struct find_walk w;
     uint64_t seq;
     int rc = store_write_check(st, err);
 
     if (rc == 0)
-        rc = store_find(st, ref, &found, err);
+        rc = resolve(st, ref, &w, err);
     if (rc < 0)
         return rc;
-    seq = found.info.seq;
-    store_found_release(&found);
+    seq = w.seq;
     rc = st->be->ops->lock(st->be, STORE_LOCK_SNAPSHOTS + seq, STORE_LOCK_EXCLUSIVE, false, &lock,
                            err);
     if (rc == -EAGAIN)

@@ -121,7 +121,8 @@ typedef int store_list_fn(void *arg, const struct store_info *info);
 /**
  * store_list() - every snapshot, in order of publication.
  *
- * Return: 0; what @fn returned; -EBADMSG for a damaged record, which @err names.
+ * Return: 0; what @fn returned; -EBADMSG if one is damaged: @err names the first, and all
+ * others were given.
  * Threads: any.
  */
 CHECKED int store_list(struct store *st, store_list_fn *fn, void *arg, struct err *err);
@@ -139,10 +140,11 @@ CHECKED int store_list_ids(struct store *st, char (**ret_ids)[STORE_DIGEST_HEX +
 
 /**
  * store_resolve() - find a snapshot by what people call it.
- * @ref:    a name; or at least 4 leading digits of an id; or a tag.
+ * @ref:    an id; or a name; or at least 4 leading digits of an id; or a tag.
  * @ret_id: STORE_DIGEST_HEX + 1 bytes.
  *
- * Tried in that order.  A tag that several snapshots have means the newest.
+ * Tried in that order.  A tag that several snapshots have means the newest.  An id, or its
+ * digits, find a damaged snapshot too.
  * Return: 0; -ENOENT; -ENOTUNIQ for digits that several ids begin with; -EINVAL.
  * Threads: any.
  */
@@ -171,7 +173,7 @@ bool store_name_is_good(const char *name);
  * store_remove() - take a snapshot out.
  * @ref: as store_resolve().
  *
- * Its space is free after store_gc().
+ * Its space is free after store_gc().  A damaged one goes by its id.
  * Return: 0; as store_resolve(); -EBUSY while somebody has it open.
  * Threads: any.
  */

@@ -44,6 +44,15 @@ CHECKED int store_find(struct store *st, const char *ref, struct store_found *re
 void store_found_release(struct store_found *found);
 
 /**
+ * store_row_read() - as store_row_decode(), without naming the snapshot in @err.
+ *
+ * Return: as store_row_decode(); the id is in @ret even if it fails.
+ * Threads: holds the lock of @ix.
+ */
+CHECKED int store_row_read(struct store_index *ix, const struct store_snap_row *row,
+                           struct store_found *ret, struct err *err);
+
+/**
  * store_row_decode() - check a row against its digests and decode it.
  * @row: hostile.
  *

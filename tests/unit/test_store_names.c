@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who is meant by a name or an id, and what a damaged snapshot may stand in the way of.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/unit/store_fixture.h"
+
+static struct fixture fx;
+static struct store *st;
+
+static int setup(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    fixture_make(&fx);
+    if (store_open(fx.path, STORE_CREATE, &st, &err) < 0) {
+        print_error("%s\n", err.msg);
+        return -1;
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    store_close(st);
+    st = NULL;
+    fixture_remove(&fx);
+    return 0;
+}
+
+static void assert_ok(int rc, const struct err *err)
+{
+    if (rc < 0)
+        print_error("%d: %s\n", rc, err->msg);
+    assert_true(rc >= 0);
+}
+
+static void run_sql(const char *sql)
+{
+    char path[2 * FIXTURE_PATH_MAX];
+    sqlite3 *db;
+
+    (void)snprintf(path, sizeof(path), "%s/store.db", fx.path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    (void)sqlite3_close(db);
+}
+
+/* A name may be 64 digits, but not stand in for the snapshot that has them as its id. */
+static void test_no_name_stands_in_for_an_id(void **state)
+{
+    struct image img = image_make(10, 6);
+    char a[STORE_DIGEST_HEX + 1], b[STORE_DIGEST_HEX + 1], id[STORE_DIGEST_HEX + 1];
+    const struct store_relabel posing = {.name = a};
+    struct err err = {0};
+
+    (void)state;
+    assert_ok(image_put(st, &img, NULL, "one", a, &err), &err);
+    assert_ok(image_put(st, &img, NULL, "two", b, &err), &err);
+    assert_ok(store_relabel(st, "two", &posing, &err), &err);
+    assert_ok(store_resolve(st, a, id, &err), &err);
+    assert_string_equal(id, a);
+    assert_ok(store_remove(st, a, &err), &err);
+    assert_ok(store_resolve(st, b, id, &err), &err);
+    assert_int_equal(store_resolve(st, "one", id, NULL), -ENOENT);
+    image_free(&img);
+}
+
+struct listed {
+    unsigned nr;
+    char last[STORE_DIGEST_HEX + 1];
+};
+
+static int listed_take(void *arg, const struct store_info *info)
+{
+    struct listed *l = arg;
+
+    l->nr++;
+    memcpy(l->last, info->id, sizeof(l->last));
+    return 0;
+}
+
+/* One damaged row must not hide the others, nor stay for ever. */
+static void test_a_damaged_snapshot_hides_no_other_and_can_be_removed(void **state)
+{
+    struct image img = image_make(10, 6);
+    char a[STORE_DIGEST_HEX + 1], b[STORE_DIGEST_HEX + 1], id[STORE_DIGEST_HEX + 1];
+    struct store_gc_result gc;
+    struct listed l = {0};
+    struct err err = {0};
+
+    (void)state;
+    assert_ok(image_put(st, &img, NULL, "one", a, &err), &err);
+    assert_ok(image_put(st, &img, NULL, "two", b, &err), &err);
+    run_sql("UPDATE snapshots SET tags = 'forged' WHERE name = 'one'");
+    assert_int_equal(store_list(st, listed_take, &l, &err), -EBADMSG);
+    assert_non_null(strstr(err.msg, "name or tags"));
+    assert_int_equal(l.nr, 1);
+    assert_string_equal(l.last, b);
+    assert_int_equal(store_gc(st, 0, &gc, NULL), -EBADMSG);
+    /* Its name is not to be trusted; its id is. */
+    assert_int_equal(store_remove(st, "one", NULL), -EBADMSG);
+    assert_int_equal(store_remove(st, "forged", NULL), -EBADMSG);
+    a[12] = 0;
+    assert_ok(store_resolve(st, a, id, &err), &err);
+    assert_ok(store_remove(st, a, &err), &err);
+    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_int_equal(store_problems(st, true), 0);
+    assert_int_equal(image_compare(st, "two", &img, &err), 0);
+    image_free(&img);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_no_name_stands_in_for_an_id, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_snapshot_hides_no_other_and_can_be_removed,
+                                        setup, teardown),
+    };
+
+    return cmocka_run_group_tests_name("store_names", tests, NULL, NULL);
+}
