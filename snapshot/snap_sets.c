@@ -3,10 +3,13 @@
 
 #include <stdarg.h>
 
+#include <ctype.h>
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "core/config/option_grammar.h"
 
 enum {
     SET_KEY_MAX = 255,
@@ -47,41 +50,53 @@ int snap_problems_err(const struct snap_problems *why, int code, struct err *err
 
 /* --- What may be changed ----------------------------------------------------------- */
 
+enum value_kind {
+    VALUE_TEXT,
+    VALUE_SWITCH, /* on, off */
+    VALUE_SIZE,   /* bytes, with K, M, G or T behind them */
+    VALUE_MODE,   /* of a console, in any case of letters */
+};
+
 /* "*" is the id of an element. */
-static const char *const changeable[] = {
-    "memory.shared",
-    "memory.mergeable",
-    "memory.hugepages",
-    "memory.hugepage_size",
-    "memory.prefault",
-    "memory.reserve",
-    "memory.thp",
-    "memory.zones.*.file",
-    "memory.zones.*.shared",
-    "memory.zones.*.mergeable",
-    "memory.zones.*.hugepages",
-    "memory.zones.*.hugepage_size",
-    "memory.zones.*.prefault",
-    "memory.zones.*.reserve",
-    "disks.*.path",
-    "disks.*.direct",
-    "disks.*.disable_io_uring",
-    "disks.*.lock_granularity",
-    "net.*.tap",
-    "net.*.mac",
-    "net.*.host_mac",
-    "net.*.ip",
-    "net.*.mask",
-    "rng.src",
-    "serial.mode",
-    "serial.file",
-    "serial.socket",
-    "console.mode",
-    "console.file",
-    "debug_console.mode",
-    "debug_console.file",
-    "platform.system_uuid",
-    "platform.uuid",
+static const struct changeable {
+    const char *key;
+    enum value_kind kind;
+} changeable[] = {
+  /* clang-format off */
+    {"memory.shared",                VALUE_SWITCH},
+    {"memory.mergeable",             VALUE_SWITCH},
+    {"memory.hugepages",             VALUE_SWITCH},
+    {"memory.hugepage_size",         VALUE_SIZE},
+    {"memory.prefault",              VALUE_SWITCH},
+    {"memory.reserve",               VALUE_SWITCH},
+    {"memory.thp",                   VALUE_SWITCH},
+    {"memory.zones.*.file",          VALUE_TEXT},
+    {"memory.zones.*.shared",        VALUE_SWITCH},
+    {"memory.zones.*.mergeable",     VALUE_SWITCH},
+    {"memory.zones.*.hugepages",     VALUE_SWITCH},
+    {"memory.zones.*.hugepage_size", VALUE_SIZE},
+    {"memory.zones.*.prefault",      VALUE_SWITCH},
+    {"memory.zones.*.reserve",       VALUE_SWITCH},
+    {"disks.*.path",                 VALUE_TEXT},
+    {"disks.*.direct",               VALUE_SWITCH},
+    {"disks.*.disable_io_uring",     VALUE_SWITCH},
+    {"disks.*.lock_granularity",     VALUE_TEXT},
+    {"net.*.tap",                    VALUE_TEXT},
+    {"net.*.mac",                    VALUE_TEXT},
+    {"net.*.host_mac",               VALUE_TEXT},
+    {"net.*.ip",                     VALUE_TEXT},
+    {"net.*.mask",                   VALUE_TEXT},
+    {"rng.src",                      VALUE_TEXT},
+    {"serial.mode",                  VALUE_MODE},
+    {"serial.file",                  VALUE_TEXT},
+    {"serial.socket",                VALUE_TEXT},
+    {"console.mode",                 VALUE_MODE},
+    {"console.file",                 VALUE_TEXT},
+    {"debug_console.mode",           VALUE_MODE},
+    {"debug_console.file",           VALUE_TEXT},
+    {"platform.system_uuid",         VALUE_TEXT},
+    {"platform.uuid",                VALUE_TEXT},
+  /* clang-format on */
 };
 
 struct set {
@@ -124,12 +139,12 @@ static bool matches(const struct set *s, const char *pattern)
     return i == s->nr;
 }
 
-static bool is_changeable(const struct set *s)
+static const struct changeable *find_changeable(const struct set *s)
 {
     for (size_t i = 0; i < ARRAY_LEN(changeable); i++)
-        if (matches(s, changeable[i]))
-            return true;
-    return false;
+        if (matches(s, changeable[i].key))
+            return &changeable[i];
+    return NULL;
 }
 
 bool snap_sets_has(const struct snap_sets *sets, const char *list, const char *id,
@@ -181,23 +196,32 @@ static struct json_object *owner(struct json_object *root, const struct set *s)
     return json_object_is_type(o, json_type_object) ? o : NULL;
 }
 
-static bool is_number(const char *text)
+static struct json_object *mode_of(const char *text)
 {
-    return *text && strspn(text, "0123456789") == strlen(text);
+    char name[16];
+
+    (void)snprintf(name, sizeof(name), "%s", text);
+    for (size_t i = 0; name[i]; i++)
+        name[i] = (char)(i ? tolower((unsigned char)name[i]) : toupper((unsigned char)name[i]));
+    return json_object_new_string(name);
 }
 
-static bool is_switch(const char *text)
+/* NULL for a value that is none of its kind, which @ret_wanted names; or for want of memory. */
+static struct json_object *value_of(const struct set *s, enum value_kind kind,
+                                    const char **ret_wanted)
 {
-    return strcmp(text, "on") == 0 || strcmp(text, "off") == 0;
-}
+    uint64_t size;
+    bool on;
 
-static struct json_object *value_of(const struct set *s)
-{
-    if (is_switch(s->value))
-        return json_object_new_boolean(strcmp(s->value, "on") == 0);
-    if (is_number(s->value))
-        return json_object_new_uint64(strtoull(s->value, NULL, 10));
-    return json_object_new_string(s->value);
+    if (kind == VALUE_SWITCH) {
+        *ret_wanted = "on or off";
+        return option_toggle(s->value, &on) < 0 ? NULL : json_object_new_boolean(on);
+    }
+    if (kind == VALUE_SIZE) {
+        *ret_wanted = "a number of bytes, with K, M, G or T behind it";
+        return option_size(s->value, &size) < 0 ? NULL : json_object_new_uint64(size);
+    }
+    return kind == VALUE_MODE ? mode_of(s->value) : json_object_new_string(s->value);
 }
 
 /* Where a console leads says what kind it is. */
@@ -214,59 +238,164 @@ static int put_console(struct json_object *o, const char *member)
     return 0;
 }
 
-static void apply_one(struct json_object *root, const char *text, struct snap_problems *why)
+static bool is_console(const char *part)
 {
+    return strcmp(part, "serial") == 0 || strcmp(part, "console") == 0 ||
+           strcmp(part, "debug_console") == 0;
+}
+
+static int put_value(struct json_object *o, const struct set *s, enum value_kind kind,
+                     struct err *err)
+{
+    const char *member = s->parts[s->nr - 1], *wanted = NULL;
+    struct json_object *value = value_of(s, kind, &wanted);
+
+    if (!value)
+        return wanted ? err_set(err, -EINVAL, "is not %s", wanted)
+                      : err_set(err, -ENOMEM, "out of memory");
+    /* Another name of the same. */
+    if (strcmp(s->parts[0], "platform") == 0 && strcmp(member, "uuid") == 0)
+        member = "system_uuid";
+    if (json_object_object_add(o, member, value) < 0) {
+        json_object_put(value);
+        return err_set(err, -ENOMEM, "out of memory");
+    }
+    if (is_console(s->parts[0]) && put_console(o, member) < 0)
+        return err_set(err, -ENOMEM, "out of memory");
+    return 0;
+}
+
+static int apply_one(struct json_object *root, const char *text, struct err *err)
+{
+    const struct changeable *what;
     struct json_object *o;
     struct set s;
 
-    if (!parse(text, &s)) {
-        snap_problem(why, "set %s: is not part.member=value", text);
-    } else if (!is_changeable(&s)) {
-        snap_problem(why, "set %s: cannot be changed: the guest knows it, or it does not exist",
-                     text);
-    } else if (o = owner(root, &s), !o) {
-        snap_problem(why, "set %s: the machine has no %s %s", text, s.parts[s.nr - 3 + (s.nr < 3)],
-                     s.parts[s.nr - 2]);
-    } else {
-        const char *member = s.parts[s.nr - 1];
+    if (!parse(text, &s))
+        return err_set(err, -EINVAL, "is not part.member=value");
+    what = find_changeable(&s);
+    if (!what)
+        return err_set(err, -EINVAL, "cannot be changed: the guest knows it, or it does not exist");
+    o = owner(root, &s);
+    if (!o)
+        return err_set(err, -EINVAL, "the machine has no %s %s", s.parts[s.nr - 3 + (s.nr < 3)],
+                       s.parts[s.nr - 2]);
+    return put_value(o, &s, what->kind, err);
+}
 
-        /* Another name of the same. */
-        if (strcmp(s.parts[0], "platform") == 0 && strcmp(member, "uuid") == 0)
-            member = "system_uuid";
-        if (json_object_object_add(o, member, value_of(&s)) < 0 ||
-            (strcmp(s.parts[0], "serial") == 0 && put_console(o, member) < 0))
-            snap_problem(why, "set %s: out of memory", text);
+/* A device that comes or goes is another machine. */
+static int check_console(const char *name, const struct console_config *before,
+                         const struct console_config *after, struct err *err)
+{
+    if ((before->mode == CONSOLE_OFF) == (after->mode == CONSOLE_OFF))
+        return 0;
+    return err_set(err, -EINVAL, "%s.mode: not %s Off: the guest would notice", name,
+                   before->mode == CONSOLE_OFF ? "from" : "to");
+}
+
+/* The machine that an object describes, if it may take the place of @cfg. */
+static int complete(struct json_object *root, const struct vm_config *cfg,
+                    struct vm_config *ret_changed, struct err *err)
+{
+    struct vm_config c;
+    int rc = vm_config_from_json(root, &c, err);
+
+    if (rc < 0)
+        return rc;
+    rc = vm_config_complete(&c, err);
+    if (rc >= 0)
+        rc = check_console("serial", &cfg->serial, &c.serial, err);
+    if (rc >= 0)
+        rc = check_console("console", &cfg->console, &c.console, err);
+    if (rc >= 0)
+        rc = check_console("debug_console", &cfg->debug_console, &c.debug_console, err);
+    if (rc < 0)
+        vm_config_release(&c);
+    else
+        *ret_changed = c;
+    return rc;
+}
+
+/* Make those changes whose bits are set: all, or none. */
+static int apply_some(const struct snap_sets *sets, const bool *which, struct vm_config *cfg,
+                      struct err *err)
+{
+    struct json_object *root = NULL;
+    struct vm_config changed;
+    int rc = vm_config_to_json(cfg, &root);
+
+    if (rc < 0)
+        return err_set(err, rc, "out of memory");
+    for (unsigned i = 0; rc >= 0 && i < sets->nr; i++)
+        if (which[i])
+            rc = apply_one(root, sets->items[i], err);
+    if (rc >= 0)
+        rc = complete(root, cfg, &changed, err);
+    json_object_put(root);
+    if (rc < 0)
+        return rc;
+    vm_config_release(cfg);
+    *cfg = changed;
+    return 0;
+}
+
+/* Find those that can be made, in any order: one may need another. */
+static void find_good(const struct snap_sets *sets, const struct vm_config *cfg, bool *good)
+{
+    for (bool more = true; more;) {
+        more = false;
+        for (unsigned i = 0; i < sets->nr; i++) {
+            struct vm_config scratch;
+
+            if (good[i] || vm_config_copy(cfg, &scratch) < 0)
+                continue;
+            good[i] = true;
+            good[i] = apply_some(sets, good, &scratch, NULL) >= 0;
+            more |= good[i];
+            vm_config_release(&scratch);
+        }
+    }
+}
+
+/* Each of those that are left, together with the good ones. */
+static void tell_bad(const struct snap_sets *sets, const struct vm_config *cfg, bool *which,
+                     struct snap_problems *why)
+{
+    for (unsigned i = 0; i < sets->nr; i++) {
+        struct vm_config scratch;
+        struct err what = {0};
+
+        if (which[i] || vm_config_copy(cfg, &scratch) < 0)
+            continue;
+        which[i] = true;
+        if (apply_some(sets, which, &scratch, &what) < 0)
+            snap_problem(why, "set %s: %s", sets->items[i], what.msg);
+        which[i] = false;
+        vm_config_release(&scratch);
     }
 }
 
 int snap_sets_apply(const struct snap_sets *sets, struct vm_config *cfg, struct snap_problems *why,
                     struct err *err)
 {
-    struct json_object *root = NULL;
-    struct vm_config changed;
+    bool which[SNAP_SETS_MAX] = {false};
+    struct err first = {0};
     unsigned before = why->nr;
-    int rc = sets->nr ? vm_config_to_json(cfg, &root) : 0;
+    int rc;
 
     if (!sets->nr)
         return 0;
-    if (rc < 0)
-        return err_set(err, rc, "out of memory");
-    for (unsigned i = 0; i < sets->nr; i++)
-        apply_one(root, sets->items[i], why);
-    if (why->nr > before) {
-        json_object_put(root);
+    if (sets->nr > SNAP_SETS_MAX)
+        return err_set(err, -E2BIG, "set: more than %d", SNAP_SETS_MAX);
+    memset(which, true, sets->nr);
+    rc = apply_some(sets, which, cfg, &first);
+    if (rc >= 0)
         return 0;
-    }
-    rc = vm_config_from_json(root, &changed, err);
-    json_object_put(root);
-    if (rc < 0)
-        return err_prefix(err, rc, "set");
-    rc = vm_config_complete(&changed, err);
-    if (rc < 0) {
-        vm_config_release(&changed);
-        return err_prefix(err, rc, "set");
-    }
-    vm_config_release(cfg);
-    *cfg = changed;
-    return 0;
+    memset(which, false, sets->nr);
+    find_good(sets, cfg, which);
+    tell_bad(sets, cfg, which, why);
+    /* Only for want of memory can each be good and all of them not. */
+    if (why->nr == before)
+        return err_set(err, rc, "set: %s", first.msg);
+    return apply_some(sets, which, cfg, err);
 }

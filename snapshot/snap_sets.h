@@ -12,6 +12,7 @@
 #include "core/config/vm_config.h"
 
 enum {
+    SNAP_SETS_MAX = 64,
     SNAP_PROBLEMS_MAX = 32,
     SNAP_PROBLEM_LEN = 512,
     SNAP_PROBLEMS_TEXT = SNAP_PROBLEMS_MAX * (SNAP_PROBLEM_LEN + 2),
@@ -64,11 +65,13 @@ bool snap_sets_has(const struct snap_sets *sets, const char *list, const char *i
 
 /**
  * snap_sets_apply() - change a configuration.
- * @cfg: complete; changed in place only if everything can be.
+ * @cfg: complete; changed in place by all that can be.
  * @why: zeroed, or with problems of others.
  *
- * Return: 0, with @why for each text that is refused (then @cfg is unchanged);
- * -EINVAL where the whole makes no machine, with @err naming the option; -ENOMEM.
+ * What is changed makes a machine, and one that has the same devices.
+ *
+ * Return: 0, with @why for each text that is refused (@cfg then has the others, so that what is
+ * found wrong with it is still wrong once those are mended); -E2BIG; -ENOMEM.
  * Threads: any.
  */
 CHECKED int snap_sets_apply(const struct snap_sets *sets, struct vm_config *cfg,

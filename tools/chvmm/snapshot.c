@@ -245,13 +245,14 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
 {
     const struct snap_sets sets = {j->sets, j->nr_sets};
     struct vm_config original;
+    struct err fds = {0};
     int rc = vm_config_copy(&j->cfg, &original);
 
     if (rc < 0)
         return err_set(err, rc, "out of memory");
     rc = snap_sets_apply(&sets, &j->cfg, &j->why, err);
-    if (rc >= 0)
-        rc = net_fds_give(j->net_fds, j->nr_net_fds, &j->cfg, err);
+    if (rc >= 0 && net_fds_give(j->net_fds, j->nr_net_fds, &j->cfg, &fds) < 0)
+        snap_problem(&j->why, "%s", fds.msg);
     if (rc >= 0)
         rc = check_disks(j, snap, err);
     if (rc >= 0 && j->clone)
