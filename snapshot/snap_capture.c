@@ -2,9 +2,11 @@
 #include "snapshot/snap_capture.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "core/config/vm_config.h"
 #include "core/dirty.h"
@@ -21,6 +23,7 @@ enum {
     CAPTURE_ROUNDS_MAX = 5,     /* while the guest runs */
     CAPTURE_SMALL_PAGES = 2048, /* few enough to be copied aside in the pause: 8 MiB */
     CAPTURE_ASIDE_RUNS = 2048,
+    CAPTURE_PARENTS_MAX = 8, /* that are tried */
 };
 
 /* Pages that were copied in the pause, to be given to the store when the guest runs again. */
@@ -37,6 +40,7 @@ struct capture {
     struct snap_progress *p;
     struct snap_track *track; /* borrowed; NULL: what was written before is not known */
     struct store_url url;
+    int dir_fd; /* of a directory that is to hold this snapshot alone; -1 */
     struct store *store;
     struct store_writer *writer;
     struct dirty_consumer *dirty; /* where memory is copied in rounds */
@@ -73,29 +77,67 @@ static int keep_the_rest(struct capture *c, const char *parent, struct err *err)
     return rc;
 }
 
+/* What this VM's last snapshot in the store is; false if it has none. */
+static bool find_parent(const struct capture *c, char parent[STORE_DIGEST_HEX + 1])
+{
+    const char *vm = vm_identity(c->vm);
+
+    return (c->track && c->track->since[0] &&
+            store_resolve(c->store, c->track->since, parent, NULL) >= 0) ||
+           (vm && store_newest(c->store, vm, parent, NULL) >= 0);
+}
+
+static bool is_cancelled(void *arg)
+{
+    const struct capture *c = arg;
+
+    return snap_check(c->p, NULL) < 0;
+}
+
 static int begin_writer(struct capture *c, struct err *err)
 {
     struct store_writer_region regions[GMEM_REGIONS_MAX];
     char parent[STORE_DIGEST_HEX + 1];
+    struct err what = {0};
     struct store_writer_cfg cfg = {
         .name = c->url.snapshot[0] ? c->url.snapshot : NULL,
         .vm = vm_identity(c->vm),
         .nr_regions = gmem_nr_regions(c->gm),
         .regions = regions,
+        .give_up = is_cancelled,
+        .arg = c,
     };
-    int rc;
+    int rc = -ENOENT;
 
     for (unsigned i = 0; i < cfg.nr_regions; i++) {
         const struct gmem_region *r = gmem_region(c->gm, i);
 
         regions[i] = (struct store_writer_region){r->gpa, r->len >> PAGE_SHIFT_4K};
     }
-    if ((c->track && c->track->since[0] &&
-         store_resolve(c->store, c->track->since, parent, NULL) >= 0) ||
-        (cfg.vm && store_newest(c->store, cfg.vm, parent, NULL) >= 0))
-        cfg.parent = parent;
-    rc = store_writer_begin(c->store, &cfg, &c->writer, err);
-    return rc < 0 ? rc : keep_the_rest(c, cfg.parent, err);
+    /* A parent may be removed before the writer holds it: then the next best is. */
+    for (unsigned left = CAPTURE_PARENTS_MAX; rc == -ENOENT && left > 0; left--) {
+        what = (struct err){0};
+        cfg.parent = left > 1 && find_parent(c, parent) ? parent : NULL;
+        rc = store_writer_begin(c->store, &cfg, &c->writer, &what);
+        if (!cfg.parent)
+            break;
+    }
+    if (rc < 0)
+        return err_set(err, rc, "%s", what.msg);
+    return keep_the_rest(c, cfg.parent, err);
+}
+
+/* Nobody else writes to a directory that is to hold one snapshot. */
+static int lock_directory(struct capture *c, struct err *err)
+{
+    c->dir_fd = open(c->url.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->dir_fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return err_set(err, -ENOTDIR, "Destination is not a directory: \"%s\"", c->url.path);
+    if (c->dir_fd >= 0 && flock(c->dir_fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    if (errno == EWOULDBLOCK)
+        return err_set(err, -EBUSY, "%s: another snapshot is being taken there", c->url.path);
+    return err_set(err, -errno, "%s: %s", c->url.path, strerror(errno));
 }
 
 /* file:///dir is a store of one snapshot; Cloud Hypervisor refuses a directory that has one. */
@@ -111,13 +153,12 @@ static int check_self_contained(struct store *st, const char *path, struct err *
 
 static int open_store(struct capture *c, const char *url, struct err *err)
 {
-    struct stat st;
     int rc = store_url_parse(url, &c->url, err);
 
+    if (rc >= 0 && c->url.self_contained)
+        rc = lock_directory(c, err);
     if (rc < 0)
         return rc;
-    if (c->url.self_contained && (stat(c->url.path, &st) < 0 || !S_ISDIR(st.st_mode)))
-        return err_set(err, -ENOTDIR, "Destination is not a directory: \"%s\"", c->url.path);
     rc = store_open(c->url.path, STORE_CREATE, &c->store, err);
     if (rc >= 0 && c->url.self_contained)
         rc = check_self_contained(c->store, c->url.path, err);
@@ -422,7 +463,7 @@ static int capture(struct capture *c, const struct snap_capture_cfg *cfg,
 int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_progress *p,
                  struct snap_result *ret_result, struct err *err)
 {
-    struct capture c = {.vm = vm, .gm = vm_gmem(vm), .p = p, .track = *cfg->track};
+    struct capture c = {.vm = vm, .gm = vm_gmem(vm), .p = p, .track = *cfg->track, .dir_fd = -1};
     int rc = 0;
 
     snap_progress_begin(p, SNAP_PHASE_OPEN, gmem_size(c.gm) >> PAGE_SHIFT_4K);
@@ -434,6 +475,8 @@ int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_
     snap_moment_free(c.moment);
     store_writer_abort(c.writer);
     store_close(c.store);
+    if (c.dir_fd >= 0)
+        (void)close(c.dir_fd);
     state_buf_release(&c.state);
     free(c.aside);
     free(c.disks);

@@ -96,14 +96,14 @@ int store_write_check(const struct store *st, struct err *err)
     return 0;
 }
 
-int store_lock_as_writer(struct store *st, struct store_lock **ret, struct err *err)
+int store_lock_as_writer(struct store *st, bool wait, struct store_lock **ret, struct err *err)
 {
     struct store_backend *be = st->be;
     struct store_lock *gate = NULL;
-    int rc = be->ops->lock(be, STORE_LOCK_GATE, STORE_LOCK_SHARED, true, &gate, err);
+    int rc = be->ops->lock(be, STORE_LOCK_GATE, STORE_LOCK_SHARED, wait, &gate, err);
 
     if (rc == 0)
-        rc = be->ops->lock(be, STORE_LOCK_WRITERS, STORE_LOCK_SHARED, true, ret, err);
+        rc = be->ops->lock(be, STORE_LOCK_WRITERS, STORE_LOCK_SHARED, wait, ret, err);
     be->ops->unlock(be, gate);
     return rc;
 }

@@ -73,11 +73,15 @@ void store_tags_join(const struct store_info *info, char *out, size_t cap);
 /**
  * store_lock_as_writer() - keep the collector from sweeping.
  *
- * Waits while it does, and lets one that waits go first.
- * Return: 0 and *@ret, to be given back to the back end's unlock(); or an errno.
+ * @wait: while it does.
+ *
+ * Lets one that waits go first.
+ * Return: 0 and *@ret, to be given back to the back end's unlock(); -EAGAIN, without a text in
+ * @err, if it would have to wait; or an errno.
  * Threads: any.
  */
-CHECKED int store_lock_as_writer(struct store *st, struct store_lock **ret, struct err *err);
+CHECKED int store_lock_as_writer(struct store *st, bool wait, struct store_lock **ret,
+                                 struct err *err);
 
 /**
  * store_make_room() - what to do about a failure, if it was that the disk is full.

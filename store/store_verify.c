@@ -674,7 +674,7 @@ static int verify_lock(struct store *st, bool repair, struct verify_locks *ret, 
     int rc;
 
     if (!repair)
-        return be->readonly ? 0 : store_lock_as_writer(st, &ret->writers, err);
+        return be->readonly ? 0 : store_lock_as_writer(st, true, &ret->writers, err);
     rc = store_write_check(st, err);
     if (rc == 0)
         rc = be->ops->lock(be, STORE_LOCK_COLLECTOR, STORE_LOCK_EXCLUSIVE, false, &ret->collector,

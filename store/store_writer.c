@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "store/store_writer_internal.h"
 
@@ -415,13 +416,27 @@ static int begin_index(struct store_writer *w, struct err *err)
     return rc;
 }
 
+/* A collection may take long: whoever wants to give up meanwhile can. */
+static int begin_lock(struct store_writer *w, const struct store_writer_cfg *cfg, struct err *err)
+{
+    const struct timespec pause = {.tv_nsec = WRITER_LOCK_POLL_NS};
+    int rc;
+
+    while ((rc = store_lock_as_writer(w->st, !cfg->give_up, &w->lock, err)) == -EAGAIN) {
+        if (cfg->give_up(cfg->arg))
+            return err_set(err, -ECANCELED, "cancelled");
+        (void)nanosleep(&pause, NULL);
+    }
+    return rc;
+}
+
 static int begin_all(struct store_writer *w, const struct store_writer_cfg *cfg, struct err *err)
 {
     uint64_t pages = 0, leaves = 0;
     int rc = store_write_check(w->st, err);
 
     if (rc == 0)
-        rc = store_lock_as_writer(w->st, &w->lock, err);
+        rc = begin_lock(w, cfg, err);
     /* The last room of a disk is for removing things. */
     if (rc == 0)
         rc = w->st->be->ops->reserve_make(w->st->be, err);

@@ -36,6 +36,9 @@ struct store_writer_cfg {
     const struct store_writer_region *regions; /* copied */
     unsigned threads;  /* workers; 0: as many as processors; callers help in any case */
     bool callers_only; /* no workers at all: the calling threads do everything */
+    /* Asked while a collection is waited for; NULL: it is waited for to its end. */
+    bool (*give_up)(void *arg);
+    void *arg;
 };
 
 /**
@@ -43,10 +46,10 @@ struct store_writer_cfg {
  * @st:  borrowed, outlives it.
  * @cfg: borrowed during the call.
  *
- * Waits while store_gc() is at work.
+ * Waits while store_gc() is at work; the parent may go meanwhile.
  * Return: 0 and *@ret_w, owned, for store_writer_publish() or store_writer_abort();
  * -EEXIST if the name is taken; -ENOENT if there is no such parent; -EINVAL; -E2BIG;
- * -EROFS; or the kernel's errno.
+ * -EROFS; -ECANCELED if it was given up; or the kernel's errno.
  * Threads: any.
  */
 CHECKED int store_writer_begin(struct store *st, const struct store_writer_cfg *cfg,

@@ -14,6 +14,7 @@
 #include "store/store_writer.h"
 
 enum {
+    WRITER_LOCK_POLL_NS = 10000000,
     WRITER_STRIPES = 64,
     WRITER_PACKS_MAX = 4096,
     WRITER_CHUNK_PAGES = 16,

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots, to a directory and to a store, and what comes back from them."""
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import time
 
@@ -250,6 +252,55 @@ class SnapshotTest(LaneTest):
         self.assertEqual(progress["result"], "completed")
         self.assertEqual(progress["pages_done"], RAM // 4096)
         self.check_guest(vmm)
+
+    def locked_store(self):
+        """A store with a snapshot, whose collector seems to be at work until the file is closed."""
+        vmm = self.start()
+        vmm.put("vm.snapshot", {"destination_url": self.store("parent"), "track": True})
+        lock = open(self.dir / "store" / "lock", "r+b", buffering=0)
+        self.addCleanup(lock.close)
+        # F_OFD_SETLK; struct flock: type, whence, start, len, pid.
+        fcntl.fcntl(lock, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        request = Background(vmm.call, "PUT", "vm.snapshot",
+                             {"destination_url": self.store("child")})
+        lane_base.wait_until(lambda: vmm.get("vm.snapshot-progress")["phase"] == "open", 10,
+                             "a snapshot that waits")
+        time.sleep(0.1)
+        self.assertFalse(request.is_done())
+        return vmm, lock, request
+
+    def test_a_parent_may_go_while_a_collection_is_waited_for(self):
+        vmm, lock, request = self.locked_store()
+        subprocess.run([program("chsnap"), "rm", str(self.dir / "store"), "parent"], check=True,
+                       stdout=subprocess.DEVNULL, timeout=60)
+        lock.close()
+        self.assertEqual(request.result(60), (204, None))
+        vmm.kill()
+        restored = self.restore(self.store("child"), options=",resume=on")
+        restored.attach()
+        restored.guest.do("echo still")
+
+    def test_a_wait_for_a_collection_can_be_given_up(self):
+        vmm, _, request = self.locked_store()
+        self.assertLess(vmm.get("vm.snapshot-progress")["elapsed_ns"], 60e9)
+        vmm.put("vm.snapshot-cancel")
+        status, chain = request.result(20)
+        self.assertEqual((status, chain[-1]), (500, "cancelled"))
+        self.assertEqual(vmm.state(), "Running")
+
+    def test_a_directory_takes_one_snapshot_of_many_at_once(self):
+        path, url = self.directory()
+        vmms = []
+        for name in ("one", "two", "three"):
+            vmms.append(Vmm(self, name, vm_args()))
+            vmms[-1].boot()
+        requests = [Background(v.call, "PUT", "vm.snapshot", {"destination_url": url})
+                    for v in vmms]
+        answers = sorted(r.result(60)[0] for r in requests)
+        self.assertEqual(answers, [204, 500, 500])
+        listing = subprocess.run([program("chsnap"), "list", "--json", str(path)], check=True,
+                                 capture_output=True, text=True, timeout=60)
+        self.assertEqual(len(json.loads(listing.stdout)), 1)
 
     def test_clones_have_names_of_their_own(self):
         vmm = self.start()

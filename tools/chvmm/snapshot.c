@@ -65,6 +65,7 @@ static struct snapshot_job *new_job(struct vmm *vmm, const char *url, vmm_done_f
     j->vmm = vmm;
     j->done = done;
     j->done_arg = arg;
+    snap_progress_begin(&j->progress, SNAP_PHASE_OPEN, 0);
     j->url = strdup(url);
     if (!j->url) {
         free(j);
