@@ -6,6 +6,7 @@
 #include "store/store_reader_internal.h"
 #include "store/store_record.h"
 #include "store/store_stream.h"
+#include "store/store_whole.h"
 #include "store/store_writer.h"
 
 struct copy {
@@ -15,6 +16,7 @@ struct copy {
     struct store_stream_result res;
     struct err *err;
     char base_id[STORE_DIGEST_HEX + 1]; /* a snapshot that both stores have; "" if none */
+    struct store_snapshot *hurt;        /* the same in @to, which has lost something; or NULL */
     struct store_writer *w;
     uint64_t done, total; /* pages */
     struct store_node leaf;
@@ -169,8 +171,8 @@ static int copy_begin(struct copy *c)
     const char *name = c->cfg->name ? c->cfg->name : info->name;
     const struct store_writer_cfg cfg = {
         .parent = c->base_id[0] ? c->base_id : NULL,
-        .name = name[0] ? name : NULL,
-        .tags = info->nr_tags ? tags : NULL,
+        .name = name[0] && !c->hurt ? name : NULL,
+        .tags = info->nr_tags && !c->hurt ? tags : NULL,
         .nr_regions = info->rec->nr_regions,
         .regions = regions,
     };
@@ -196,26 +198,65 @@ static int copy_publish(struct copy *c)
         return rc;
     what.record = record;
     what.state = state;
-    return store_writer_publish(steal_ptr(c->w), &what, c->res.id, c->err);
+    what.heal = c->hurt != NULL;
+    rc = store_writer_publish(steal_ptr(c->w), &what, c->res.id, c->err);
+    c->res.healed = rc == 0 && c->hurt;
+    return rc;
+}
+
+/* -EEXIST if the other store has it, and has lost nothing of it. */
+static int copy_is_there(struct copy *c)
+{
+    char id[STORE_DIGEST_HEX + 1];
+    int rc;
+
+    if (store_resolve(c->to, c->res.id, id, NULL) < 0)
+        return 0;
+    rc = store_snapshot_open(c->to, id, &c->hurt, c->err);
+    if (rc == 0)
+        rc = store_snapshot_is_whole(c->hurt, c->err);
+    if (rc <= 0)
+        return rc;
+    return err_set(c->err, -EEXIST, "snapshot %.*s is there already", STORE_ID_SHORT, id);
+}
+
+/* Find what both have; one of the other store that cannot be read is not it. */
+static int copy_find_base(struct copy *c)
+{
+    struct base_walk b = {.from = store_snapshot_store(c->snap),
+                          .rec = store_snapshot_info(c->snap)->rec,
+                          .id = c->base_id};
+    int rc = c->hurt ? 0 : store_list(c->to, base_look, &b, NULL);
+
+    if (rc == -EBADMSG)
+        return 0;
+    return rc < 0 ? err_set(c->err, rc, "the other store's snapshots cannot be listed") : 0;
+}
+
+static bool copy_keeps(const struct copy *c)
+{
+    const struct store_record *rec = store_snapshot_info(c->snap)->rec;
+
+    for (unsigned i = 0; i < rec->nr_regions; i++)
+        if (!store_writer_keeps(c->w, i))
+            return false;
+    return c->base_id[0];
 }
 
 static int copy_all(struct copy *c)
 {
     const struct store_info *info = store_snapshot_info(c->snap);
-    struct base_walk b = {
-        .from = store_snapshot_store(c->snap), .rec = info->rec, .id = c->base_id};
-    char id[STORE_DIGEST_HEX + 1];
     int rc = store_write_check(c->to, c->err);
 
     memcpy(c->res.id, info->id, sizeof(info->id));
-    if (rc == 0 && store_resolve(c->to, info->id, id, NULL) == 0)
-        rc = err_set(c->err, -EEXIST, "snapshot %.*s is there already", STORE_ID_SHORT, id);
     if (rc == 0)
-        rc = store_list(c->to, base_look, &b, c->err);
+        rc = copy_is_there(c);
+    if (rc == 0)
+        rc = copy_find_base(c);
     if (rc == 0)
         rc = copy_begin(c);
     if (rc == 0)
-        rc = c->base_id[0] ? copy_from_base(c) : copy_all_pages(c);
+        rc = copy_keeps(c) ? copy_from_base(c) : copy_all_pages(c);
     return rc < 0 ? rc : copy_publish(c);
 }
 
@@ -233,6 +274,7 @@ int store_copy(struct store_snapshot *snap, struct store *to, const struct store
     c->err = err;
     rc = copy_all(c);
     store_writer_abort(c->w);
+    store_snapshot_close(c->hurt);
     *ret_res = c->res;
     free(c);
     return rc;

@@ -6,6 +6,7 @@
 #include "store/store_reader_internal.h"
 #include "store/store_record.h"
 #include "store/store_stream.h"
+#include "store/store_whole.h"
 #include "store/store_writer.h"
 
 struct import {
@@ -17,7 +18,8 @@ struct import {
     struct err *err;
     struct store_codec_ctx *codec;
     struct store_writer *w;
-    uint64_t frames; /* read so far */
+    struct store_snapshot *hurt; /* the same snapshot, which has lost something; or NULL */
+    uint64_t frames;             /* read so far */
     uint64_t pages_done, pages_total;
 
     uint8_t *payload; /* of the frame at hand */
@@ -143,12 +145,18 @@ static int import_is_there(struct import *m)
 {
     char id[STORE_DIGEST_HEX + 1];
     struct store_digest d;
+    int rc;
 
     if (store_hash(store_codec_hasher(m->codec), m->record, m->record_len, &d) < 0)
         return err_set(m->err, -EIO, "SHA-256 failed");
     store_digest_hex(&d, m->res.id);
     if (store_resolve(m->st, m->res.id, id, NULL) < 0)
         return 0;
+    rc = store_snapshot_open(m->st, id, &m->hurt, m->err);
+    if (rc == 0)
+        rc = store_snapshot_is_whole(m->hurt, m->err);
+    if (rc <= 0)
+        return rc;
     return err_set(m->err, -EEXIST, "snapshot %.*s is there already", STORE_ID_SHORT, id);
 }
 
@@ -207,8 +215,8 @@ static int import_begin(struct import *m)
     for (unsigned i = 0; i < m->rec->nr_regions; i++)
         regions[i] = (struct store_writer_region){.gpa = m->rec->regions[i].gpa,
                                                   .pages = m->rec->regions[i].pages};
-    cfg.name = chosen[0] ? chosen : NULL;
-    cfg.tags = tags[0] ? tags : NULL;
+    cfg.name = chosen[0] && !m->hurt ? chosen : NULL;
+    cfg.tags = tags[0] && !m->hurt ? tags : NULL;
     rc = store_writer_begin(m->st, &cfg, &m->w, m->err);
     /* What the stream does not mention is zero. */
     for (unsigned i = 0; i < m->rec->nr_regions && rc == 0; i++)
@@ -389,7 +397,9 @@ static int import_all(struct import *m)
     what.state_len = m->state_len;
     what.record = m->record;
     what.record_len = m->record_len;
+    what.heal = m->hurt != NULL;
     rc = store_writer_publish(steal_ptr(m->w), &what, m->res.id, m->err);
+    m->res.healed = rc == 0 && m->hurt;
     return rc < 0 ? rc : 1;
 }
 
@@ -414,6 +424,7 @@ int store_import(struct store *st, store_source_fn *source, void *source_arg,
         rc = import_all(m);
     *ret_res = m->res;
     store_writer_abort(m->w);
+    store_snapshot_close(m->hurt);
     store_record_free(m->rec);
     store_codec_free(m->codec);
     free(m->payload);

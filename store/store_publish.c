@@ -281,7 +281,11 @@ static int publish_record(struct store_writer *w, const struct store_publish *wh
 
     if (what->record) {
         rc = publish_check_record(what, rec, err);
-        return rc < 0 ? rc : publish_row(w, what->record, what->record_len, ret_id, err);
+        if (rc < 0 || !what->heal)
+            return rc < 0 ? rc : publish_row(w, what->record, what->record_len, ret_id, err);
+        rc = store_hash(store_codec_hasher(w->benches[0]->codec), what->record, what->record_len,
+                        ret_id);
+        return rc < 0 ? err_set(err, -EIO, "SHA-256 failed") : 0;
     }
     rc = publish_fill_record(w, what, rec, err);
     if (rc == 0)

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "store/store_reader_internal.h"
+#include "store/store_whole.h"
+
 /* A row that leads to nothing true, and what becomes of it. */
 struct broken {
     struct store_digest d;
@@ -33,6 +36,9 @@ struct repair {
     uint8_t raw[STORE_SEGMENT_RAW_MAX];
     uint8_t out[STORE_SEGMENT_LEN_MAX];
     struct store_object object;
+    struct broken_list leaves; /* not broken: all that have hints, and their segments */
+    struct store_node leaf;
+    uint8_t hints[STORE_HINTS_LEN_MAX];
 };
 
 static int list_add(struct repair *r, struct broken_list *l, const struct store_digest *d,
@@ -245,6 +251,64 @@ static int change_objects(struct repair *r)
     return rc;
 }
 
+/* ---- what is lost ---- */
+
+static int take_leaf(void *arg, const struct store_digest *d, uint64_t segment)
+{
+    struct repair *r = arg;
+    size_t len = 0;
+    int rc = store_index_object(r->in->ix, d, &segment, r->hints, &len, r->err);
+
+    return rc > 0 && len ? list_add(r, &r->leaves, d, segment) : rc < 0 ? rc : 0;
+}
+
+/* Into @leaf, with its hints; false if it is no leaf. */
+static bool load_leaf(struct repair *r, const struct store_digest *d)
+{
+    struct store_object *o = &r->object;
+    struct store_node_wire w;
+
+    if (store_fetch_object(r->in->st->fetch, d, STORE_KIND_NODE, o, NULL) < 0 || o->len < sizeof(w))
+        return false;
+    memcpy(&w, o->raw, sizeof(w));
+    if (le16_get(w.nr) > STORE_NODE_ENTRIES ||
+        store_node_decode(o->raw, o->len, 0, le16_get(w.nr), &r->leaf, NULL) < 0)
+        return false;
+    (void)store_hints_decode(o->hints, o->hints_len, &r->leaf);
+    return true;
+}
+
+/* Hints that lead to what is lost say from now on that it is. */
+static int mark_leaf(struct repair *r, const struct broken *b)
+{
+    struct store_index *ix = r->in->ix;
+    const struct store_object *o = &r->object;
+    size_t len;
+    int rc;
+
+    if (!load_leaf(r, &b->d))
+        return 0;
+    rc = store_leaf_lost(ix, &r->leaf, r->err);
+    if (rc <= 0)
+        return rc;
+    len = store_hints_encode(&r->leaf, r->hints);
+    if (len == o->hints_len && memcmp(r->hints, o->hints, len) == 0)
+        return 0;
+    rc = store_index_del_object(ix, &b->d, r->err);
+    return rc < 0 ? rc : store_index_add_object(ix, &b->d, b->at, r->hints, len, r->err);
+}
+
+static int mark_lost(struct repair *r)
+{
+    int rc = store_index_each_object(r->in->ix, take_leaf, r, r->err);
+
+    for (size_t i = 0; i < r->leaves.nr && rc == 0; i++)
+        rc = mark_leaf(r, &r->leaves.b[i]);
+    return rc;
+}
+
+/* ---- segments and packs ---- */
+
 /* A pack of which nothing is left goes; one whose row lies gets a true one. */
 static int change_pack(struct repair *r, const struct store_verified_pack *p, bool alive, bool dead)
 {
@@ -323,6 +387,8 @@ static int repair_run(struct repair *r)
     if (rc == 0)
         rc = change_objects(r);
     if (rc == 0)
+        rc = mark_lost(r);
+    if (rc == 0)
         rc = store_index_commit(ix, r->err);
     else
         store_index_rollback(ix);
@@ -346,6 +412,7 @@ int store_repair(const struct store_repair *in, struct err *err)
         free(r->objects.b[i].hints);
     free(r->pages.b);
     free(r->objects.b);
+    free(r->leaves.b);
     free(r->moved);
     free(r);
     return rc;

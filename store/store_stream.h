@@ -68,6 +68,7 @@ struct store_stream_result {
     uint64_t pages_sent;  /* whose contents went over */
     uint64_t pages_known; /* that the other end had, or that came before */
     uint64_t bytes;       /* of the stream, or of contents copied */
+    bool healed;          /* it was there, and got back what it had lost */
 };
 
 /**
@@ -85,6 +86,8 @@ CHECKED int store_export(struct store_snapshot *snap, store_sink_fn *sink, void 
  * store_import() - take a snapshot out of a stream.
  * @source: hostile bytes; left right behind the stream.
  *
+ * A snapshot that is there, but is known to have lost something, gets that back and keeps
+ * its name and tags.
  * Return: 1; 0 if the source was at its end (nothing happened); -EEXIST if the snapshot
  * is there already (@ret_res->id says which) or its name is taken; -EBADMSG for a stream
  * that is cut off, damaged, or not what its record names; -ENOTSUP for a later version;
@@ -99,7 +102,7 @@ CHECKED int store_import(struct store *st, store_source_fn *source, void *source
  * store_copy() - put a snapshot of one store into another.
  *
  * Reads only pages that @to does not have.  Where both have another snapshot of the same
- * shape, only what differs from that is looked at.
+ * shape, only what differs from that is looked at.  Heals as store_import() does.
  * Return: 0; -EEXIST as store_import(); else as store_snapshot_read() and
  * store_writer_publish().
  * Threads: any.

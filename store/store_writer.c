@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "store/store_whole.h"
 #include "store/store_writer_internal.h"
 
 /* ---- leaves ---- */
@@ -341,6 +342,10 @@ static int begin_parent(struct store_writer *w, const struct store_writer_cfg *c
         return err_prefix(err, rc, "parent");
     info = store_snapshot_info(w->parent);
     memcpy(w->parent_id, info->id, sizeof(w->parent_id));
+    /* What the parent has lost must be given and stored again, not taken for known. */
+    rc = store_snapshot_is_whole(w->parent, err);
+    if (rc <= 0)
+        return rc;
     for (unsigned i = 0; i < w->nr_regions; i++)
         w->regions[i].parent = begin_find_region(info->rec, &w->regions[i]);
     return 0;

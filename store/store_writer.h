@@ -85,7 +85,7 @@ CHECKED int store_writer_zero(struct store_writer *w, unsigned region, uint64_t 
  * store_writer_keep() - pages are known to be what they were in the parent.
  *
  * Whole leaves, 512 pages aligned, cost nothing.
- * Return: as store_writer_pages(); -EINVAL too if the parent has no such region.
+ * Return: as store_writer_pages(); -EINVAL too unless store_writer_keeps().
  * Threads: any, several at once.
  */
 CHECKED int store_writer_keep(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
@@ -94,7 +94,8 @@ CHECKED int store_writer_keep(struct store_writer *w, unsigned region, uint64_t 
 /**
  * store_writer_keeps() - whether store_writer_keep() is possible in a region.
  *
- * Return: true if the parent has the same region: address and size.
+ * Return: true if the parent has the same region: address and size; and is not known to
+ * have lost anything.
  * Threads: any.
  */
 bool store_writer_keeps(const struct store_writer *w, unsigned region);
@@ -156,6 +157,7 @@ struct store_publish {
      */
     const uint8_t *record;
     size_t record_len;
+    bool heal; /* that snapshot is here, and has lost something: bring only its contents */
 };
 
 /**

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "store/store_pack.h"
+#include "store/store_stream.h"
 #include "tests/unit/store_fixture.h"
 
 enum {
@@ -166,6 +167,179 @@ static void test_lost_pages_are_told_and_come_back_with_their_contents(void **st
     res = verify(st, false, &f);
     assert_int_equal(res.problems, 0);
     store_close(st);
+}
+
+/* Flip a byte of pages, of the device state or of a manifest, and repair what can be. */
+static struct store *damage_and_repair(enum store_segment_kind kind)
+{
+    struct store_segment seg;
+    struct findings f;
+    struct store *st;
+    int fd = pack_fd();
+
+    flip(fd, find_segment(fd, kind, &seg) + STORE_SEGMENT_HDR_LEN + 20);
+    (void)close(fd);
+    st = open_store();
+    assert_true(verify(st, true, &f).problems > 0);
+    assert_true(verify(st, false, &f).problems > 0);
+    assert_true(image_compare(st, "a", &img, NULL) < 0);
+    return st;
+}
+
+/* What the parent has lost is not taken for known because it has not changed. */
+static void test_a_snapshot_on_a_damaged_parent_is_whole_and_heals_it(void **state)
+{
+    static const enum store_segment_kind kinds[] = {STORE_KIND_PAGES, STORE_KIND_NODE};
+    struct err err = {0};
+
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct store *st = damage_and_repair(kinds[i]);
+        struct findings f;
+
+        assert_ok(image_put(st, &img, "a", "b", NULL, &err), &err);
+        assert_int_equal(image_compare(st, "b", &img, &err), 0);
+        assert_int_equal(image_compare(st, "a", &img, &err), 0);
+        assert_int_equal(verify(st, false, &f).problems, 0);
+        store_close(st);
+        (void)teardown(state);
+        assert_int_equal(setup(state), 0);
+    }
+}
+
+/* Where nothing is given, nothing can be kept of a parent that has lost some. */
+static void test_nothing_is_kept_of_a_damaged_parent(void **state)
+{
+    struct store *st = damage_and_repair(STORE_KIND_PAGES);
+    struct store_writer *w;
+    struct err err = {0};
+
+    (void)state;
+    assert_ok(image_begin(st, &img, "a", "b", true, &w, &err), &err);
+    assert_false(store_writer_keeps(w, 0));
+    assert_int_equal(store_writer_keep(w, 0, 0, img.pages, NULL), -EINVAL);
+    store_writer_abort(w);
+    store_close(st);
+}
+
+struct bytes {
+    uint8_t *p;
+    size_t len, at;
+};
+
+static int bytes_put(void *arg, const void *data, size_t len, struct err *err)
+{
+    struct bytes *b = arg;
+    uint8_t *p = realloc(b->p, b->len + len);
+
+    (void)err;
+    assert_non_null(p);
+    memcpy(p + b->len, data, len);
+    b->p = p;
+    b->len += len;
+    return 0;
+}
+
+static ssize_t bytes_get(void *arg, void *data, size_t len, struct err *err)
+{
+    struct bytes *b = arg;
+    size_t n = b->len - b->at < len ? b->len - b->at : len;
+
+    (void)err;
+    memcpy(data, b->p + b->at, n);
+    b->at += n;
+    return (ssize_t)n;
+}
+
+static struct bytes export_a(void)
+{
+    struct store *st = open_store();
+    const struct store_stream_cfg cfg = {0};
+    struct store_stream_result res;
+    struct store_snapshot *snap;
+    struct bytes b = {0};
+    struct err err = {0};
+
+    assert_ok(store_snapshot_open(st, "a", &snap, &err), &err);
+    assert_ok(store_export(snap, bytes_put, &b, &cfg, &res, &err), &err);
+    store_snapshot_close(snap);
+    store_close(st);
+    return b;
+}
+
+/* A backup of the very snapshot brings back what it lost; while it is whole, nothing happens. */
+static void test_an_import_of_the_same_snapshot_heals_it(void **state)
+{
+    static const enum store_segment_kind kinds[] = {STORE_KIND_PAGES, STORE_KIND_NODE};
+    const struct store_stream_cfg cfg = {.name = "other"};
+    struct store_stream_result res;
+    struct err err = {0};
+
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct bytes b = export_a();
+        struct store *st = damage_and_repair(kinds[i]);
+        char id[STORE_DIGEST_HEX + 1];
+        struct findings f;
+
+        assert_int_equal(store_import(st, bytes_get, &b, &cfg, &res, &err), 1);
+        assert_true(res.healed);
+        assert_int_equal(image_compare(st, "a", &img, &err), 0);
+        assert_int_equal(store_resolve(st, "other", id, NULL), -ENOENT);
+        assert_int_equal(verify(st, false, &f).problems, 0);
+        b.at = 0;
+        assert_int_equal(store_import(st, bytes_get, &b, &cfg, &res, NULL), -EEXIST);
+        assert_false(res.healed);
+        store_close(st);
+        free(b.p);
+        (void)teardown(state);
+        assert_int_equal(setup(state), 0);
+    }
+}
+
+/* The same by a copy; a damaged snapshot that both have is no base for another. */
+static void test_a_copy_heals_and_does_not_build_on_what_is_damaged(void **state)
+{
+    const struct store_stream_cfg cfg = {0};
+    struct image changed = image_copy(&img);
+    struct store_stream_result res;
+    struct store_snapshot *snap;
+    struct err err = {0};
+    struct fixture good;
+    struct store *st, *from;
+    struct findings f;
+
+    (void)state;
+    fixture_make(&good);
+    tree_copy(fx.path, good.path);
+    assert_ok(store_open(good.path, 0, &from, &err), &err);
+    image_touch(&changed, 3, 7);
+    assert_ok(image_put(from, &changed, "a", "c", NULL, &err), &err);
+    st = damage_and_repair(STORE_KIND_PAGES);
+    assert_ok(store_snapshot_open(from, "c", &snap, &err), &err);
+    assert_ok(store_copy(snap, st, &cfg, &res, &err), &err);
+    assert_false(res.healed);
+    store_snapshot_close(snap);
+    assert_int_equal(image_compare(st, "c", &changed, &err), 0);
+    store_close(st);
+    (void)teardown(state);
+    assert_int_equal(setup(state), 0);
+
+    fixture_remove(&good);
+    fixture_make(&good);
+    tree_copy(fx.path, good.path);
+    store_close(from);
+    assert_ok(store_open(good.path, 0, &from, &err), &err);
+    st = damage_and_repair(STORE_KIND_PAGES);
+    assert_ok(store_snapshot_open(from, "a", &snap, &err), &err);
+    assert_ok(store_copy(snap, st, &cfg, &res, &err), &err);
+    assert_true(res.healed);
+    assert_int_equal(image_compare(st, "a", &img, &err), 0);
+    assert_int_equal(verify(st, false, &f).problems, 0);
+    assert_int_equal(store_copy(snap, st, &cfg, &res, NULL), -EEXIST);
+    store_snapshot_close(snap);
+    store_close(st);
+    store_close(from);
+    fixture_remove(&good);
+    image_free(&changed);
 }
 
 static void test_without_repair_damage_is_not_healed_by_chance(void **state)
@@ -431,6 +605,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lost_pages_are_told_and_come_back_with_their_contents,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_snapshot_on_a_damaged_parent_is_whole_and_heals_it,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nothing_is_kept_of_a_damaged_parent, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_import_of_the_same_snapshot_heals_it, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_copy_heals_and_does_not_build_on_what_is_damaged,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_repair_damage_is_not_healed_by_chance, setup,
                                         teardown),

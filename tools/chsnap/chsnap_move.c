@@ -54,7 +54,7 @@ static void move_report(struct move *m, FILE *f, const char *verb,
             (void)fputs("is there already\n", f);
             return;
         }
-        (void)fprintf(f, "%s: %llu pages sent, %llu known, %s\n", verb,
+        (void)fprintf(f, "%s: %llu pages sent, %llu known, %s\n", res->healed ? "healed" : verb,
                       (unsigned long long)res->pages_sent, (unsigned long long)res->pages_known,
                       chsnap_size(res->bytes, a));
         return;
@@ -62,6 +62,7 @@ static void move_report(struct move *m, FILE *f, const char *verb,
     o = json_object_new_object();
     (void)json_object_object_add(o, "id", json_object_new_string(res->id));
     (void)json_object_object_add(o, "done", json_object_new_boolean(done));
+    (void)json_object_object_add(o, "healed", json_object_new_boolean(res->healed));
     (void)json_object_object_add(o, "pages_sent", json_object_new_uint64(res->pages_sent));
     (void)json_object_object_add(o, "pages_known", json_object_new_uint64(res->pages_known));
     (void)json_object_object_add(o, "bytes", json_object_new_uint64(res->bytes));
@@ -266,7 +267,8 @@ const struct chsnap_command chsnap_import = {
     .summary = "take snapshots out of a stream of export",
     .usage = "[-i FILE] [OPTION...] [STORE]",
     .help = "Everything is verified before a snapshot is there; one that is there already is\n"
-            "left alone. The store is made if it is not there.\n"
+            "left alone, unless \"verify --repair\" found that it has lost something: then it\n"
+            "gets that back. The store is made if it is not there.\n"
             "\n"
             "  -i, --input FILE     from this file; else from standard input\n"
             "      --name NAME      give it this name instead of its own\n"
@@ -360,7 +362,8 @@ const struct chsnap_command chsnap_copy = {
     .usage = "[OPTION...] [STORE] STORE [SNAPSHOT...]",
     .help = "From the first store to the second, which is made if it is not there; all\n"
             "snapshots unless some are named. They keep their ids; one that is there already is\n"
-            "left alone. Reads and sends only pages whose contents the other store does not have.\n"
+            "left alone, or healed as by import. Reads and sends only pages whose contents the\n"
+            "other store does not have.\n"
             "\n"
             "      --name NAME      give it this name instead of its own\n"
             "      --no-name        give it no name\n",
