@@ -64,7 +64,9 @@ static const char suites_without_aes[] =
 static const char *reason(void)
 {
     unsigned long code = ERR_get_error();
-    const char *text = ERR_reason_error_string(code);
+    /* Since OpenSSL 3.0 it has no words for what the system said. */
+    const char *text =
+        ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code)) : ERR_reason_error_string(code);
 
     ERR_clear_error();
     return text ? text : "unknown reason";
