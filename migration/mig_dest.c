@@ -11,6 +11,7 @@
 
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/rate_limit.h"
 #include "core/state.h"
 #include "migration/mig_ctl.h"
 #include "migration/mig_progress_internal.h"
@@ -21,10 +22,11 @@ enum {
     KEEPALIVE_MS = 1000, /* the default of mig_dest_params.keepalive_ms */
     HELLO_MS = 10000,    /* the default of mig_dest_params.hello_ms */
     LANES_MS = 30000,    /* for the next lane to come */
-    SLICE_MS = 200,    /* between looks at the control channel while something else is waited for */
-    LINGER_MS = 500,   /* for our last word to be read */
-    STRAYS_MAX = 256,  /* connections with a wrong secret before it is too many */
-    HELLO_SIZE = 1024, /* bytes: room for every capability that we name */
+    SLICE_MS = 200, /* between looks at the control channel while something else is waited for */
+    LAST_WORD_MS = 300, /* for a dying peer's reason to be read */
+    LINGER_MS = 500,    /* for our last word to be read */
+    STRAYS_MAX = 256,   /* connections with a wrong secret before it is too many */
+    HELLO_SIZE = 1024,  /* bytes: room for every capability that we name */
 };
 
 struct mig_dest {
@@ -51,6 +53,7 @@ struct mig_dest {
     struct mig_phases took;
     uint64_t stop_ns; /* when STOP came */
     bool has_secret, built, encrypted;
+    struct rate_limit strangers; /* how often is told of those that are turned away */
 };
 
 /* --- Life cycle ---------------------------------------------------------- */
@@ -62,6 +65,7 @@ int mig_dest_new(const struct mig_dest_params *params, struct mig_dest **ret_dst
     if (!dst)
         return -ENOMEM;
     dst->p = *params;
+    dst->strangers = (struct rate_limit){.burst = 10, .per_s = 1};
     if (!params->lanes_max || params->lanes_max > MIG_LANES_MAX)
         dst->p.lanes_max = MIG_LANES_MAX;
     dst->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
@@ -199,6 +203,14 @@ static uint64_t hello_deadline(const struct mig_dest *dst)
     return loop_now_ns() + (uint64_t)dst->p.hello_ms * 1000000;
 }
 
+/* A connection came to nothing; whoever sees only the log is to know why. */
+static void turn_away(struct mig_dest *dst, const struct err *why)
+{
+    mig_progress_refused(&dst->progress, why);
+    if (rate_limit_take(&dst->strangers))
+        log_warn("migration: a connection was turned away: %s", why->msg);
+}
+
 /* One connection, until it has said HELLO. */
 static int accept_control(struct mig_dest *dst, uint64_t deadline_ns, struct mig_hello *ret_hello,
                           struct err *err)
@@ -251,7 +263,7 @@ static int await_source(struct mig_dest *dst, struct mig_hello *ret_hello, struc
         if (rc == -ECANCELED || (rc == -ETIMEDOUT && deadline && loop_now_ns() >= deadline) ||
             rc == -EBADF || rc == -ENOMEM || rc == -EMFILE || i == dst->p.attempts)
             return err_set(err, rc, "%s", why.msg);
-        mig_progress_refused(&dst->progress, &why);
+        turn_away(dst, &why);
     }
 }
 
@@ -429,7 +441,7 @@ static int accept_lanes(struct mig_dest *dst, struct err *err)
             if (rc < 0)
                 return rc;
         } else if ((rc == -EACCES || rc == -ECONNRESET) && ++strays <= STRAYS_MAX) {
-            mig_progress_refused(&dst->progress, &why);
+            turn_away(dst, &why);
         } else {
             (void)err_set(err, rc, "%s", why.code ? why.msg : strerror(-rc));
             return err_prefix(err, rc, "waiting for lane %u of %u", n, dst->lanes);
@@ -650,21 +662,56 @@ static int take_in(struct mig_dest *dst, struct err *err)
     return rc;
 }
 
-/* What somebody here asked for, or what a lane saw, where we only saw the consequence. */
+/* Whether the connection is gone, and not its bytes wrong. */
+static bool is_gone(int rc)
+{
+    return rc == -ECONNRESET || rc == -EPIPE;
+}
+
+/* What the source said before it went: -ECONNABORTED, or 0 where it said nothing. */
+static int hear_last_word(struct mig_dest *dst, struct err *err)
+{
+    uint64_t end = loop_now_ns() + (uint64_t)LAST_WORD_MS * 1000000;
+    int rc = 0;
+
+    if (!dst->ctl || mig_ctl_state(dst->ctl) > MIG_DST_LOADED)
+        return 0;
+    mig_ctl_past_cancel(dst->ctl);
+    while (rc >= 0 && loop_now_ns() < end) {
+        struct mig_message msg;
+
+        *err = (struct err){0};
+        rc = mig_ctl_recv(dst->ctl, end, &msg, err);
+    }
+    return rc == -ECONNABORTED ? rc : 0;
+}
+
+/*
+ * What somebody here asked for, then what the source said before it went away,
+ * then what a lane saw, where we only saw the consequence.
+ */
 static int explain(struct mig_dest *dst, int rc, struct err *err)
 {
-    struct err lane = {0};
-    int got;
+    bool consequence = rc == -ECANCELED;
+    struct err lane = {0}, peer = {0};
+    int got = 0;
 
-    if (rc != -ECANCELED)
-        return rc;
-    got = dst->recv && !is_cancelled(dst) ? mig_receiver_error(dst->recv, &lane) : 0;
-    if (got < 0) {
-        *err = lane;
-        return got;
+    if (consequence && is_cancelled(dst)) {
+        *err = (struct err){0};
+        return err_set(err, rc, "cancelled");
     }
-    *err = (struct err){0};
-    return err_set(err, rc, "cancelled");
+    if (consequence && dst->recv)
+        got = mig_receiver_error(dst->recv, &lane);
+    if (got < 0) {
+        rc = got;
+        *err = lane;
+    }
+    got = is_gone(rc) ? hear_last_word(dst, &peer) : 0;
+    if (got < 0) {
+        rc = got;
+        *err = peer;
+    }
+    return rc;
 }
 
 static void wind_up(struct mig_dest *dst)

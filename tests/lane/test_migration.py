@@ -321,6 +321,9 @@ class FailureTest(MovingTest):
                          receive={"tls_dir": str(ours)})
         migration.fail()
         self.goes_on(source)
+        # Whoever looks only at the destination sees why nobody comes.
+        wait_until(lambda: "a connection was turned away: TLS handshake failed: "
+                   in migration.destination.log(), 10, "the reason in the destination's log")
 
     def test_a_name_that_is_not_the_peers(self):
         tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls", names=("DNS:elsewhere",))
@@ -346,6 +349,22 @@ class FailureTest(MovingTest):
                 break  # it was too late to fail
         else:
             self.goes_on(source, disk=True)
+
+    def test_the_address_of_a_destination_that_was_killed_is_free(self):
+        source = self.start()
+        self.busy(source)
+        for kind, url in (("tcp", self.tcp()), ("unix", f"unix:{self.short}/move")):
+            migration = Move(source, f"{kind}-killed", url, bandwidth=1000000, compression="Off")
+            wait_until(lambda: source.line.pump(0.01) and
+                       source.get("vm.migration-progress")["phase"] == "rounds", 20, "rounds")
+            migration.destination.kill()
+            migration.fail(30)
+            migration.receiving.wait()
+            # At once, at the same address.
+            following = move(source, f"{kind}-next", url)
+            self.assertEqual(source.wait_exit(), 0)
+            source = following
+        self.check(source)
 
     def test_cancel(self):
         source = self.start()

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/loop.h"
 #include "tests/fakes/golden.h"
@@ -395,6 +396,74 @@ static void test_strangers_do_not_stop_a_destination(void **state)
     fake_pair_release(&p);
 }
 
+/* --- The last word -------------------------------------------------------- */
+
+/* A source that gives up with a word: its lane is gone before the word is there. */
+static void *quitter_main(void *arg)
+{
+    static const struct timespec moment = {.tv_nsec = 50000000};
+    static const char word[] = "the source's disk is full";
+    struct mig_msg_hdr hdr = mig_hdr_make(MIG_MSG_LANE, sizeof(struct mig_lane_wire));
+    uint8_t hello[TRANSCRIPT_HDR + sizeof(struct mig_hello_hdr)];
+    uint8_t ready[TRANSCRIPT_HDR + sizeof(struct mig_ready_wire)];
+    uint8_t first[TRANSCRIPT_LANE] = {0};
+    struct mig_channel *ch, *lane;
+    struct fake_link *link = arg;
+    struct transcript t = {0};
+
+    transcript_read(&t, "v1");
+    assert_int_equal(fake_link_connect(link, &transcript_patient, &ch, NULL), 0);
+    assert_int_equal(mig_channel_write(ch, t.to_dest.p, transcript_find(&t.to_dest, MIG_MSG_STOP),
+                                       &transcript_patient, NULL),
+                     0);
+    assert_int_equal(mig_channel_read(ch, hello, sizeof(hello), &transcript_patient, NULL), 0);
+    assert_int_equal(mig_channel_read(ch, ready, sizeof(ready), &transcript_patient, NULL), 0);
+    memcpy(first, &hdr, sizeof(hdr));
+    memcpy(first + TRANSCRIPT_HDR, ready + TRANSCRIPT_HDR, MIG_SECRET_SIZE);
+    assert_int_equal(fake_link_connect(link, &transcript_patient, &lane, NULL), 0);
+    assert_int_equal(mig_channel_write(lane, first, sizeof(first), &transcript_patient, NULL), 0);
+    mig_channel_close(lane);
+    (void)nanosleep(&moment, NULL);
+    hdr = mig_hdr_make(MIG_MSG_ABORT, sizeof(word) - 1);
+    (void)!mig_channel_write(ch, &hdr, sizeof(hdr), &transcript_patient, NULL);
+    (void)!mig_channel_write(ch, word, sizeof(word) - 1, &transcript_patient, NULL);
+    while (mig_channel_read(ch, hello, 1, &transcript_patient, NULL) == 0)
+        continue;
+    mig_channel_close(ch);
+    transcript_release(&t);
+    return NULL;
+}
+
+static void test_what_a_source_says_explains_more_than_that_its_lane_is_gone(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct fake_guest to;
+    struct mig_dest_params dp = {.ops = &fake_dest_ops,
+                                 .arg = &to,
+                                 .open = fake_link_accept,
+                                 .open_arg = link,
+                                 .attempts = 1,
+                                 .accept_ms = 20000,
+                                 .idle_ms = 20000,
+                                 .hello_ms = 20000,
+                                 .keepalive_ms = 1000000};
+    struct err err = {0};
+    struct mig_dest *dst;
+    pthread_t thread;
+
+    (void)state;
+    fake_guest_expect(&to, &transcript_guest);
+    assert_int_equal(mig_dest_new(&dp, &dst, NULL), 0);
+    assert_int_equal(pthread_create(&thread, NULL, quitter_main, link), 0);
+    assert_int_equal(mig_dest_run(dst, &err), -ECONNABORTED);
+    assert_string_equal(err.msg, "the peer gave up: the source's disk is full");
+    fake_link_stop_listening(link);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    mig_dest_free(dst);
+    fake_link_free(link);
+    fake_guest_release(&to);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_unknown_messages_are_skipped_if_they_are_optional),
         cmocka_unit_test(test_versions_and_capabilities_are_negotiated),
         cmocka_unit_test(test_strangers_do_not_stop_a_destination),
+        cmocka_unit_test(test_what_a_source_says_explains_more_than_that_its_lane_is_gone),
     };
 
     return cmocka_run_group_tests_name("mig_replay", tests, NULL, NULL);
