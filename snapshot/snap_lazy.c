@@ -240,7 +240,7 @@ static void *handler_main(void *arg)
 
     log_thread_name("lazy-fault");
     if (!c.buf) {
-        lose(l, &(struct err){.code = -ENOMEM, .msg = "out of memory"});
+        log_debug("out of memory: one handler less");
         return NULL;
     }
     fds[0] = (struct pollfd){.fd = l->stop_fd, .events = POLLIN};
@@ -259,7 +259,11 @@ static void *handler_main(void *arg)
     return NULL;
 }
 
-static int start_handlers(struct lazy *l, struct err *err)
+/*
+ * Fewer are only slower.  Without any, whoever touches a page waits for the background, which wakes
+ * everybody at the end: that is a copy while the machine waits.
+ */
+static void start_handlers(struct lazy *l)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned want = cpus > LAZY_HANDLERS_MAX ? LAZY_HANDLERS_MAX : (unsigned)cpus;
@@ -272,8 +276,8 @@ static int start_handlers(struct lazy *l, struct err *err)
         if (rc >= 0)
             l->nr_handlers++;
     }
-    /* Fewer are only slower. */
-    return l->nr_handlers ? 0 : err_set(err, rc, "thread: %s", strerror(-rc));
+    if (!l->nr_handlers)
+        log_debug("thread: %s: nothing is brought out of turn", strerror(-rc));
 }
 
 /* --- The background --------------------------------------------------------------- */
@@ -429,14 +433,14 @@ static void *filler_main(void *arg)
     struct carrier c = {.l = l, .buf = malloc((size_t)LAZY_WINDOW_PAGES << PAGE_SHIFT_4K)};
     struct err err = {0};
     bool whole;
-    int rc;
+    int rc = 0;
 
     log_thread_name("lazy-fill");
     /* Here, so that whoever restores goes on meanwhile; before the priority, which they inherit. */
-    rc = start_handlers(l, &err);
-    yield_to_guest();
-    if (rc >= 0)
-        rc = c.buf ? fill_order(&c, &err) : err_set(&err, -ENOMEM, "out of memory");
+    start_handlers(l);
+    if (l->nr_handlers)
+        yield_to_guest();
+    rc = c.buf ? fill_order(&c, &err) : err_set(&err, -ENOMEM, "out of memory");
     if (rc >= 0)
         rc = fill_rest(&c, &err);
     free(c.buf);

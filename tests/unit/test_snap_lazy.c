@@ -127,6 +127,26 @@ static void on_lost(void *arg, const struct err *err)
     atomic_fetch_add(&s->losses, 1);
 }
 
+/* --- Threads that there are not ------------------------------------------------------ */
+
+static atomic_int threads_left = -1; /* to be made before it fails; below 0: without end */
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+                          void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+                          void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+                          void *arg)
+{
+    int left = atomic_load(&threads_left);
+
+    if (left == 0)
+        return EAGAIN;
+    if (left > 0)
+        atomic_store(&threads_left, left - 1);
+    return __real_pthread_create(thread, attr, main, arg);
+}
+
 struct lazy_test {
     struct gmem *gm;
     struct fake_source s;
@@ -336,6 +356,45 @@ static void test_all_comes_by_itself(void **state)
 }
 
 /* What devices wrote when they were made is not what the snapshot has. */
+static void test_without_threads_for_faults_it_comes_all_the_same(void **state)
+{
+    struct lazy_test *t = *state;
+
+    for (int left = 1; left <= 2; left++) {
+        make_memory(t, left == 2);
+        atomic_store(&threads_left, left); /* the background's, and one that serves */
+        start(t, NULL);
+        check_all(t->gm);
+        wait_for(&t->s.wholes);
+        atomic_store(&threads_left, -1);
+        assert_int_equal(t->s.losses, 0);
+        assert_false(gmem_is_served(t->gm));
+        gmem_free(t->gm);
+        t->gm = NULL;
+        t->s.wholes = t->s.closes = 0;
+    }
+}
+
+static void test_without_any_thread_it_is_refused_and_unchanged(void **state)
+{
+    const struct snap_lazy_params p = {
+        .source = {fake_next, fake_read, fake_close, NULL}
+    };
+    struct lazy_test *t = *state;
+    struct err err = {0};
+    int rc;
+
+    make_memory(t, false);
+    atomic_store(&threads_left, 0);
+    rc = snap_lazy_start(t->gm, &p, &err);
+    atomic_store(&threads_left, -1);
+    if (rc == -EPERM)
+        skip();
+    assert_int_equal(rc, -EAGAIN);
+    assert_false(gmem_is_served(t->gm));
+    assert_int_equal(word_of(t->gm, 0, 1), 0); /* an ordinary page again */
+}
+
 static void test_what_was_written_before_is_forgotten(void **state)
 {
     struct lazy_test *t = *state;
@@ -612,6 +671,8 @@ int main(void)
         T(test_all_comes_by_itself),
         T(test_what_was_read_ahead_is_not_read_again),
         T(test_reading_ahead_ends_when_it_is_enough_or_the_buffer_is_full),
+        T(test_without_threads_for_faults_it_comes_all_the_same),
+        T(test_without_any_thread_it_is_refused_and_unchanged),
         T(test_what_was_written_before_is_forgotten),
         T(test_several_threads_may_touch_at_once),
         T(test_the_kernel_may_touch),
