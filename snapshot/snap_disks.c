@@ -128,22 +128,50 @@ static void check_one(struct json_object *o, const struct snap_disks_use *use,
         snap_problem(why, "disk %s (%s): %s", id, path, wrong);
 }
 
+static int parse_disks(const char *json, struct json_object **ret_all, struct err *err)
+{
+    struct err what = {0};
+
+    if (json_parse(json, strlen(json), ret_all, &what) < 0)
+        return err_set(err, -EBADMSG, "disks: %s", what.msg);
+    if (!json_object_is_type(*ret_all, json_type_array)) {
+        json_object_put(*ret_all);
+        return err_set(err, -EBADMSG, "disks: not an array");
+    }
+    return 0;
+}
+
 int snap_disks_check(const char *json, const struct snap_disks_use *use, struct snap_problems *why,
                      struct err *err)
 {
     struct json_object *all = NULL;
-    struct err what = {0};
+    int rc = *json ? parse_disks(json, &all, err) : 0;
 
-    if (!*json)
-        return 0;
-    if (json_parse(json, strlen(json), &all, &what) < 0)
-        return err_set(err, -EBADMSG, "disks: %s", what.msg);
-    if (!json_object_is_type(all, json_type_array)) {
-        json_object_put(all);
-        return err_set(err, -EBADMSG, "disks: not an array");
-    }
+    if (rc < 0 || !*json)
+        return rc;
     for (size_t i = 0; i < json_object_array_length(all); i++)
         check_one(json_object_array_get_idx(all, i), use, why);
     json_object_put(all);
     return 0;
+}
+
+int snap_disks_still(const char *json, const struct disk_config *d, struct err *err)
+{
+    struct json_object *all = NULL;
+    int rc = *json ? parse_disks(json, &all, err) : 0;
+
+    if (rc < 0 || !*json)
+        return rc;
+    for (size_t i = 0; rc >= 0 && i < json_object_array_length(all); i++) {
+        struct json_object *o = json_object_array_get_idx(all, i);
+        const char *id = text_of(o, "id"), *wrong;
+
+        if (!id || strcmp(id, d->id) != 0)
+            continue;
+        wrong = changed(o, d->path);
+        if (wrong)
+            rc = err_set(err, -ESTALE, "%s", wrong);
+    }
+    json_object_put(all);
+    return rc;
 }

@@ -38,4 +38,14 @@ struct snap_disks_use {
 CHECKED int snap_disks_check(const char *json, const struct snap_disks_use *use,
                              struct snap_problems *why, struct err *err);
 
+/**
+ * snap_disks_still() - whether one disk is as it was recorded.
+ * @json: from snap_disks_describe(); hostile; "" for none.
+ * @d:    of the snapshot's configuration.
+ *
+ * Return: 0, also for one that is not recorded; -ESTALE with why; -EBADMSG for bad JSON.
+ * Threads: any.
+ */
+CHECKED int snap_disks_still(const char *json, const struct disk_config *d, struct err *err);
+
 #endif

@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* Whether a file can be made at a path, or is there and may be written. */
@@ -34,7 +36,9 @@ static void check_disks(const struct vm_config *cfg, bool copied, struct snap_pr
 
         if (rc == 0 || (cause == ENOENT && copied && !d->readonly && can_write(d->path)))
             continue;
-        snap_problem(why, "disk %s: %s: %s", d->id, d->path, strerror(cause));
+        /* One that is missed as the snapshot's is missing in one way only. */
+        if (!snap_problems_has(why, "disk", d->id))
+            snap_problem(why, "disk %s: %s: %s", d->id, d->path, strerror(cause));
     }
 }
 
@@ -57,7 +61,11 @@ static void check_console(const char *name, const struct console_config *c,
 {
     if (c->mode == CONSOLE_FILE && c->file && !can_write(c->file))
         snap_problem(why, "%s.file: %s: %s", name, c->file, strerror(errno));
-    if (c->mode == CONSOLE_SOCKET && c->socket && !can_write(c->socket))
+    if (c->mode != CONSOLE_SOCKET || !c->socket)
+        return;
+    if (strlen(c->socket) >= sizeof((struct sockaddr_un){0}.sun_path))
+        snap_problem(why, "%s.socket: %s: %s", name, c->socket, strerror(ENAMETOOLONG));
+    else if (!can_write(c->socket))
         snap_problem(why, "%s.socket: %s: %s", name, c->socket, strerror(errno));
 }
 
@@ -78,36 +86,76 @@ static bool free_hugepages(uint64_t size, uint64_t *ret_free)
     return end != text;
 }
 
-static void check_hugepages(const char *what, bool hugepages, uint64_t size, uint64_t page,
-                            struct snap_problems *why)
+/* "Hugepagesize:       2048 kB" of /proc/meminfo: what is meant where no size is given. */
+static uint64_t default_hugepage(void)
+{
+    unsigned long long kib = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "re");
+
+    if (!f)
+        return 0;
+    while (!kib && fgets(line, sizeof(line), f))
+        if (strncmp(line, "Hugepagesize:", 13) == 0)
+            kib = strtoull(line + 13, NULL, 10);
+    (void)fclose(f);
+    return (uint64_t)kib * 1024;
+}
+
+/* Huge pages of one size, of all who take them. */
+struct hugepages {
+    uint64_t page;
+    uint64_t wanted;
+    char who[64]; /* the first */
+};
+
+static void want_hugepages(struct hugepages *all, const char *who, uint64_t size, uint64_t page)
+{
+    if (!page)
+        page = default_hugepage();
+    if (!size)
+        return;
+    while (all->wanted && all->page != page)
+        all++;
+    if (!all->wanted)
+        (void)snprintf(all->who, sizeof(all->who), "%s", who);
+    all->page = page;
+    all->wanted += page ? (size + page - 1) / page : 1;
+}
+
+static void check_hugepages(const struct hugepages *h, struct snap_problems *why)
 {
     uint64_t free_now = 0;
 
-    if (!hugepages || !size || !page)
-        return;
-    if (!free_hugepages(page, &free_now)) {
-        snap_problem(why, "%s: this host has no huge pages of %llu KiB", what,
-                     (unsigned long long)page / 1024);
-    } else if (free_now < size / page) {
-        snap_problem(why, "%s: it takes %llu huge pages of %llu KiB, %llu are free", what,
-                     (unsigned long long)(size / page), (unsigned long long)page / 1024,
+    if (!h->page || !free_hugepages(h->page, &free_now)) {
+        snap_problem(why, "%s: this host has no huge pages of %llu KiB", h->who,
+                     (unsigned long long)h->page / 1024);
+    } else if (free_now < h->wanted) {
+        snap_problem(why, "%s: it takes %llu huge pages of %llu KiB, %llu are free", h->who,
+                     (unsigned long long)h->wanted, (unsigned long long)h->page / 1024,
                      (unsigned long long)free_now);
     }
 }
 
 static void check_memory(const struct memory_config *m, struct snap_problems *why)
 {
+    struct hugepages huge[1 + VM_CONFIG_ZONES_MAX + 1] = {0};
     char what[64];
 
-    check_hugepages("memory", m->hugepages, m->size, m->hugepage_size, why);
+    if (m->hugepages)
+        want_hugepages(huge, "memory", m->size, m->hugepage_size);
     for (unsigned i = 0; i < m->nr_zones; i++) {
         const struct memory_zone_config *z = &m->zones[i];
 
         if (z->file && access(z->file, R_OK | W_OK) < 0)
             snap_problem(why, "memory zone %s: %s: %s", z->id, z->file, strerror(errno));
         (void)snprintf(what, sizeof(what), "memory zone %s", z->id);
-        check_hugepages(what, z->hugepages, z->size, z->hugepage_size, why);
+        /* A file brings its own pages. */
+        if (z->hugepages && !z->file)
+            want_hugepages(huge, what, z->size, z->hugepage_size);
     }
+    for (const struct hugepages *h = huge; h->wanted; h++)
+        check_hugepages(h, why);
 }
 
 void snap_host_check(const struct vm_config *cfg, bool copied, struct snap_problems *why)

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <uuid/uuid.h>
 
+#include "snapshot/snap_disks.h"
+
 enum {
     SUFFIX_LEN = 9, /* "." and eight digits */
     COPY_BYTES = 1 << 20,
@@ -72,34 +74,63 @@ static int renew_nets(struct vm_config *cfg, const struct snap_sets *sets,
     return rc;
 }
 
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* The original's image, of which a copy will be made. */
+static void check_original(const struct disk_config *d, struct snap_problems *why)
+{
+    struct stat st;
+
+    if (stat(d->path, &st) < 0) {
+        if (!snap_problems_has(why, "disk", d->id))
+            snap_problem(why, "disk %s: %s: %s", d->id, d->path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        snap_problem(why, "disk %s: %s is writable and no regular file: it cannot be copied", d->id,
+                     d->path);
+    }
+}
+
 /* A writable disk has a path of its own, or one that was asked for. */
-static int renew_disks(struct vm_config *cfg, const struct snap_sets *sets, const char *suffix,
-                       struct snap_problems *why)
+static int renew_disks(const struct vm_config *from, struct vm_config *cfg,
+                       const struct snap_sets *sets, const char *suffix, struct snap_problems *why)
 {
     int rc = 0;
 
     for (unsigned i = 0; rc >= 0 && i < cfg->nr_disks; i++) {
         struct disk_config *d = &cfg->disks[i];
-        struct stat st;
 
-        if (d->readonly || snap_sets_has(sets, "disks", d->id, "path"))
+        if (d->readonly)
             continue;
-        if (stat(d->path, &st) < 0)
-            snap_problem(why, "disk %s: %s: %s", d->id, d->path, strerror(errno));
-        else if (!S_ISREG(st.st_mode))
-            snap_problem(why, "disk %s: %s is writable and no regular file: it cannot be copied",
-                         d->id, d->path);
+        if (snap_sets_has(sets, "disks", d->id, "path")) {
+            if (is_same_file(d->path, from->disks[i].path))
+                snap_problem(why, "disk %s: %s is the original's", d->id, d->path);
+            continue;
+        }
+        check_original(d, why);
         rc = add_suffix(&d->path, suffix);
     }
     return rc;
 }
 
-static void check_memory(const struct memory_config *m, struct snap_problems *why)
+/* In a directory everybody gets a file without a name. */
+static void check_memory(const struct memory_config *from, const struct memory_config *m,
+                         struct snap_problems *why)
 {
     for (unsigned i = 0; i < m->nr_zones; i++) {
-        if (m->zones[i].file && m->zones[i].shared)
-            snap_problem(why, "memory zone %s: %s is shared memory of the original", m->zones[i].id,
-                         m->zones[i].file);
+        const struct memory_zone_config *z = &m->zones[i];
+        struct stat st;
+
+        if (!z->file || !z->shared || !from->zones[i].file ||
+            (stat(z->file, &st) == 0 && S_ISDIR(st.st_mode)))
+            continue;
+        if (strcmp(z->file, from->zones[i].file) == 0 || is_same_file(z->file, from->zones[i].file))
+            snap_problem(why, "memory zone %s: %s is shared memory of the original", z->id,
+                         z->file);
     }
 }
 
@@ -118,8 +149,8 @@ static int renew_console(struct console_config *c, const char *name, const struc
     return rc;
 }
 
-int snap_identity_renew(struct vm_config *cfg, const struct snap_sets *sets,
-                        struct snap_problems *why, struct err *err)
+int snap_identity_renew(const struct vm_config *from, struct vm_config *cfg,
+                        const struct snap_sets *sets, struct snap_problems *why, struct err *err)
 {
     char text[37], suffix[SUFFIX_LEN + 1];
     uuid_t uuid;
@@ -134,14 +165,14 @@ int snap_identity_renew(struct vm_config *cfg, const struct snap_sets *sets,
     if (rc >= 0)
         rc = renew_nets(cfg, sets, why);
     if (rc >= 0)
-        rc = renew_disks(cfg, sets, suffix, why);
+        rc = renew_disks(from, cfg, sets, suffix, why);
     if (rc >= 0)
         rc = renew_console(&cfg->serial, "serial", sets, suffix);
     if (rc >= 0)
         rc = renew_console(&cfg->console, "console", sets, suffix);
     if (rc >= 0)
         rc = renew_console(&cfg->debug_console, "debug_console", sets, suffix);
-    check_memory(&cfg->memory, why);
+    check_memory(&from->memory, &cfg->memory, why);
     return rc < 0 ? err_set(err, rc, "identity: %s", strerror(-rc)) : 0;
 }
 
@@ -205,53 +236,104 @@ static int copy_sparse(int from, int to)
     return rc;
 }
 
-static int copy_disk(const char *from_path, const char *to_path)
+/* Without a name, beside where it is going to be; -EOPNOTSUPP where there is no such thing. */
+static int open_nameless(const char *path)
 {
-    auto_close int from = open(from_path, O_RDONLY | O_CLOEXEC);
+    char dir[VM_CONFIG_STRING_MAX + SUFFIX_LEN + 1];
+    char *slash;
+    int fd;
+
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    slash = strrchr(dir, '/');
+    if (slash)
+        slash[slash == dir] = 0;
+    fd = open(slash ? dir : ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno == EISDIR ? -EOPNOTSUPP : -errno; /* an old kernel sees a directory */
+    return fd;
+}
+
+static int give_name(int fd, const char *path)
+{
+    char self[32];
+
+    (void)snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+static int fill_disk(int from, int to)
+{
+    int rc;
+
+    if (ioctl(to, FICLONE, from) == 0)
+        return 0;
+    rc = copy_sparse(from, to);
+    return rc >= 0 && fsync(to) < 0 ? -errno : rc;
+}
+
+/* @recorded: as for snap_identity_copy_disks(). */
+static int copy_disk(const struct disk_config *from_disk, const char *to_path, const char *recorded,
+                     struct err *err)
+{
+    auto_close int from = open(from_disk->path, O_RDONLY | O_CLOEXEC);
     auto_close int to = -1;
+    bool named;
     int rc;
 
     if (from < 0)
         return -errno;
-    to = open(to_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    to = open_nameless(to_path);
+    named = to == -EOPNOTSUPP;
+    if (named)
+        to = open(to_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (to < 0)
-        return -errno;
-    if (ioctl(to, FICLONE, from) == 0)
-        return 0;
-    rc = copy_sparse(from, to);
-    if (rc >= 0 && fsync(to) < 0)
-        rc = -errno;
-    if (rc < 0)
+        return named ? -errno : to;
+    rc = fill_disk(from, to);
+    if (rc >= 0 && recorded)
+        rc = snap_disks_still(recorded, from_disk, err);
+    if (rc >= 0 && !named)
+        rc = give_name(to, to_path);
+    if (rc < 0 && named)
         (void)unlink(to_path);
     return rc;
 }
 
-/* What a failure removes again. */
-static void remove_copies(const struct vm_config *to, const bool *made)
+void snap_copies_release(struct snap_copies *copies)
 {
-    for (unsigned i = 0; i < to->nr_disks; i++)
-        if (made[i])
-            (void)unlink(to->disks[i].path);
+    while (copies->nr)
+        free(copies->paths[--copies->nr]);
+}
+
+void snap_copies_remove(struct snap_copies *copies)
+{
+    for (unsigned i = 0; i < copies->nr; i++)
+        (void)unlink(copies->paths[i]);
+    snap_copies_release(copies);
+}
+
+static int copy_one(const struct disk_config *from, const struct disk_config *to,
+                    const char *recorded, struct snap_copies *ret, struct err *err)
+{
+    auto_free char *path = strdup(to->path);
+    struct err what = {0};
+    int rc = path ? copy_disk(from, path, recorded, &what) : -ENOMEM;
+
+    if (rc < 0)
+        return err_set(err, rc, "disk %s: copy %s to %s: %s", to->id, from->path, to->path,
+                       what.code ? what.msg : strerror(-rc));
+    ret->paths[ret->nr++] = steal_ptr(path);
+    return 0;
 }
 
 int snap_identity_copy_disks(const struct vm_config *from, const struct vm_config *to,
-                             struct err *err)
+                             const char *recorded, struct snap_copies *ret, struct err *err)
 {
-    bool made[VM_CONFIG_DISKS_MAX] = {false};
+    int rc = 0;
 
-    for (unsigned i = 0; i < from->nr_disks; i++) {
-        const struct disk_config *d = &to->disks[i];
-        int rc;
-
-        if (from->disks[i].readonly || access(d->path, F_OK) == 0)
-            continue;
-        rc = copy_disk(from->disks[i].path, d->path);
-        if (rc < 0) {
-            remove_copies(to, made);
-            return err_set(err, rc, "disk %s: copy %s to %s: %s", d->id, from->disks[i].path,
-                           d->path, strerror(-rc));
-        }
-        made[i] = true;
-    }
-    return 0;
+    for (unsigned i = 0; rc >= 0 && i < from->nr_disks; i++)
+        if (!from->disks[i].readonly && access(to->disks[i].path, F_OK) < 0)
+            rc = copy_one(&from->disks[i], &to->disks[i], recorded, ret, err);
+    if (rc < 0)
+        snap_copies_remove(ret);
+    return rc;
 }

@@ -11,8 +11,15 @@
 
 #include "snapshot/snap_sets.h"
 
+/* Disks that were made: their paths, owned. */
+struct snap_copies {
+    char *paths[VM_CONFIG_DISKS_MAX];
+    unsigned nr;
+};
+
 /**
  * snap_identity_renew() - turn the configuration of a snapshot into a clone's.
+ * @from: the snapshot's.
  * @cfg:  complete, with @sets applied; changed in place.
  * @sets: what it was told to be stays.
  * @why:  zeroed, or with problems of others; gets every reason why it cannot be done.
@@ -25,22 +32,41 @@
  * Return: 0, whatever is in @why; -ENOMEM.
  * Threads: any.
  */
-CHECKED int snap_identity_renew(struct vm_config *cfg, const struct snap_sets *sets,
-                                struct snap_problems *why, struct err *err);
+CHECKED int snap_identity_renew(const struct vm_config *from, struct vm_config *cfg,
+                                const struct snap_sets *sets, struct snap_problems *why,
+                                struct err *err);
 
 /**
  * snap_identity_copy_disks() - make the clone's own copy of each writable disk.
  * @from: the snapshot's configuration.
  * @to:   the clone's, from snap_identity_renew().
+ * @recorded: the disks as they were, from snap_disks_describe(); NULL: they may have changed.
+ * @ret:  zeroed; for snap_copies_remove() or snap_copies_release().
  *
+ * A copy has its name once it is whole, and only of a disk that did not change meanwhile.
  * By reference where the file system can (reflink), else sparsely.  A disk whose
  * path in @to is there already is left as it is: it is the clone's own.  On
  * failure the copies made so far are removed.
  *
- * Return: 0; the kernel's errno, with the disk in @err.
+ * Return: 0; -ESTALE for a disk that changed; the kernel's errno, with the disk in @err.
  * Threads: a worker: it may take long.
  */
 CHECKED int snap_identity_copy_disks(const struct vm_config *from, const struct vm_config *to,
+                                     const char *recorded, struct snap_copies *ret,
                                      struct err *err);
+
+/**
+ * snap_copies_remove() - the clone never ran: remove its disks.  Empties the list.
+ *
+ * Threads: a worker.
+ */
+void snap_copies_remove(struct snap_copies *copies);
+
+/**
+ * snap_copies_release() - keep the disks, free the list.
+ *
+ * Threads: any.
+ */
+void snap_copies_release(struct snap_copies *copies);
 
 #endif

@@ -29,6 +29,17 @@ void snap_problem(struct snap_problems *why, const char *fmt, ...)
     va_end(ap);
 }
 
+bool snap_problems_has(const struct snap_problems *why, const char *kind, const char *id)
+{
+    char name[SNAP_PROBLEM_LEN];
+    size_t len = (size_t)snprintf(name, sizeof(name), "%s %s", kind, id);
+
+    for (unsigned i = 0; i < why->nr; i++)
+        if (strncmp(why->text[i], name, len) == 0 && strchr(": ", why->text[i][len]))
+            return true;
+    return false;
+}
+
 void snap_problems_text(const struct snap_problems *why, char ret[SNAP_PROBLEMS_TEXT])
 {
     size_t len = 0;

@@ -38,6 +38,14 @@ struct snap_sets {
 void snap_problem(struct snap_problems *why, const char *fmt, ...) PRINTF(2, 3);
 
 /**
+ * snap_problems_has() - whether there is one that begins with a name: "disk root".
+ *
+ * Return: true if so.
+ * Threads: any.
+ */
+bool snap_problems_has(const struct snap_problems *why, const char *kind, const char *id);
+
+/**
  * snap_problems_text() - all of them in one text, with "; " between.
  * @ret: SNAP_PROBLEMS_TEXT bytes.
  *

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "snapshot/snap_disks.h"
 #include "snapshot/snap_host.h"
 #include "snapshot/snap_identity.h"
 #include "tests/unit/snap_fixture.h"
@@ -23,7 +24,7 @@ static void renew(struct snap_fixture *s, struct vm_config *cfg, const struct sn
     struct err err = {0};
 
     assert_int_equal(vm_config_copy(&s->cfg, cfg), 0);
-    if (snap_identity_renew(cfg, sets, &s->why, &err) < 0)
+    if (snap_identity_renew(&s->cfg, cfg, sets, &s->why, &err) < 0)
         fail_msg("%s", err.msg);
 }
 
@@ -60,6 +61,7 @@ static void test_what_it_was_told_to_be_stays(void **state)
     struct vm_config a;
 
     renew(s, &a, &sets);
+    snap_fixture_one_problem(s, "is the original's"); /* it is told to be that */
     assert_string_equal(a.nets[0].tap, "tap0");
     assert_memory_equal(a.nets[0].mac, s->cfg.nets[0].mac, MAC_LEN);
     assert_string_equal(a.disks[0].path, s->rw);
@@ -71,7 +73,6 @@ static void test_what_it_was_told_to_be_stays(void **state)
 static void test_what_cannot_be_unique_is_refused_by_name(void **state)
 {
     struct snap_fixture *s = *state;
-    struct memory_zone_config zone = {.shared = true};
     struct vm_config a;
     int fd = -1;
 
@@ -89,18 +90,6 @@ static void test_what_cannot_be_unique_is_refused_by_name(void **state)
     s->cfg.nets[0].fds = NULL;
     s->cfg.nets[0].nr_fds = 0;
 
-    zone.id = strdup("z0");
-    zone.file = strdup("/dev/shm");
-    s->cfg.memory.zones = &zone;
-    s->cfg.memory.nr_zones = 1;
-    renew(s, &a, &none);
-    snap_fixture_one_problem(s, "memory zone z0: /dev/shm is shared memory of the original");
-    vm_config_release(&a);
-    s->cfg.memory.zones = NULL;
-    s->cfg.memory.nr_zones = 0;
-    free(zone.id);
-    free(zone.file);
-
     assert_int_equal(vm_config_set_string(&s->cfg.disks[0].path, "/dev/null"), 0);
     renew(s, &a, &none);
     snap_fixture_one_problem(s, "disk rw: /dev/null is writable and no regular file");
@@ -112,9 +101,89 @@ static void test_what_cannot_be_unique_is_refused_by_name(void **state)
     vm_config_release(&a);
 }
 
+/* Return: problems of a clone of a VM with this file, with the zone's file changed to @file. */
+static unsigned zone_problems(struct snap_fixture *s, const char *original, const char *file)
+{
+    struct memory_zone_config zone = {.shared = true};
+    unsigned nr;
+    struct vm_config a;
+    struct err err = {0};
+
+    zone.id = strdup("z0");
+    zone.file = strdup(original);
+    s->cfg.memory.zones = &zone;
+    s->cfg.memory.nr_zones = 1;
+    assert_int_equal(vm_config_copy(&s->cfg, &a), 0);
+    assert_int_equal(vm_config_set_string(&a.memory.zones[0].file, file), 0);
+    assert_int_equal(snap_identity_renew(&s->cfg, &a, &none, &s->why, &err), 0);
+    vm_config_release(&a);
+    s->cfg.memory.zones = NULL;
+    s->cfg.memory.nr_zones = 0;
+    free(zone.id);
+    free(zone.file);
+    nr = s->why.nr;
+    s->why.nr = 0;
+    return nr;
+}
+
+static void test_shared_memory_of_the_original_is_not_the_clone_s(void **state)
+{
+    struct snap_fixture *s = *state;
+    char link[2 * FIXTURE_PATH_MAX];
+
+    (void)snprintf(link, sizeof(link), "%s", snap_fixture_path(s, "link"));
+    assert_int_equal(symlink(s->rw, link), 0);
+    assert_int_equal(zone_problems(s, s->rw, s->rw), 1);
+    assert_non_null(strstr(s->why.text[0], "is shared memory of the original"));
+    assert_int_equal(zone_problems(s, s->rw, link), 1);
+    assert_int_equal(zone_problems(s, s->rw, s->ro), 0);
+    assert_int_equal(zone_problems(s, s->f.dir, s->f.dir), 0);
+}
+
+static void test_the_original_s_disk_is_not_the_clone_s(void **state)
+{
+    char item[] = "disks.rw.path=x";
+    char *items[] = {item};
+    const struct snap_sets sets = {items, 1};
+    struct snap_fixture *s = *state;
+    struct vm_config a;
+    char text[64];
+
+    renew(s, &a, &sets);
+    (void)snprintf(text, sizeof(text), "rw.img is the original's");
+    snap_fixture_one_problem(s, text);
+    vm_config_release(&a);
+}
+
+static void test_a_disk_that_changes_while_it_is_copied_is_refused(void **state)
+{
+    struct snap_fixture *s = *state;
+    struct snap_copies copies = {0};
+    auto_free char *recorded = NULL;
+    auto_close int fd = -1;
+    struct vm_config a;
+    struct err err = {0};
+
+    assert_int_equal(snap_disks_describe(&s->cfg, &recorded, &err), 0);
+    renew(s, &a, &none);
+    fd = open(s->rw, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "x", 1, 5), 1);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, recorded, &copies, &err), -ESTALE);
+    assert_non_null(strstr(err.msg, "disk rw: copy "));
+    assert_non_null(strstr(err.msg, "it was written after the snapshot"));
+    assert_int_equal(copies.nr, 0);
+    assert_int_equal(access(a.disks[0].path, F_OK), -1);
+    /* Whoever knows better does not ask. */
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), 0);
+    snap_copies_release(&copies);
+    assert_int_equal(access(a.disks[0].path, F_OK), 0);
+    vm_config_release(&a);
+}
+
 static void test_copies_are_equal_and_sparse(void **state)
 {
     struct snap_fixture *s = *state;
+    struct snap_copies copies = {0};
     auto_close int fd = -1;
     struct vm_config a;
     struct err err = {0};
@@ -122,7 +191,7 @@ static void test_copies_are_equal_and_sparse(void **state)
     char byte = 0;
 
     renew(s, &a, &none);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), 0);
     fd = open(a.disks[0].path, O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(fstat(fd, &st), 0);
@@ -133,12 +202,17 @@ static void test_copies_are_equal_and_sparse(void **state)
     assert_int_equal(byte, 'w');
     assert_int_equal(pread(fd, &byte, 1, 39999), 1);
     assert_int_equal(byte, 0);
+    /* A clone that does not come to life leaves none. */
+    assert_int_equal(copies.nr, 1);
+    snap_copies_remove(&copies);
+    assert_int_equal(access(a.disks[0].path, F_OK), -1);
     vm_config_release(&a);
 }
 
 static void test_a_disk_of_ones_own_is_left_alone(void **state)
 {
     struct snap_fixture *s = *state;
+    struct snap_copies copies = {0};
     struct vm_config a;
     struct err err = {0};
     struct stat st;
@@ -146,29 +220,31 @@ static void test_a_disk_of_ones_own_is_left_alone(void **state)
     assert_int_equal(vm_config_copy(&s->cfg, &a), 0);
     assert_int_equal(vm_config_set_string(&a.disks[0].path, snap_fixture_path(s, "mine")), 0);
     assert_int_equal(mknod(a.disks[0].path, S_IFREG | 0600, 0), 0);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), 0);
     assert_int_equal(stat(a.disks[0].path, &st), 0);
     assert_int_equal(st.st_size, 0);
+    assert_int_equal(copies.nr, 0);
     vm_config_release(&a);
 }
 
 static void test_a_copy_that_fails_leaves_nothing(void **state)
 {
     struct snap_fixture *s = *state;
+    struct snap_copies copies = {0};
     struct vm_config a;
     struct err err = {0};
 
     s->cfg.disks[1].readonly = false;
     renew(s, &a, &none);
     assert_int_equal(unlink(s->ro), 0);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), -ENOENT);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), -ENOENT);
     assert_memory_equal(err.msg, "disk ro: copy ", 14);
     assert_int_equal(access(a.disks[0].path, F_OK), -1);
     assert_int_equal(access(a.disks[1].path, F_OK), -1);
     err = (struct err){0};
     /* Nor is anything made where there is nothing to copy to. */
     assert_int_equal(vm_config_set_string(&a.disks[0].path, "/nonexistent/x"), 0);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, &err), -ENOENT);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), -ENOENT);
     assert_non_null(strstr(err.msg, "disk rw"));
     vm_config_release(&a);
 }
@@ -208,6 +284,54 @@ static void test_all_that_a_host_lacks_is_listed(void **state)
     assert_non_null(strstr(s->why.text[4], "rng.src: /nonexistent/rng"));
 }
 
+static void test_huge_pages_are_counted_once_for_all_zones(void **state)
+{
+    struct memory_zone_config zones[2] = {
+        {.hugepages = true, .size = UINT64_C(1) << 45},
+        {.hugepages = true, .size = UINT64_C(1) << 45},
+    };
+    struct snap_fixture *s = *state;
+    char none_free[] = "a", more[] = "b";
+
+    s->cfg.nr_nets = 0;
+    zones[0].id = none_free;
+    zones[1].id = more;
+    s->cfg.memory.zones = zones;
+    s->cfg.memory.nr_zones = 2;
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.memory.zones = NULL;
+    s->cfg.memory.nr_zones = 0;
+    s->cfg.nr_nets = 1;
+    /* Of the host's own size, since none was given. */
+    snap_fixture_one_problem(s, "memory zone a: ");
+}
+
+static void test_a_socket_s_path_has_an_end(void **state)
+{
+    struct snap_fixture *s = *state;
+    char path[200];
+
+    (void)snprintf(path, sizeof(path), "/tmp/%0190d", 1);
+    s->cfg.nr_nets = 0;
+    s->cfg.serial.mode = CONSOLE_SOCKET;
+    assert_int_equal(vm_config_set_string(&s->cfg.serial.socket, path), 0);
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.nr_nets = 1;
+    snap_fixture_one_problem(s, "File name too long");
+}
+
+static void test_a_disk_is_missed_once(void **state)
+{
+    struct snap_fixture *s = *state;
+
+    s->cfg.nr_nets = 0;
+    assert_int_equal(unlink(s->ro), 0);
+    snap_problem(&s->why, "disk ro (%s): No such file or directory", s->ro);
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.nr_nets = 1;
+    snap_fixture_one_problem(s, "disk ro (");
+}
+
 static void test_a_copy_that_is_still_to_be_made_is_not_missed(void **state)
 {
     struct snap_fixture *s = *state;
@@ -230,11 +354,17 @@ int main(void)
         T(test_a_clone_has_its_own_of_everything),
         T(test_what_it_was_told_to_be_stays),
         T(test_what_cannot_be_unique_is_refused_by_name),
+        T(test_shared_memory_of_the_original_is_not_the_clone_s),
+        T(test_the_original_s_disk_is_not_the_clone_s),
+        T(test_a_disk_that_changes_while_it_is_copied_is_refused),
         T(test_copies_are_equal_and_sparse),
         T(test_a_disk_of_ones_own_is_left_alone),
         T(test_a_copy_that_fails_leaves_nothing),
         T(test_a_host_that_has_everything_is_good),
         T(test_all_that_a_host_lacks_is_listed),
+        T(test_huge_pages_are_counted_once_for_all_zones),
+        T(test_a_socket_s_path_has_an_end),
+        T(test_a_disk_is_missed_once),
         T(test_a_copy_that_is_still_to_be_made_is_not_missed),
     };
 

@@ -45,6 +45,7 @@ struct snapshot_job {
     /* Restore: what the machine is built from; used by build() on the control thread. */
     struct vm_config cfg;
     struct cpu_model *model;
+    struct snap_copies copies; /* of a clone that has not come to life */
     int build_rc;
     struct err *build_err;
 };
@@ -80,6 +81,7 @@ static void free_job(struct snapshot_job *j)
     vm_config_close_fds(&j->cfg);
     vm_config_release(&j->cfg);
     free(j->model);
+    snap_copies_release(&j->copies);
     for (unsigned i = 0; i < j->nr_sets; i++)
         free(j->sets[i]);
     free(j->sets);
@@ -257,7 +259,7 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
     if (rc >= 0)
         rc = check_disks(j, snap, err);
     if (rc >= 0 && j->clone)
-        rc = snap_identity_renew(&j->cfg, &sets, &j->why, err);
+        rc = snap_identity_renew(&original, &j->cfg, &sets, &j->why, err);
     if (rc >= 0) {
         snap_host_check(&j->cfg, j->clone, &j->why);
         for (unsigned i = 0; i < j->why.nr; i++)
@@ -265,7 +267,8 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
         rc = snap_problems_err(&j->why, -EINVAL, err);
     }
     if (rc >= 0 && j->clone)
-        rc = snap_identity_copy_disks(&original, &j->cfg, err);
+        rc = snap_identity_copy_disks(&original, &j->cfg,
+                                      j->changed_disks ? NULL : snap_disks(snap), &j->copies, err);
     vm_config_release(&original);
     return rc;
 }
@@ -386,6 +389,8 @@ static int run_restore(void *arg, struct err *err)
     if (rc >= 0)
         snap_sizes_note(j->url, vm_ground_guess(vm_config(vmm->vm)));
     snap_close(snap);
+    if (rc < 0)
+        snap_copies_remove(&j->copies);
     return rc;
 }
 
