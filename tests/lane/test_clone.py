@@ -3,6 +3,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import uuid
@@ -148,6 +149,76 @@ class CloneTest(LaneTest):
         request.result(120)
         vmm.kill()
         self.assertIn("it was written after the snapshot", self.refused(",resume=on"))
+
+    def test_a_clone_that_does_not_come_to_life_leaves_no_disks(self):
+        disks = [self.make_disk(f"disk{i}.img", 8 * MIB) for i in range(2)]
+        self.frozen(disk=[f"path={d}" for d in disks]).kill()
+        # Found only when the machine is built: by then there are copies.
+        log = self.refused(f",clone=on,resume=on,set=[serial.file={self.dir}]")
+        self.assertIn("Is a directory", log)
+        self.assertEqual(sorted(p.name for p in self.dir.glob("disk*")),
+                         ["disk0.img", "disk1.img"])
+
+    def test_one_path_for_the_disks_of_two_gives_one_of_them_a_whole_disk(self):
+        disk = self.make_disk("disk.img", 64 * MIB)
+        self.frozen(disk=f"path={disk}").kill()
+        with open(disk, "r+b") as image:
+            stat = os.stat(disk)
+            for at in range(MIB, 64 * MIB, MIB):
+                image.seek(at)
+                image.write(b"x" * MIB)
+        os.utime(disk, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        mine = self.dir / "mine.img"
+        vmms = [Vmm(self, f"clone{i}",
+                    ["--restore", f"source_url=store:{self.dir}/store#warm,clone=on,resume=on,"
+                                  f"set=[disks._disk0.path={mine}]"], wait_api=False)
+                for i in range(3)]
+        wait_until(lambda: sum(v.process.poll() is None for v in vmms) <= 1, 30,
+                   "all but one to be refused")
+        self.assertTrue(mine.exists())
+        self.assertEqual(mine.read_bytes()[MIB:], disk.read_bytes()[MIB:])
+
+    def test_huge_pages_that_there_are_not_are_refused(self):
+        self.frozen().kill()
+        log = self.refused(",set=[memory.hugepages=on,memory.hugepage_size=1G]")
+        self.assertRegex(log, "memory: (this host has no|it takes 1) huge pages? of 1048576 KiB|"
+                              "memory.hugepage_size")
+        free = sum(int(p.read_text()) for p in
+                   pathlib.Path("/sys/kernel/mm/hugepages").glob("*/free_hugepages"))
+        if not free:
+            self.assertIn("huge pages of", self.refused(",set=[memory.hugepages=on]"))
+
+    def test_the_reason_is_said_where_a_clone_ends(self):
+        disk = self.make_disk("disk.img", 8 * MIB)
+        self.frozen(disk=f"path={disk}").kill()
+        os.truncate(disk, 4 * MIB)
+        error = self.chsnap("clone", "--dir", self.short / "c", "--set", "serial.socket=/nix/x",
+                            self.dir / "store", "warm", code=1)
+        self.assertIn("its size has changed", error)
+        self.assertIn("serial.socket: /nix/x: No such file", error)
+
+    def test_odd_paths_and_names(self):
+        vmm = Vmm(self, "vm", vm_args())
+        vmm.boot()
+        create = ("create", "--api-socket", vmm.api_path)
+        self.chsnap(*create, self.dir / "odd#store")
+        self.assertEqual(len(json.loads(self.chsnap("list", "-j", self.dir / "odd#store"))), 1)
+        self.assertFalse((self.dir / "odd").exists())
+        self.assertIn("cannot be a name",
+                      self.chsnap(*create, self.dir / "store", "a#b", code=2))
+        self.assertEqual([p.name for p in self.dir.glob("store*")], ["store"])
+        self.chsnap(*create, self.dir / 'quo"te', "a")
+        self.assertIn("with quotes", self.chsnap("clone", "--dir", self.short / "c",
+                                                 self.dir / 'quo"te', "a", code=1))
+
+    def test_the_id_that_is_printed_is_the_one_that_was_taken(self):
+        vmm, other = (Vmm(self, name, vm_args()) for name in ("vm", "other"))
+        for v in (vmm, other):
+            v.boot()
+        taken = [Background(self.chsnap, "create", "-j", "--api-socket", v.api_path,
+                            self.dir / "store") for v in (vmm, other) for _ in range(1)]
+        ids = {json.loads(t.result(60))["id"] for t in taken}
+        self.assertEqual(ids, {v.get("vm.snapshot-progress")["id"] for v in (vmm, other)})
 
     def test_all_that_is_wrong_is_said_at_once(self):
         disk = self.make_disk("disk.img", 8 * MIB)

@@ -22,6 +22,7 @@ enum {
     CLONES_MAX = 1000,
     START_TIMEOUT_MS = 60000,
     POLL_MS = 5,
+    LOG_TAIL = 32768, /* bytes of a log that are looked at */
 };
 
 /* "Running", "Paused", ...; false while there is no answer. */
@@ -89,11 +90,31 @@ static int start_clone(char *restore, struct clone *clone)
     return rc;
 }
 
+/* What chvmm said last: all that is wrong, or the cause; "" if it said nothing. */
+static void why_ended(const char *log_path, char *ret, size_t cap)
+{
+    static const char *const starts[] = {"\n  0: The VM could not be restored: ", "\n  1: "};
+    auto_close int fd = open(log_path, O_RDONLY | O_CLOEXEC);
+    char text[LOG_TAIL + 1];
+    off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+    ssize_t n = fd < 0 ? 0 : pread(fd, text, LOG_TAIL, end > LOG_TAIL ? end - LOG_TAIL : 0);
+
+    ret[0] = 0;
+    text[n > 0 ? n : 0] = 0;
+    for (size_t i = 0; i < ARRAY_LEN(starts) && !ret[0]; i++) {
+        const char *at = strstr(text, starts[i]);
+
+        if (at)
+            (void)snprintf(ret, cap, ": %.*s", (int)strcspn(at + strlen(starts[i]), "\n"),
+                           at + strlen(starts[i]));
+    }
+}
+
 /* Wait until the clone runs; its log says why it does not. */
 static int wait_clone(struct chsnap *c, struct clone *clone)
 {
     uint64_t deadline = now_ns() + (uint64_t)START_TIMEOUT_MS * 1000000;
-    char state[32] = "";
+    char state[32] = "", why[LOG_TAIL];
     int status;
 
     while (now_ns() < deadline) {
@@ -104,7 +125,8 @@ static int wait_clone(struct chsnap *c, struct clone *clone)
         }
         if (waitpid(clone->pid, &status, WNOHANG) == clone->pid) {
             clone->pid = -1;
-            return chsnap_error(c, "a clone ended at once: see %s", clone->log_path);
+            why_ended(clone->log_path, why, sizeof(why));
+            return chsnap_error(c, "a clone ended at once%s (see %s)", why, clone->log_path);
         }
         (void)usleep(POLL_MS * 1000);
     }

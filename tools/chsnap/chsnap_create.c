@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "core/config/action_config.h"
+#include "core/utf8.h"
 #include "tools/chsnap/chsnap.h"
 
 enum {
@@ -112,19 +113,60 @@ static void put_created(struct chsnap *c, const char *id, const char *name)
     (void)chsnap_put_json(c, o);
 }
 
+/* The VM knows which one it took; others may have put theirs into the store since. */
+static bool id_of_last(const char *socket_path, char id[STORE_DIGEST_HEX + 1])
+{
+    struct json_object *o, *v = NULL;
+    char *body = NULL;
+    bool found;
+
+    if (chsnap_call(socket_path, "GET", "/api/v1/vm.snapshot-progress", NULL, &body, NULL) < 0)
+        return false;
+    o = json_tokener_parse(body);
+    free(body);
+    found =
+        json_object_object_get_ex(o, "id", &v) && json_object_get_string_len(v) == STORE_DIGEST_HEX;
+    if (found)
+        memcpy(id, json_object_get_string(v), STORE_DIGEST_HEX + 1);
+    json_object_put(o);
+    return found;
+}
+
+static int find_created(struct chsnap *c, const char *socket_path, const char *name,
+                        char id[STORE_DIGEST_HEX + 1], struct err *err)
+{
+    if (*name)
+        return store_resolve(c->st, name, id, err);
+    return id_of_last(socket_path, id) ? 0 : store_newest(c->st, NULL, id, err);
+}
+
+/* Without a name it is a path, in which '#' means nothing. */
+static int destination(struct chsnap *c, const char *name, char *url, size_t cap)
+{
+    char path[PATH_MAX];
+
+    if (*name && !store_name_is_good(name))
+        return chsnap_usage_error(c, "\"%s\" cannot be a name", name);
+    /* The VM has another working directory than we. */
+    if (!realpath(c->url.path, path))
+        return chsnap_error(c, "%s: %m", c->url.path);
+    if (!utf8_ok(path, strlen(path)))
+        return chsnap_error(c, "%s: the path is no UTF-8, which the VM's API wants", path);
+    (void)snprintf(url, cap, *name ? "store:%s#%s" : "%s%s", path, name);
+    return CHSNAP_OK;
+}
+
 static int create_at(struct chsnap *c, const char *socket_path, const struct snapshot_config *how,
                      const char *name)
 {
     struct snapshot_config cfg = *how;
     struct json_object *o = NULL;
-    char url[STORE_URL_PATH_MAX + STORE_REF_MAX + 16], path[PATH_MAX], id[STORE_DIGEST_HEX + 1];
+    char url[STORE_URL_PATH_MAX + STORE_REF_MAX + 16], id[STORE_DIGEST_HEX + 1];
     struct err err = {0};
-    int rc;
+    int rc = destination(c, name, url, sizeof(url));
 
-    /* The VM has another working directory than we. */
-    if (!realpath(c->url.path, path))
-        return chsnap_error(c, "%s: %m", c->url.path);
-    (void)snprintf(url, sizeof(url), "store:%s%s%s", path, *name ? "#" : "", name);
+    if (rc != CHSNAP_OK)
+        return rc;
     cfg.destination_url = url;
     if (action_config_to_json(ACTION_SNAPSHOT, &cfg, &o) < 0)
         return chsnap_error(c, "out of memory");
@@ -132,7 +174,7 @@ static int create_at(struct chsnap *c, const char *socket_path, const struct sna
     json_object_put(o);
     if (rc < 0)
         return chsnap_error(c, "%s: %s", socket_path, err.msg);
-    rc = *name ? store_resolve(c->st, name, id, &err) : store_newest(c->st, NULL, id, &err);
+    rc = find_created(c, socket_path, name, id, &err);
     if (rc < 0)
         return chsnap_error(c, "%s", err.msg);
     put_created(c, id, name);

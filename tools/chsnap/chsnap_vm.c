@@ -67,6 +67,8 @@ int chsnap_source_url(struct chsnap *c, char **args, char *url, size_t cap)
         return chsnap_error(c, "%s", err.msg);
     if (!realpath(c->url.path, path))
         return chsnap_error(c, "%s: %m", c->url.path);
+    if (strchr(path, '"'))
+        return chsnap_error(c, "%s: a store's path with quotes cannot be said to chvmm", path);
     (void)snprintf(url, cap, "store:%s#%s", path, id);
     return CHSNAP_OK;
 }
