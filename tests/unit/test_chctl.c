@@ -330,6 +330,31 @@ static void test_a_migration_is_drawn(void **state)
     assert_non_null(strstr(o.err, "--plot: /nowhere/at/all: No such file or directory"));
 }
 
+static void test_a_plot_that_cannot_be_drawn_leaves_the_file_alone(void **state)
+{
+    static struct output o;
+    struct fixture *fix = *state;
+    char line[256], svg[64], text[64] = "";
+    FILE *f;
+
+    (void)snprintf(svg, sizeof(svg), "%s/plot.svg", fix->dir);
+    f = fopen(svg, "we");
+    assert_non_null(f);
+    assert_true(fputs("of yesterday", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    (void)snprintf(line, sizeof(line), "--api-socket|%s|migration-progress|--plot|%s", fix->path,
+                   svg);
+    run(line, "", &o);
+    assert_int_equal(o.code, 1);
+    assert_non_null(strstr(o.err, "there is no migration to draw"));
+    f = fopen(svg, "re");
+    assert_non_null(f);
+    assert_non_null(fgets(text, sizeof(text), f));
+    assert_string_equal(text, "of yesterday");
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(unlink(svg), 0);
+}
+
 static void test_wrong_lines_are_refused_before_anything_is_asked(void **state)
 {
     /* clang-format off */
@@ -410,6 +435,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_migration_is_followed_to_its_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_migration_is_drawn, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_plot_that_cannot_be_drawn_leaves_the_file_alone,
+                                        setup, teardown),
         cmocka_unit_test(test_wrong_lines_are_refused_before_anything_is_asked),
         cmocka_unit_test(test_help_and_version),
         cmocka_unit_test(test_a_vmm_that_is_not_there_is_a_failure),

@@ -89,19 +89,34 @@ static void clear_line(void)
         (void)fputs("\r\033[K", stderr);
 }
 
+static int write_file(const char *path, const char *data, size_t len, struct err *err)
+{
+    FILE *out = fopen(path, "we");
+    size_t n = out ? fwrite(data, 1, len, out) : 0;
+
+    if (!out || fclose(out) != 0 || n != len)
+        return err_set(err, -errno, "%s", strerror(errno));
+    return 0;
+}
+
 int chctl_plot(const char *path, const struct http_response *res)
 {
     struct json_object *obj = NULL;
+    auto_free char *svg = NULL;
     struct err err = {0};
+    size_t len = 0;
     FILE *out;
     int rc = json_parse(res->body, res->body_len, &obj, &err);
 
     if (rc)
         return chctl_complain(CHCTL_FAILED, &err);
-    out = fopen(path, "we");
-    rc = out ? plot_write(obj, out, &err) : err_set(&err, -errno, "%s", strerror(errno));
+    /* Drawn first: where nothing can be, a file of before stays as it is. */
+    out = open_memstream(&svg, &len);
+    rc = out ? plot_write(obj, out, &err) : err_set(&err, -ENOMEM, "out of memory");
     if (out && fclose(out) && !rc)
-        rc = err_set(&err, -errno, "%s", strerror(errno));
+        rc = err_set(&err, -ENOMEM, "out of memory");
+    if (!rc)
+        rc = write_file(path, svg, len, &err);
     json_object_put(obj);
     if (!rc)
         return CHCTL_OK;
