@@ -80,13 +80,18 @@ class LinkTest(LaneTest):
         end = Background(source.get, "vm.migration-wait")
         migration.finish(60)
         answer = end.result()
-        rate = answer["wire_bytes"] / answer["phases_ns"]["rounds"] * 1e9
+        # A round is over when all of it is there, so that no buffer is counted as sent; what the
+        # blackout sends is not in the rounds' time, and thus not in their bytes.
+        rounds = answer["rounds"]
+        sent = sum(r["data_pages"] for r in rounds) * 4096
+        rate = sent / sum(r["took_ns"] for r in rounds) * 1e9
         blackout = answer["phases_ns"]["blackout"] / 1e9
         noise = calm + jitter.worst_s(begin)
-        print(f"\n{answer['wire_bytes'] / 1e6:.1f} MB at {rate / 1e6:.1f} MB/s over "
+        print(f"\n{sent / 1e6:.1f} MB at {rate / 1e6:.1f} MB/s over "
               f"{LINK_BYTES / 1e6:.0f} MB/s, blackout {blackout * 1000:.1f} ms")
-        self.assertGreater(answer["wire_bytes"], DATA_MIB * MIB)
-        self.assertLess(rate, LINK_BYTES * 1.3)  # the burst, and the sockets' buffers
+        self.assertGreater(sent, DATA_MIB * MIB)
+        # A machine with other things to do is slower than the link, never faster.
+        self.assertLess(rate, LINK_BYTES * 1.05)
         self.assertLess(blackout, 0.3 + 2 * noise)  # downtime_ms
         self.is_whole(migration.destination)
 
