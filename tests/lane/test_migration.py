@@ -216,6 +216,32 @@ class MigrationTest(MovingTest):
         tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls")
         self.moves(self.tcp(), tls_dir=str(tls), receive={"tls_dir": str(tls)})
 
+    def test_a_cap_is_kept_with_everything_at_once(self):
+        """TLS, lanes, compression and a guest that writes: all of them share the cap."""
+        cap = 8000000
+        tls = str(Authority(self.dir / "ca").tls_dir(self.dir / "tls"))
+        source = self.start()
+        source.guest.do("fill 100 24 mix 3", timeout_s=60)
+        source.guest.do("dirty 160 16 40 seq")
+        migration = Move(source, "destination", self.tcp(), tls_dir=tls, receive={"tls_dir": tls},
+                         connections=8, compression="Zstd", bandwidth=cap, downtime_ms=50,
+                         timeout_s=4, timeout_strategy="Ignore")
+        end = Background(source.get, "vm.migration-wait")
+        migration.finish(60)
+        answer = end.result()
+        seconds = (answer["phases_ns"]["rounds"] + answer["phases_ns"]["blackout"]) / 1e9
+        rate = answer["wire_bytes"] / seconds
+        print(f"\n{answer['wire_bytes'] / 1e6:.1f} MB at {rate / 1e6:.2f} MB/s, "
+              f"{cap / 1e6:.0f} are allowed")
+        self.assertEqual(answer["lanes"], 8)
+        self.assertTrue(answer["encrypted"])
+        self.assertGreater(answer["zstd_pages"], 0)
+        self.assertGreater(answer["wire_bytes"], 2 * MIB)
+        # From above: a busy machine sends less, and that it does without is for a unit test.
+        self.assertLess(rate, cap * 1.05)
+        migration.destination.guest.do("dirty check")
+        migration.destination.guest.do("verify", timeout_s=60)
+
     def test_every_byte_arrives(self):
         """A paused VM: nothing writes on either side, so that all pages must be equal."""
         source = self.start(cpus=2)
