@@ -392,6 +392,24 @@ class FailureTest(MovingTest):
             source = following
         self.check(source)
 
+    def test_a_guest_that_ends_or_reboots_does_not_wait_for_its_move(self):
+        source = self.start()
+        for i, command in enumerate(("reboot acpi", "poweroff")):
+            source.guest.do("fill 60 16 mix 3", timeout_s=60)
+            # For minutes.
+            migration = Move(source, f"destination{i}", self.tcp(), bandwidth=65536,
+                             compression="Off")
+            wait_until(lambda: source.line.pump(0.01) or
+                       source.get("vm.migration-progress")["phase"] == "rounds", 20, "rounds")
+            source.guest.send(command)
+            migration.receiving.wait(20)
+            self.assertIn("given up, as the guest reboots, powers off", source.log())
+            self.assertIsNone(migration.destination.state())
+            if command == "poweroff":
+                self.assertEqual(source.wait_exit(), 0)
+            else:
+                source.guest.wait_ready()
+
     def test_cancel(self):
         source = self.start()
         guest = source.guest

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "devices/board.h"
 #include "snapshot/snap_track.h"
+#include "tools/chvmm/job.h"
 #include "tools/chvmm/landlock.h"
 #include "tools/chvmm/sandbox.h"
 
@@ -102,12 +103,21 @@ static void guest_shut_down(struct vmm *vmm)
         vmm_quit(vmm, 0);
 }
 
+/* A guest that ends or begins anew is not worth a move, which may last for hours yet. */
+static void give_up_send(struct vmm *vmm)
+{
+    if (atomic_load(&vmm->requests) && job_cancel(vmm, NULL) >= 0)
+        log_warn("migration: given up, as the guest reboots, powers off or cannot go on");
+}
+
 void vmm_handle_requests(struct vmm *vmm)
 {
     struct err err = {0};
     unsigned what;
 
     /* The job that has the VM deals with it first; it calls here when it is done. */
+    if (vmm->busy == VMM_SEND)
+        give_up_send(vmm);
     if (vmm->busy != VMM_IDLE)
         return;
     what = atomic_exchange(&vmm->requests, 0);
