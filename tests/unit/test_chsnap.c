@@ -10,7 +10,9 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "tests/unit/store_fixture.h"
@@ -266,6 +268,83 @@ static void test_prune_removes_what_no_rule_keeps(void **state)
     fixture_remove(&copy);
 }
 
+/* What is left over on a command line is a mistake, not to be passed over. */
+static void test_nothing_on_the_command_line_is_passed_over(void **state)
+{
+    static const char *const only_store[] = {"list",  "stats",  "verify",
+                                             "gc -n", "import", "prune -n --keep-last 1"};
+    struct fixture other;
+
+    (void)state;
+    fixture_make(&other);
+    for (size_t i = 0; i < ARRAY_LEN(only_store); i++) {
+        assert_int_equal(run(CHSNAP " %s store:%s#a 2>&1", only_store[i], fx.path), 2);
+        assert_says("takes only a store");
+    }
+    assert_int_equal(run(CHSNAP " diff store:%s#a b a 2>&1", fx.path), 2);
+    assert_int_equal(run(CHSNAP " copy %s store:%s#c a 2>&1", fx.path, other.path), 2);
+    assert_int_equal(run(CHSNAP " create -a none %s x y 2>&1", fx.path), 2);
+    assert_int_equal(run(CHSNAP " help nosuch 2>&1"), 2);
+    /* All that are named are copied. */
+    assert_int_equal(run(CHSNAP " copy store:%s#a %s b", fx.path, other.path), 0);
+    assert_int_equal(run(CHSNAP " list -q %s | wc -l", other.path), 0);
+    assert_says("2");
+    fixture_remove(&other);
+}
+
+/* A name may have a colon, which makes no store of it. */
+static void test_a_name_with_a_colon_is_no_store(void **state)
+{
+    struct fixture copy;
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    assert_int_equal(run(CHSNAP " tag --name vm:1 %s a", copy.path), 0);
+    assert_int_equal(run("CHSNAP_STORE=%s " CHSNAP " show vm:1 2>&1", copy.path), 0);
+    assert_says("vm:1");
+    assert_int_equal(run("CHSNAP_STORE=none " CHSNAP " show store:%s#vm:1 2>&1", copy.path), 0);
+    fixture_remove(&copy);
+}
+
+/* For programs: what was done before a failure is told too. */
+static void test_an_import_that_fails_tells_what_came_before(void **state)
+{
+    struct fixture other;
+
+    (void)state;
+    fixture_make(&other);
+    assert_int_equal(run("(" CHSNAP " export %s a 2>/dev/null; echo junk) | " CHSNAP
+                         " import --json %s 2>&1",
+                         fx.path, other.path),
+                     1);
+    assert_says("cut off");
+    assert_says("\"done\": true");
+    fixture_remove(&other);
+}
+
+/* The answer of a VM that runs already is not taken for the clone's, nor its log written over. */
+static void test_a_clone_keeps_off_a_socket_that_is_answered(void **state)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct fixture other;
+    char log[512];
+
+    (void)state;
+    fixture_make(&other);
+    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%.80s/clone-0.sock", other.dir);
+    (void)snprintf(log, sizeof(log), "%s/clone-0.log", other.dir);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&addr, sizeof(addr)), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    assert_int_equal(run("timeout 20 " CHSNAP " clone --dir %s %s a 2>&1", other.dir, fx.path), 1);
+    assert_says("a VM has it already");
+    assert_int_not_equal(access(log, F_OK), 0);
+    (void)close(fd);
+    fixture_remove(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +355,10 @@ int main(void)
         cmocka_unit_test(test_a_core_file_has_registers_and_memory),
         cmocka_unit_test(test_a_core_file_needs_a_processor),
         cmocka_unit_test(test_prune_removes_what_no_rule_keeps),
+        cmocka_unit_test(test_nothing_on_the_command_line_is_passed_over),
+        cmocka_unit_test(test_a_name_with_a_colon_is_no_store),
+        cmocka_unit_test(test_an_import_that_fails_tells_what_came_before),
+        cmocka_unit_test(test_a_clone_keeps_off_a_socket_that_is_answered),
     };
 
     return cmocka_run_group_tests_name("chsnap", tests, setup, teardown);

@@ -83,6 +83,15 @@ int chsnap_option_end(int opt);
 CHECKED int chsnap_open(struct chsnap *c, unsigned flags, char ***args);
 
 /**
+ * chsnap_only_store() - nothing but a store was named.
+ * @args: arguments left.
+ *
+ * Return: CHSNAP_OK; or CHSNAP_USAGE after a complaint.
+ * Threads: main.
+ */
+CHECKED int chsnap_only_store(const struct chsnap *c, char **args);
+
+/**
  * chsnap_one_snapshot() - the one snapshot that is meant.
  * @args: arguments left.
  *

@@ -102,13 +102,19 @@ int chsnap_option_end(int opt)
     return opt == 'h' ? CHSNAP_OK : CHSNAP_USAGE;
 }
 
+/* Names may have colons, but no slashes. */
+static bool is_written_out(const char *text)
+{
+    return strchr(text, '/') || strncmp(text, "store:", 6) == 0 || strncmp(text, "file:", 5) == 0;
+}
+
 int chsnap_open(struct chsnap *c, unsigned flags, char ***args)
 {
     const char *text = c->store_text;
     struct err err = {0};
 
     /* A store in the environment gives way to one that is written out. */
-    if (**args && (!text || (c->store_from_env && strpbrk(**args, "/:")))) {
+    if (**args && (!text || (c->store_from_env && is_written_out(**args)))) {
         text = **args;
         ++*args;
     }
@@ -118,6 +124,16 @@ int chsnap_open(struct chsnap *c, unsigned flags, char ***args)
         return chsnap_usage_error(c, "%s", err.msg);
     if (store_open(c->url.path, flags, &c->st, &err) < 0)
         return chsnap_error(c, "%s", err.msg);
+    return CHSNAP_OK;
+}
+
+int chsnap_only_store(const struct chsnap *c, char **args)
+{
+    if (*args)
+        return chsnap_usage_error(c, "\"%s\": %s takes only a store", *args, c->command->name);
+    if (c->url.snapshot[0])
+        return chsnap_usage_error(c, "#%s: %s takes only a store", c->url.snapshot,
+                                  c->command->name);
     return CHSNAP_OK;
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "snapshot/snap_restore.h"
+#include "tools/chctl/http_client.h"
 #include "tools/chsnap/chsnap_template.h"
 #include "tools/chsnap/chsnap_vm.h"
 
@@ -221,6 +222,14 @@ static int make_image(struct chsnap *c, const struct cloning *k)
     return CHSNAP_OK;
 }
 
+/* Another VM that answers there would be taken for the clone. */
+static bool is_answered(const char *socket_path)
+{
+    auto_close int fd = -1;
+
+    return http_client_connect(socket_path, &fd, NULL) >= 0;
+}
+
 static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, struct clone *clone)
 {
     char restore[CHSNAP_RESTORE_MAX], name[NAME_MAX + 1];
@@ -236,6 +245,9 @@ static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, stru
         return chsnap_usage_error(c, "--name %s: a name holds no slash", name);
     (void)snprintf(clone->socket_path, sizeof(clone->socket_path), "%s/%s.sock", k->dir, name);
     (void)snprintf(clone->log_path, sizeof(clone->log_path), "%s/%s.log", k->dir, name);
+    if (is_answered(clone->socket_path))
+        return chsnap_error(c, "%s: a VM has it already; give another --dir, --name or --first",
+                            clone->socket_path);
     rc = start_clone(restore, clone);
     return rc < 0 ? chsnap_error(c, "chvmm: %s", strerror(-rc)) : CHSNAP_OK;
 }

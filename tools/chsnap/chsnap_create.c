@@ -227,6 +227,9 @@ static int run_create(struct chsnap *c, int argc, char **argv)
     rc = chsnap_open(c, STORE_CREATE, &args);
     if (rc != CHSNAP_OK)
         return rc;
+    if (args[0] && (args[1] || c->url.snapshot[0]))
+        return chsnap_usage_error(c, "\"%s\": more than one name",
+                                  c->url.snapshot[0] ? args[0] : args[1]);
     name = c->url.snapshot[0] ? c->url.snapshot : args[0] ? args[0] : "";
     return create_at(c, socket_path, &cfg, name);
 }

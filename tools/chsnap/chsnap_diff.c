@@ -350,7 +350,7 @@ static int diff_run(struct chsnap *c, int argc, char **argv)
     rc = chsnap_open(c, STORE_RDONLY, &args);
     if (rc != CHSNAP_OK)
         return rc;
-    if (!args[0] || !args[1] || args[2])
+    if (c->url.snapshot[0] || !args[0] || !args[1] || args[2])
         return chsnap_usage_error(c, "give two snapshots");
     d.fields = json_object_new_array();
     d.run_list = json_object_new_array();

@@ -41,7 +41,7 @@ static int rm_run(struct chsnap *c, int argc, char **argv)
         dry = true;
     }
     args = argv + optind;
-    rc = chsnap_open(c, 0, &args);
+    rc = chsnap_open(c, dry ? STORE_RDONLY : 0, &args);
     if (rc != CHSNAP_OK)
         return rc;
     if (!*args && !c->url.snapshot[0])

@@ -149,10 +149,10 @@ static int list_run(struct chsnap *c, int argc, char **argv)
     }
     args = argv + optind;
     rc = chsnap_open(c, STORE_RDONLY, &args);
+    if (rc == CHSNAP_OK)
+        rc = chsnap_only_store(c, args);
     if (rc != CHSNAP_OK)
         return rc;
-    if (*args)
-        return chsnap_usage_error(c, "\"%s\": list takes only a store", *args);
     l.json = json_object_new_array();
     rc = store_list(c->st, list_one, &l, &err);
     if (rc == 0 && c->json && !l.ids)

@@ -74,8 +74,12 @@ static int move_end(struct move *m, int rc)
     chsnap_progress_clear(&m->progress);
     if (m->path && m->fd >= 0 && close(m->fd) < 0 && rc == CHSNAP_OK)
         rc = chsnap_error(m->c, "%s: %m", m->path);
-    if (rc == CHSNAP_OK && m->c->json)
-        return chsnap_put_json(m->c, m->list);
+    /* Also what was done before a failure. */
+    if (rc != CHSNAP_USAGE && m->c->json) {
+        int put = chsnap_put_json(m->c, m->list);
+
+        return rc == CHSNAP_OK ? put : rc;
+    }
     (void)json_object_put(m->list);
     return rc;
 }
@@ -255,8 +259,8 @@ static int import_run(struct chsnap *c, int argc, char **argv)
     }
     args = argv + optind;
     rc = chsnap_open(c, STORE_CREATE, &args);
-    if (rc == CHSNAP_OK && *args)
-        rc = chsnap_usage_error(c, "\"%s\": import takes only a store", *args);
+    if (rc == CHSNAP_OK)
+        rc = chsnap_only_store(c, args);
     if (rc == CHSNAP_OK)
         rc = import_all(&m);
     return move_end(&m, rc);
@@ -308,10 +312,10 @@ static int copy_all(struct move *m, struct store *to, char **refs)
     size_t nr = 0;
 
     if (m->c->url.snapshot[0])
-        return copy_one(m, to, m->c->url.snapshot);
+        rc = copy_one(m, to, m->c->url.snapshot);
     for (char **ref = refs; *ref && rc == CHSNAP_OK; ref++)
         rc = copy_one(m, to, *ref);
-    if (*refs)
+    if (*refs || m->c->url.snapshot[0])
         return rc;
     if (store_list_ids(m->c->st, &ids, &nr, &err) < 0)
         rc = chsnap_error(m->c, "%s", err.msg);
@@ -348,6 +352,9 @@ static int copy_run(struct chsnap *c, int argc, char **argv)
         rc = chsnap_usage_error(c, "copy to which store?");
     if (rc == CHSNAP_OK && store_url_parse(*args, &url, &err) < 0)
         rc = chsnap_usage_error(c, "%s", err.msg);
+    if (rc == CHSNAP_OK && url.snapshot[0])
+        rc = chsnap_usage_error(c, "#%s: a copy goes to a store; --name gives it a name",
+                                url.snapshot);
     if (rc == CHSNAP_OK && store_open(url.path, STORE_CREATE, &to, &err) < 0)
         rc = chsnap_error(c, "%s", err.msg);
     if (rc == CHSNAP_OK)

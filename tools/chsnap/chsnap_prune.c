@@ -248,11 +248,11 @@ static int prune_run(struct chsnap *c, int argc, char **argv)
     args = argv + optind;
     if (!p.any_rule && !p.nr_tags)
         return chsnap_usage_error(c, "nothing says what to keep: give --keep-last or the like");
-    rc = chsnap_open(c, 0, &args);
+    rc = chsnap_open(c, p.dry ? STORE_RDONLY : 0, &args);
+    if (rc == CHSNAP_OK)
+        rc = chsnap_only_store(c, args);
     if (rc != CHSNAP_OK)
         return rc;
-    if (*args)
-        return chsnap_usage_error(c, "\"%s\": prune takes only a store", *args);
     if (store_list(c->st, take, &p, &err) < 0)
         rc = chsnap_error(c, "%s", err.msg[0] ? err.msg : "out of memory");
     if (rc == CHSNAP_OK)

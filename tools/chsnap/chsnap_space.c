@@ -82,10 +82,10 @@ static int gc_run(struct chsnap *c, int argc, char **argv)
     }
     args = argv + optind;
     rc = chsnap_open(c, 0, &args);
+    if (rc == CHSNAP_OK)
+        rc = chsnap_only_store(c, args);
     if (rc != CHSNAP_OK)
         return rc;
-    if (*args)
-        return chsnap_usage_error(c, "\"%s\": gc takes only a store", *args);
     rc = gc_collect(c, flags, &r);
     if (rc != CHSNAP_OK)
         return rc;
@@ -131,10 +131,10 @@ static int stats_run(struct chsnap *c, int argc, char **argv)
         return chsnap_option_end(opt);
     args = argv + optind;
     rc = chsnap_open(c, STORE_RDONLY, &args);
+    if (rc == CHSNAP_OK)
+        rc = chsnap_only_store(c, args);
     if (rc != CHSNAP_OK)
         return rc;
-    if (*args)
-        return chsnap_usage_error(c, "\"%s\": stats takes only a store", *args);
     if (store_stats(c->st, &s, &err) < 0)
         return chsnap_error(c, "%s", err.msg);
     {

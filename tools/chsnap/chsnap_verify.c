@@ -137,10 +137,10 @@ static int verify_run(struct chsnap *c, int argc, char **argv)
     }
     args = argv + optind;
     rc = chsnap_open(c, k.repair ? 0 : STORE_RDONLY, &args);
+    if (rc == CHSNAP_OK)
+        rc = chsnap_only_store(c, args);
     if (rc != CHSNAP_OK)
         return rc;
-    if (*args)
-        return chsnap_usage_error(c, "\"%s\": verify takes only a store", *args);
     k.problems = json_object_new_array();
     chsnap_progress_start(c, &k.progress, "verifying");
     rc = store_verify(c->st, &cfg, &res, &err);

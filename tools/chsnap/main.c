@@ -90,6 +90,8 @@ static int run(struct chsnap *c, int argc, char **argv)
         return chsnap_usage_error(c, "no command");
     if (strcmp(argv[0], "help") == 0) {
         c->command = argc > 1 ? command_find(argv[1]) : NULL;
+        if (argc > 1 && !c->command)
+            return chsnap_usage_error(c, "no such command: \"%s\"", argv[1]);
         if (c->command)
             chsnap_print_help(c);
         else
