@@ -211,6 +211,9 @@ static int greet(struct mig_source *src, struct mig_refusal *why, struct err *er
     rc = mig_ctl_send(src->ctl, MIG_MSG_HELLO, &(struct iovec){buf, sizeof(buf) - w.left}, 1, err);
     if (rc >= 0)
         rc = mig_ctl_expect(src->ctl, MIG_MSG_HELLO, &msg, why, err);
+    /* A destination listens as long as it has a source, and talks to that one only. */
+    if (rc == -ETIMEDOUT)
+        return err_prefix(err, rc, "HELLO was not answered: the destination may have a source");
     return rc < 0 ? rc : check_hello(src, &msg, err);
 }
 

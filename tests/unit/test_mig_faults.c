@@ -224,6 +224,25 @@ static void test_a_silent_link_is_noticed_by_both_ends(void **state)
     }
 }
 
+/* Connected, but never taken: another source was quicker. */
+static void test_a_source_that_is_not_answered_says_what_may_be(void **state)
+{
+    struct fake_link_config cfg = {
+        .cut = true, .stall = true, .cut_dir = FAKE_TO_DEST, .cut_at = 5};
+    struct fake_link *link = fake_link_new(&cfg);
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    p.sp.hello_ms = p.dp.hello_ms = p.sp.idle_ms = p.dp.idle_ms = p.dp.accept_ms = 300;
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    assert_int_equal(p.src_rc, -ETIMEDOUT);
+    assert_non_null(strstr(p.src_err.msg, "the destination may have a source"));
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
 static void *stand_at_the_door(void *arg)
 {
     const struct mig_wait patient = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20000};
@@ -754,6 +773,7 @@ int main(void)
         cmocka_unit_test(test_a_cut_under_load_with_many_lanes),
         cmocka_unit_test(test_a_link_with_delays_moves_the_guest),
         cmocka_unit_test(test_a_silent_link_is_noticed_by_both_ends),
+        cmocka_unit_test(test_a_source_that_is_not_answered_says_what_may_be),
         cmocka_unit_test(test_a_stranger_that_says_nothing_does_not_stop_a_source),
         cmocka_unit_test(test_keepalives_bridge_a_long_build),
         cmocka_unit_test(test_an_operation_that_fails_leaves_the_guest_at_the_source),
