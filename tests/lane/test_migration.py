@@ -189,15 +189,32 @@ class MigrationTest(MovingTest):
         self.busy(source)
         migration = Move(source, "destination", self.tcp(), bandwidth=24000000, downtime_ms=100,
                          compression="Off")
-        seen = []
-
-        def is_slowed():
-            source.line.pump(0.01)
-            seen.append(source.get("vm.migration-progress").get("throttle_percent", 0))
-            return seen[-1] > 0
-        wait_until(is_slowed, 40, "a guest that is slowed down")
+        self.wait_slowed(source)
         migration.finish(60)
         self.check(migration.destination)
+
+    def wait_slowed(self, source):
+        def is_slowed():
+            source.line.pump(0.01)
+            return source.get("vm.migration-progress").get("throttle_percent", 0) > 0
+        wait_until(is_slowed, 40, "a guest that is slowed down")
+
+    def test_a_guest_that_was_slowed_down_is_at_its_speed_again_after_a_failure(self):
+        source = self.start()
+        self.busy(source)
+        migration = Move(source, "destination", self.tcp(), bandwidth=24000000, downtime_ms=100,
+                         compression="Off")
+        self.wait_slowed(source)
+        source.line.run(1)
+        source.put("vm.migration-cancel")
+        migration.fail()
+        self.assertEqual(source.get("vm.migration-progress")["throttle_percent"], 0)
+        # Who follows the events knows it, too.
+        told = [e["properties"]["percent"] for e in source.events()
+                if e["event"] == "migration-throttled"]
+        self.assertEqual(told[-1], "0")
+        self.assertGreater(max(map(int, told)), 0)
+        self.check(source)
 
     def test_switching_over_at_once(self):
         source = self.start()

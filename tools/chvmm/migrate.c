@@ -268,6 +268,8 @@ static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
     }
     give_memory_back();
     log_error("migration: %s", err->msg);
+    if (m->throttle)
+        vmm_event_with(vmm, "migration-throttled", "percent", "0");
     vmm_event(vmm, "migration-failed");
     if (rc == -EINPROGRESS) {
         vmm->busy = VMM_UNDECIDED;
