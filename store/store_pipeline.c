@@ -13,7 +13,6 @@
 
 enum {
     PIPE_CHUNKS_EXTRA = 8,
-    PIPE_EXTENTS_MIN = 1024,
     PIPE_WRITE_BEHIND_SHIFT = 23, /* start writing back every 8 MiB */
 };
 
@@ -102,19 +101,14 @@ static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct w
     return rc;
 }
 
-/* Make room for so many more extents. */
+/* Make room for so many more extents: at most WRITER_OUT_SEGMENTS. */
 static int extents_reserve_locked(struct store_writer *w, size_t nr, struct err *err)
 {
-    size_t cap = w->cap_extents ? 2 * w->cap_extents : PIPE_EXTENTS_MIN;
-    struct store_extent *more;
+    void *p = store_grow(w->extents, w->nr_extents + nr, &w->cap_extents, sizeof(w->extents[0]));
 
-    if (w->cap_extents - w->nr_extents >= nr)
-        return 0;
-    more = reallocarray(w->extents, cap, sizeof(*more));
-    if (!more)
+    if (!p)
         return store_no_memory(err);
-    w->extents = more;
-    w->cap_extents = cap;
+    w->extents = p;
     return 0;
 }
 
