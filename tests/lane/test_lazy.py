@@ -248,6 +248,14 @@ class LazyTest(RestoreTest):
         self.assertEqual([path for path in held if path.startswith(store)], [])
         self.check(vmm, digest)
 
+    def test_memory_that_is_to_be_there_at_once_is_copied(self):
+        digest, _ = self.frozen()
+        options = ",resume=on,set=[memory.prefault=on]"
+        copied = self.restore("copied", mode=None, options=options)
+        self.assertEqual(self.took(copied), "copy")
+        self.check(copied, digest)
+        self.assertEqual(self.took(self.restore("told", options=options)), "ondemand")
+
     def test_huge_pages_are_copied(self):
         pages = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
         try:

@@ -273,6 +273,15 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
     return rc;
 }
 
+static bool is_prefaulted(const struct memory_config *m)
+{
+    bool any = m->prefault;
+
+    for (unsigned i = 0; i < m->nr_zones; i++)
+        any |= m->zones[i].prefault;
+    return any;
+}
+
 static void prefault(struct memory_config *m)
 {
     m->prefault = true;
@@ -376,6 +385,9 @@ static int run_restore(void *arg, struct err *err)
         rc = plan(j, snap, err);
     if (rc >= 0 && j->prefault)
         prefault(&j->cfg.memory);
+    /* Whoever wants memory to be there at once does not wait for it later. */
+    if (rc >= 0 && j->memory_mode == SNAP_MEMORY_AUTO && is_prefaulted(&j->cfg.memory))
+        j->memory_mode = SNAP_MEMORY_COPY;
     if (rc >= 0)
         rc = build_beside(j, snap, err);
     if (rc >= 0)
