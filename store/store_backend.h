@@ -74,6 +74,9 @@ struct store_backend_ops {
     /* Takes @f; NULL is allowed. */
     void (*close)(struct store_file *f);
 
+    /* -ESTALE if what is opened is no longer what anybody would find. */
+    int (*is_there)(struct store_backend *be, struct err *err);
+
     /* -EAGAIN if @wait is false and somebody is in the way. */
     int (*lock)(struct store_backend *be, uint64_t what, enum store_lock_mode mode, bool wait,
                 struct store_lock **ret, struct err *err);

@@ -288,6 +288,15 @@ static void dir_reserve_free(struct store_backend *be)
         (void)unlinkat(dir_of(be)->dir_fd, "reserve", 0);
 }
 
+/* Moved to another name it is; what was removed lives on only for who has it open. */
+static int dir_is_there(struct store_backend *be, struct err *err)
+{
+    if (faccessat(dir_of(be)->dir_fd, "store.db", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    return errno == ENOENT ? err_set(err, -ESTALE, "the store has been removed")
+                           : err_set(err, -errno, "store.db: %m");
+}
+
 /* ---- locks ---- */
 
 static int dir_lock(struct store_backend *be, uint64_t what, enum store_lock_mode mode, bool wait,
@@ -361,6 +370,7 @@ static const struct store_backend_ops dir_ops = {
     .packs_sync = dir_packs_sync,
     .reserve_make = dir_reserve_make,
     .reserve_free = dir_reserve_free,
+    .is_there = dir_is_there,
     .read = dir_read,
     .write = dir_write,
     .write_behind = dir_write_behind,

@@ -482,6 +482,8 @@ int store_writer_publish(struct store_writer *w, const struct store_publish *wha
         /* A commit that fails may yet be found in the log after a crash: packs stay. */
         committing = true;
         rc = store_index_commit(w->ix, err);
+        if (rc == 0)
+            rc = w->st->be->ops->is_there(w->st->be, err);
     } else {
         store_index_rollback(w->ix);
     }

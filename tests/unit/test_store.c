@@ -494,6 +494,23 @@ static void test_abort_leaves_the_store_as_it_was(void **state)
     image_free(&other);
 }
 
+static void test_what_went_into_a_store_that_is_gone_is_not_published(void **state)
+{
+    struct image img = image_make(50, 3);
+    const struct store_publish what = {.state = "s", .state_len = 1, .config = "{}", .disks = "[]"};
+    char id[STORE_DIGEST_HEX + 1];
+    struct store_writer *w;
+    struct err err = {0};
+
+    (void)state;
+    assert_ok(image_begin(st, &img, NULL, "gone", false, &w, &err), &err);
+    assert_ok(store_writer_pages(w, 0, 0, 50, img.p, &err), &err);
+    tree_remove(fx.path);
+    assert_int_equal(store_writer_publish(w, &what, id, &err), -ESTALE);
+    assert_non_null(strstr(err.msg, "the store has been removed"));
+    image_free(&img);
+}
+
 static void test_cancelled_writer_refuses_and_publishes_nothing(void **state)
 {
     const struct store_publish what = {0};
@@ -927,6 +944,7 @@ int main(void)
         store_test(test_names_ids_and_tags_resolve),
         store_test(test_newest_is_the_last_published),
         store_test(test_abort_leaves_the_store_as_it_was),
+        store_test(test_what_went_into_a_store_that_is_gone_is_not_published),
         store_test(test_cancelled_writer_refuses_and_publishes_nothing),
         store_test(test_removed_snapshot_is_collected),
         store_test(test_dry_run_changes_nothing_and_tells_the_same),
