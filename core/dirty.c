@@ -211,21 +211,30 @@ int dirty_attach(struct dirty *d, struct dirty_consumer **ret_consumer, struct e
     return 0;
 }
 
-void dirty_detach(struct dirty_consumer *c)
+static void remove_consumer(struct dirty_consumer *c, bool runs_on)
 {
-    struct dirty *d;
+    struct dirty *d = c->d;
 
-    if (!c)
-        return;
-    d = c->d;
     (void)pthread_mutex_lock(&d->lock);
     for (unsigned i = 0; i < d->nr_consumers; i++)
         if (d->consumers[i] == c)
             d->consumers[i] = d->consumers[--d->nr_consumers];
     if (d->nr_consumers == 0)
-        log_off_locked(d, d->nr_regions);
+        log_off_locked(d, runs_on ? d->nr_regions : 0);
     (void)pthread_mutex_unlock(&d->lock);
     consumer_free(c);
+}
+
+void dirty_detach(struct dirty_consumer *c)
+{
+    if (c)
+        remove_consumer(c, true);
+}
+
+void dirty_abandon(struct dirty_consumer *c)
+{
+    if (c)
+        remove_consumer(c, false);
 }
 
 /* --- Draining and taking ------------------------------------------------- */

@@ -70,6 +70,16 @@ CHECKED int dirty_attach(struct dirty *d, struct dirty_consumer **ret_consumer, 
 void dirty_detach(struct dirty_consumer *c);
 
 /**
+ * dirty_abandon() - stop, of a machine that will not run again: the log stays as it is.
+ * @c: taken; NULL is allowed.
+ *
+ * To switch it off takes KVM a grace period, a second and more where the machine is busy.
+ *
+ * Threads: any.
+ */
+void dirty_abandon(struct dirty_consumer *c);
+
+/**
  * dirty_drain() - bring every consumer's bitmap up to date.
  *
  * Return: 0; the hypervisor's errno.

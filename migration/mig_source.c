@@ -790,6 +790,8 @@ int mig_source_run(struct mig_source *src, struct mig_refusal *why, struct err *
         rc = fail(src, rc, &mine);
         return err_set(err, rc, "%s", mine.msg);
     }
+    dirty_abandon(src->consumer);
+    src->consumer = NULL;
     wind_up(src, NULL);
     mig_progress_finish(&src->progress, MIG_RESULT_COMPLETED, false, NULL);
     src->p.ops->committed(src->p.arg);

@@ -42,7 +42,7 @@ void fake_pair_run(struct fake_pair *p);
 /*
  * Fails the test unless: at most one guest runs; it runs at the destination
  * with equal memory, or at the source with its locks, or the source says
- * "undecided"; failures are explained; the dirty log is off.  What is undecided
+ * "undecided"; failures are explained, and leave the dirty log off.  What is undecided
  * is then resolved by the destination's statement, and exactly one runs.
  */
 void fake_pair_check(struct fake_pair *p);

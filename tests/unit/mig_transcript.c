@@ -444,7 +444,7 @@ int transcript_run_source(const struct transcript *t, const struct transcript_wi
         assert_true(atomic_load(&from->running) && atomic_load(&from->holds_locks));
     else
         assert_false(atomic_load(&from->running));
-    assert_false(atomic_load(&from->log_on));
+    assert_false(rc < 0 && atomic_load(&from->log_on));
     mig_source_free(src);
     fake_link_free(r.link);
     *ret_result = st.result;

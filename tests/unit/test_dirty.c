@@ -130,6 +130,20 @@ static void test_the_first_drain_is_the_whole_memory(void **state)
     assert_false(f->on);
 }
 
+static void test_a_machine_that_will_not_run_again_keeps_its_log(void **state)
+{
+    struct fake_log *f = *state;
+    struct dirty_consumer *a = NULL, *b = NULL;
+
+    assert_int_equal(dirty_attach(f->d, &a, NULL), 0);
+    assert_int_equal(dirty_attach(f->d, &b, NULL), 0);
+    dirty_abandon(a);
+    assert_true(f->on);
+    dirty_abandon(b);
+    assert_true(f->on);
+    dirty_abandon(NULL);
+}
+
 static void test_a_write_between_drain_and_take_is_not_lost(void **state)
 {
     struct fake_log *f = *state;
@@ -348,6 +362,7 @@ int main(void)
         T(test_protecting_loses_no_write),
         T(test_pages_that_are_written_again_and_again_wait),
         T(test_a_failing_log_is_reported_and_loses_nothing),
+        T(test_a_machine_that_will_not_run_again_keeps_its_log),
     };
 
     return cmocka_run_group_tests_name("dirty", tests, NULL, NULL);
