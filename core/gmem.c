@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +13,7 @@
 
 enum {
     GMEM_ID_MAX = 32,
+    POPULATE_STEP = 8 << 20, /* bytes: four huge pages, about a millisecond */
 };
 
 struct region {
@@ -30,6 +30,7 @@ struct gmem {
     uint64_t size;
     struct gmem_server server;
     atomic_bool served; /* contents may be elsewhere */
+    bool spare;         /* see gmem_set_spare() */
 };
 
 /* --- Life cycle ---------------------------------------------------------- */
@@ -503,6 +504,53 @@ void gmem_set_thp(struct gmem *gm, bool on)
             (void)madvise(r->pub.hva, r->pub.len, on ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     }
 }
+
+/* --- Memory made ready ahead --------------------------------------------- */
+
+static int populate_region(const struct gmem_region *r, const atomic_bool *enough, struct err *err)
+{
+    for (uint64_t off = 0; off < r->len && !atomic_load(enough); off += POPULATE_STEP) {
+        uint64_t len = r->len - off < POPULATE_STEP ? r->len - off : POPULATE_STEP;
+
+        if (madvise(r->hva + off, len, MADV_POPULATE_WRITE) < 0)
+            return err_set(err, -errno, "memory zone %s: populating %llu of %llu MiB: %s", r->id,
+                           (unsigned long long)off >> 20, (unsigned long long)r->len >> 20,
+                           strerror(errno));
+    }
+    return 0;
+}
+
+int gmem_populate(struct gmem *gm, const atomic_bool *enough, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < gm->nr && rc >= 0; i++)
+        rc = populate_region(&gm->regions[i].pub, enough, err);
+    return rc;
+}
+
+void gmem_set_spare(struct gmem *gm, bool on)
+{
+    gm->spare = on;
+}
+
+bool gmem_has_spare(const struct gmem *gm)
+{
+    return gm->spare;
+}
+
+int gmem_give_back(struct gmem *gm, unsigned region, uint64_t first, uint64_t nr)
+{
+    const struct gmem_region *r = &gm->regions[region].pub;
+
+    if (r->fd >= 0 || r->image)
+        return -EINVAL;
+    return madvise(r->hva + (first << PAGE_SHIFT_4K), nr << PAGE_SHIFT_4K, MADV_DONTNEED) < 0
+               ? -errno
+               : 0;
+}
+
+/* --- Regions that are replaced ------------------------------------------- */
 
 int gmem_map_image(struct gmem *gm, unsigned region, int fd, uint64_t off, struct err *err)
 {

@@ -13,6 +13,7 @@
 #ifndef CORE_GMEM_H
 #define CORE_GMEM_H
 
+#include <stdatomic.h>
 #include <sys/uio.h>
 
 #include "core/err.h"
@@ -288,6 +289,42 @@ CHECKED int gmem_discard(struct gmem *gm, unsigned region, struct err *err);
  * Threads: any.
  */
 void gmem_set_thp(struct gmem *gm, bool on);
+
+/**
+ * gmem_populate() - have the host's memory put behind every page, ahead of its use.
+ * @enough: looked at every 8 MiB; true: the rest is left as it is.
+ *
+ * Pages keep what they hold.  Where memory is used meanwhile that goes on.
+ *
+ * Return: 0, also when it was enough; the kernel's errno (-EINVAL before Linux 5.14), with what
+ * was done until then done.
+ * Threads: one, while the regions stay the same.
+ */
+CHECKED int gmem_populate(struct gmem *gm, const atomic_bool *enough, struct err *err);
+
+/**
+ * gmem_set_spare() - whether memory may be behind pages that nobody wrote or asked to keep there.
+ *
+ * Threads: whoever builds the machine.
+ */
+void gmem_set_spare(struct gmem *gm, bool on);
+
+/**
+ * gmem_has_spare() - what gmem_set_spare() said last; false if it never did.
+ *
+ * Threads: any.
+ */
+bool gmem_has_spare(const struct gmem *gm);
+
+/**
+ * gmem_give_back() - take the memory away from pages that nobody wrote: they stay zero.
+ * @region:     index; private.
+ * @first, @nr: pages of the region, in range.
+ *
+ * Return: 0; -EINVAL for another kind of region; the kernel's errno.
+ * Threads: any, while nobody writes to those pages.
+ */
+CHECKED int gmem_give_back(struct gmem *gm, unsigned region, uint64_t first, uint64_t nr);
 
 /**
  * gmem_map_image() - replace a region of fresh private memory by a private mapping of a file.

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "core/config/vm_config.h"
@@ -14,6 +15,7 @@
 struct vm_ground {
     const struct vm_config *cfg; /* borrowed; NULL: not known */
     struct vm_config guess;      /* without @cfg, unless its memory's size is 0 */
+    struct vm_ground_hint hint;
     pthread_t thread;
     bool going_on; /* the thread is to be joined */
 
@@ -25,6 +27,11 @@ struct vm_ground {
     sem_t told; /* without @cfg and guess: the one below is known */
     bool is_told;
     struct gmem *to_map; /* NULL: none */
+
+    atomic_bool enough; /* a machine took the ground, and does not want it populated */
+    bool all;           /* it wants all of it populated */
+    int populate_rc;
+    struct err populate_err;
 
     int rc; /* at the end of the thread */
     struct err err;
@@ -42,6 +49,15 @@ static const struct vm_config *made_from(const struct vm_ground *g)
     return g->cfg ? g->cfg : g->guess.memory.size ? &g->guess : NULL;
 }
 
+static void populate(struct vm_ground *g, struct gmem *gm)
+{
+    g->populate_rc = gmem_populate(gm, &g->enough, &g->populate_err);
+    if (g->populate_rc < 0)
+        log_warn("%s", g->populate_err.msg);
+    else if (!atomic_load(&g->enough) && g->hint.populated)
+        g->hint.populated(g->hint.arg);
+}
+
 static void *ground_main(void *arg)
 {
     struct vm_ground *g = arg;
@@ -54,6 +70,10 @@ static void *ground_main(void *arg)
     rc = kvm_open(&g->kvm, &g->err);
     if (rc >= 0 && from)
         rc = vm_build_memory(from, &g->gm, &g->err);
+    if (rc >= 0 && g->hint.populate) {
+        gmem_set_thp(g->gm, true);
+        gmem_set_spare(g->gm, true);
+    }
     g->made_rc = rc;
     kvm = g->kvm;
     gm = g->gm;
@@ -64,6 +84,8 @@ static void *ground_main(void *arg)
     }
     if (rc >= 0 && gm)
         rc = kvm_map_memory(kvm, gm, &g->err);
+    if (rc >= 0 && g->hint.populate)
+        populate(g, gm);
     g->rc = rc;
     return NULL;
 }
@@ -83,15 +105,19 @@ static int start(struct vm_ground *g, struct err *err)
     return 0;
 }
 
-int vm_ground_begin(const struct vm_config *cfg, uint64_t guess, struct vm_ground **ret_ground,
-                    struct err *err)
+int vm_ground_begin(const struct vm_config *cfg, const struct vm_ground_hint *hint,
+                    struct vm_ground **ret_ground, struct err *err)
 {
     struct vm_ground *g = calloc(1, sizeof(*g));
     int rc;
 
     if (!g)
         return err_set(err, -ENOMEM, "memory of the VM: out of memory");
-    *g = (struct vm_ground){.cfg = cfg, .guess.memory.size = guess};
+    g->cfg = cfg;
+    if (hint && !cfg && hint->size) {
+        g->hint = *hint;
+        g->guess.memory.size = hint->size;
+    }
     (void)sem_init(&g->made, 0, 0);
     (void)sem_init(&g->told, 0, 0);
     rc = start(g, err);
@@ -117,23 +143,49 @@ int vm_ground_end(struct vm_ground *g, struct err *err)
     if (g->going_on)
         (void)pthread_join(g->thread, NULL);
     g->going_on = false;
+    if (g->rc >= 0 && g->all && g->populate_rc < 0)
+        return err_set(err, g->populate_rc, "%s", g->populate_err.msg);
     return g->rc < 0 ? err_set(err, g->rc, "%s", g->err.msg) : 0;
+}
+
+/* As vm_ground_guess(), whether or not it is to be populated. */
+static uint64_t ordinary_size(const struct memory_config *m)
+{
+    bool is_special =
+        m->mergeable || m->shared || m->hugepages || m->reserve || m->no_thp || m->nr_zones;
+
+    return is_special ? 0 : m->size;
 }
 
 uint64_t vm_ground_guess(const struct vm_config *cfg)
 {
-    const struct memory_config *m = &cfg->memory;
-    bool is_special = m->mergeable || m->shared || m->hugepages || m->prefault || m->reserve ||
-                      m->no_thp || m->nr_zones;
+    return cfg->memory.prefault ? 0 : ordinary_size(&cfg->memory);
+}
 
-    return is_special ? 0 : m->size;
+static bool is_as_guessed(const struct vm_ground *g, const struct vm_config *cfg)
+{
+    uint64_t size = g->hint.populate ? ordinary_size(&cfg->memory) : vm_ground_guess(cfg);
+
+    return size == g->guess.memory.size;
 }
 
 /* Start again: what was made ahead is of another machine. */
 static int guessed_wrong(struct vm_ground **g, const struct vm_config *cfg, struct err *err)
 {
+    if ((*g)->hint.populate)
+        log_info("the memory that was made ready is not what the VM has: it is made anew");
     vm_ground_free(steal_ptr(*g));
-    return vm_ground_begin(cfg, 0, g, err);
+    return vm_ground_begin(cfg, NULL, g, err);
+}
+
+/* Memory is put behind all pages of a machine that is configured so, and no more behind others. */
+static void settle_population(struct vm_ground *g, const struct vm_config *cfg)
+{
+    g->all = cfg->memory.prefault;
+    if (g->all)
+        gmem_set_spare(g->gm, false);
+    else
+        atomic_store(&g->enough, true);
 }
 
 int vm_ground_take(struct vm_ground **ground, const struct vm_config *cfg, struct kvm **ret_kvm,
@@ -143,8 +195,8 @@ int vm_ground_take(struct vm_ground **ground, const struct vm_config *cfg, struc
     int rc = 0;
 
     if (!*ground)
-        rc = vm_ground_begin(cfg, 0, ground, err);
-    else if ((*ground)->guess.memory.size && vm_ground_guess(cfg) != (*ground)->guess.memory.size)
+        rc = vm_ground_begin(cfg, NULL, ground, err);
+    else if ((*ground)->guess.memory.size && !is_as_guessed(*ground, cfg))
         rc = guessed_wrong(ground, cfg, err);
     if (rc < 0)
         return rc;
@@ -163,6 +215,8 @@ int vm_ground_take(struct vm_ground **ground, const struct vm_config *cfg, struc
         return rc;
     if (g->made_rc < 0)
         return vm_ground_end(g, err);
+    if (g->hint.populate)
+        settle_population(g, cfg);
     *ret_kvm = steal_ptr(g->kvm);
     *ret_gm = steal_ptr(g->gm);
     return 0;
@@ -173,6 +227,7 @@ void vm_ground_free(struct vm_ground *g)
     if (!g)
         return;
     tell(g, NULL);
+    atomic_store(&g->enough, true);
     (void)!vm_ground_end(g, NULL);
     kvm_close(g->kvm);
     gmem_free(g->gm);

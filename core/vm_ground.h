@@ -17,12 +17,25 @@ struct err;
 struct vm_config;
 struct vm_ground;
 
+/* What can be said of a machine whose configuration is not known yet. */
+struct vm_ground_hint {
+    uint64_t size; /* what vm_ground_guess() will say of it, most likely; 0: no idea */
+
+    /*
+     * Memory is put behind all pages, until a machine takes the ground.  A machine that was not
+     * configured so may give back what it did not need: gmem_has_spare().
+     */
+    bool populate;
+    void (*populated)(void *arg); /* all of it is there; on a thread of its own; NULL: not told */
+    void *arg;
+};
+
 /**
  * vm_ground_begin() - have the ground of a machine made.
  * @cfg: the machine's, borrowed as long as the ground or its machine is there; NULL: not known
  *       yet.
- * @guess: without @cfg: what vm_ground_guess() will say of it, most likely; 0: no idea, and only
- *       the VM in KVM is made; the thread waits for memory to map.
+ * @hint: without @cfg; copied; NULL: no idea.  Without a size only the VM in KVM is made; the
+ *       thread waits for memory to map.
  *
  * What goes wrong is said by the vm_new() that is given the ground, or by vm_boot() or
  * vm_load().  The thread takes no signals
@@ -31,7 +44,7 @@ struct vm_ground;
  * Return: 0 and *@ret_ground, owned; -ENOMEM; the kernel's errno.
  * Threads: control.
  */
-CHECKED int vm_ground_begin(const struct vm_config *cfg, uint64_t guess,
+CHECKED int vm_ground_begin(const struct vm_config *cfg, const struct vm_ground_hint *hint,
                             struct vm_ground **ret_ground, struct err *err);
 
 /**

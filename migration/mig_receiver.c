@@ -14,6 +14,7 @@
 
 enum {
     POPULATE_PAGES = 16, /* shortest run of new pages that is mapped by a call of its own */
+    BLOCK_PAGES = 512,   /* what is given back together: a huge page */
 };
 
 struct lane {
@@ -50,6 +51,8 @@ struct mig_receiver {
     bool quit;
     int rc; /* of the first lane that failed */
     struct err err;
+
+    bool gave_back; /* by the lane that opens the second round, or after the last one */
 };
 
 /* --- Pages --------------------------------------------------------------- */
@@ -114,6 +117,43 @@ static int zero_run(struct mig_receiver *r, const struct mig_run *run)
         p++;
     }
     return 0;
+}
+
+static bool is_block_touched(struct mig_receiver *r, unsigned region, uint64_t block)
+{
+    const _Atomic uint64_t *words = &r->touched[region][block * BLOCK_PAGES / 64];
+
+    for (unsigned i = 0; i < BLOCK_PAGES / 64; i++)
+        if (atomic_load_explicit(&words[i], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void give_back_region(struct mig_receiver *r, unsigned region)
+{
+    uint64_t blocks = (r->p.layout.regions[region].len >> PAGE_SHIFT_4K) / BLOCK_PAGES, first = 0;
+
+    for (uint64_t b = 0; b <= blocks; b++) {
+        if (b < blocks && !is_block_touched(r, region, b))
+            continue;
+        /* What cannot be given back is no harm: it is zero. */
+        if (b > first)
+            (void)!gmem_give_back(r->p.gm, region, first * BLOCK_PAGES, (b - first) * BLOCK_PAGES);
+        first = b + 1;
+    }
+}
+
+/*
+ * Memory that was made ready ahead, and that the guest has not.  Not while lanes write: all of it
+ * is known after the first round.
+ */
+static void give_back(struct mig_receiver *r)
+{
+    if (r->gave_back || !gmem_has_spare(r->p.gm))
+        return;
+    r->gave_back = true;
+    for (unsigned i = 0; i < r->p.layout.nr; i++)
+        give_back_region(r, i);
 }
 
 /* Pin the data runs of a frame: number of pieces, or a failure. */
@@ -250,6 +290,7 @@ static int meet(struct lane *l, struct err *err)
     (void)pthread_mutex_unlock(&r->lock);
     if (rc < 0 || !opened)
         return rc;
+    give_back(r);
     rc = r->p.round_done(r->p.arg, l->round, err);
     (void)pthread_mutex_lock(&r->lock);
     r->rounds_done++;
@@ -434,6 +475,8 @@ int mig_receiver_wait_last(struct mig_receiver *r, unsigned limit_ms, struct err
     else
         rc = err_set(err, -ETIMEDOUT, "the last pages did not come within %u ms", limit_ms);
     (void)pthread_mutex_unlock(&r->lock);
+    if (rc >= 0)
+        give_back(r);
     return rc;
 }
 

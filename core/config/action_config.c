@@ -122,6 +122,7 @@ static const struct config_field receive_fields[] = {
     TEXT("tls_dir",      receive_migration_config, tls_dir),
     OURS("insecure",     receive_migration_config, insecure),
     OURS("accept_tsc",   receive_migration_config, accept_tsc),
+    SIZE("memory_size",  receive_migration_config, memory_size),
     NAME("memory_mode",  receive_migration_config, memory_mode, memory_mode_names),
     NET_FDS(receive_migration_config),
     REFUSED("vfio_fds",     NULL),
@@ -214,6 +215,8 @@ static int action_complete_receive(struct receive_migration_config *cfg, struct 
 {
     int rc = action_complete_net_fds(cfg->net_fds, cfg->nr_net_fds, err);
 
+    if (!rc && cfg->memory_size % PAGE_SIZE_4K)
+        return err_set(err, -EINVAL, "memory_size: not a multiple of %zu", PAGE_SIZE_4K);
     return rc ? rc : action_check_url("receiver_url", cfg->receiver_url, err);
 }
 

@@ -100,8 +100,9 @@ struct receive_migration_config {
     struct net_fds_config *net_fds; /* as in struct restore_config; Cloud Hypervisor has not */
     unsigned nr_net_fds;
     char *tls_dir;
-    bool insecure;   /* tcp: from another host without TLS */
-    bool accept_tsc; /* as in struct restore_config */
+    bool insecure;        /* tcp: from another host without TLS */
+    bool accept_tsc;      /* as in struct restore_config */
+    uint64_t memory_size; /* bytes to make ready; 0: none; Cloud Hypervisor has not */
     enum migration_memory_mode memory_mode;
 };
 

@@ -18,14 +18,16 @@ class NoEnd(Exception):
 
 
 class Qemu:
-    def __init__(self, bench, fifo, cmdline="", args=(), mib=GUEST_MIB):
+    def __init__(self, bench, fifo, cmdline="", args=(), mib=GUEST_MIB, populated=False):
         qmp = bench.short / bench.unique("qmp")
         name = bench.unique("qemu")
+        ram = f"memory-backend-ram,id=ram,size={mib}M,prealloc={'on' if populated else 'off'}"
         command = [need_tool("qemu-system-x86_64"), "-name", "bench,debug-threads=on",
                    "-M", MACHINE, "-accel", "kvm", "-cpu", CPU, "-m", str(mib), "-smp", "1",
                    "-nodefaults", "-no-user-config", "-display", "none", "-chardev", f"file,id=s,path={fifo}", "-serial",
                    "chardev:s", "-qmp", f"unix:{qmp},server=on,wait=off", "-kernel",
-                   str(BUILD / "tests/guest/guest.elf"), "-append", cmdline, *map(str, args)]
+                   str(BUILD / "tests/guest/guest.elf"), "-append", cmdline, "-object", ram,
+                   "-machine", "memory-backend=ram", *map(str, args)]
         self.log = open(bench.dir / f"{name}.log", "wb")
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log)

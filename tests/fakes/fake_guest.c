@@ -362,6 +362,14 @@ const struct mig_source_ops fake_source_ops = {
     .committed = do_committed,
 };
 
+static void make_ready(struct fake_guest *g)
+{
+    const atomic_bool enough = false;
+
+    assert_int_equal(gmem_populate(g->gm, &enough, NULL), 0);
+    gmem_set_spare(g->gm, true);
+}
+
 static int do_build(void *arg, const uint8_t *config, size_t len, struct gmem **ret_gm,
                     struct mig_refusal *why, struct err *err)
 {
@@ -379,6 +387,8 @@ static int do_build(void *arg, const uint8_t *config, size_t len, struct gmem **
         return err_set(err, -EBADMSG, "config: %zu bytes", len);
     memcpy(&c, config, sizeof(c));
     make_memory(g);
+    if (g->ready)
+        make_ready(g);
     *ret_gm = g->gm;
     return 0;
 }

@@ -68,6 +68,7 @@ struct fake_guest {
     void *on_op_arg;
     atomic_bool bad_config; /* build() refuses, with two reasons */
     bool quiet_save;        /* saving does not touch memory */
+    bool ready;             /* build() has memory put behind all pages */
     unsigned op_delay_us;
     const char *facts;             /* the source tells them; NULL: none */
     char facts_heard[64];          /* the destination's */

@@ -3,6 +3,8 @@
 
 import json
 import os
+import pathlib
+import re
 import subprocess
 import threading
 import time
@@ -19,6 +21,12 @@ from lane_vmm import Background, Vmm, vm_args
 RAM = 256 * MIB
 GAP_LIMIT_S = float(os.environ.get("LANE_GAP_LIMIT_S", "1.0"))
 BLACKOUT_S = 0.05  # what a move may take from the guest, beyond what the machine itself does
+
+
+def resident(vmm):
+    """Bytes of private memory that a VMM has."""
+    text = pathlib.Path(f"/proc/{vmm.pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+) kB", text)[1]) << 10
 
 
 class MovingTest(LaneTest):
@@ -279,6 +287,47 @@ class MigrationTest(MovingTest):
         destination.put("vm.resume")
         guest = destination.guest
         guest.do("verify", timeout_s=120)
+
+    def test_memory_is_made_ready_before(self):
+        """memory_size: what the VM has not is given back, unless it is to be there."""
+        for name, options, size, is_right in (("right", "", RAM, True),
+                                              ("wrong", "", RAM // 2, False),
+                                              ("prefault", ",prefault=on", RAM, True)):
+            with self.subTest(name):
+                source = Vmm(self, f"from-{name}", vm_args(memory=f"{RAM // MIB}M{options}"))
+                source.boot()
+                self.busy(source)
+                there = Vmm(self, f"to-{name}", line=source.line)
+                url = self.tcp()
+                receiving = Background(there.put, "vm.receive-migration",
+                                       {"receiver_url": url, "memory_size": size})
+                there.wait_event("migration-memory-ready")
+                self.assertGreaterEqual(resident(there), size)
+                source.put("vm.send-migration", {"destination_url": url})
+                receiving.result()
+                there.serial = source.serial
+                there.attach()
+                self.check(there)
+                self.assertEqual("it is made anew" in there.log(), not is_right)
+                (self.assertGreaterEqual if name == "prefault" else self.assertLess)(
+                    resident(there), RAM)
+                self.assertEqual(source.wait_exit(), 0)
+                there.kill()
+
+    def test_memory_made_ready_in_vain(self):
+        there = Vmm(self, "destination")
+        for _ in range(2):
+            receiving = Background(there.call, "PUT", "vm.receive-migration",
+                                   {"receiver_url": self.tcp(), "memory_size": RAM})
+            wait_until(lambda: resident(there) >= RAM, 10, "memory made ready")
+            there.put("vm.migration-cancel")
+            self.assertGreaterEqual(receiving.result()[0], 300)
+            self.assertLess(resident(there), 16 * MIB)
+        error = there.refused("vm.receive-migration",
+                              {"receiver_url": self.tcp(), "memory_size": 1 << 50})
+        self.assertTrue(error.names("memory_size: 1073741824 MiB, this host has "), error)
+        source = self.start()
+        move(source, "other", self.tcp())
 
     def test_there_and_back(self):
         source = self.start(cpus=2)

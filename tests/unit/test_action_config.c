@@ -95,6 +95,8 @@ static void test_bodies_are_refused_by_name(void **state)
         {ACTION_RESOLVE_MIGRATION, "{\"statement\":\"a\",\"lost\":\"b\"}",                        -EINVAL,
          "statement, lost and migration: only one"                                                                                                           },
         {ACTION_RESOLVE_MIGRATION, "{\"force\":true}",                                            -EINVAL,  "force: unknown field"                           },
+        {ACTION_RECEIVE_MIGRATION, "{\"receiver_url\":\"a\",\"memory_size\":4097}",               -EINVAL,
+         "memory_size: not a multiple of 4096"                                                                                                               },
         {ACTION_RECEIVE_MIGRATION, "{}",                                                          -EINVAL,  "receiver_url: is missing"                       },
     };
 

@@ -335,6 +335,43 @@ static void test_huge_pages_are_for_where_they_were_wanted(void **state)
     assert_false(has_flag(gmem_region(gm, 4)->hva, " hg"));
 }
 
+static uint64_t nr_present(const struct gmem_region *r)
+{
+    auto_close int fd = page_present_open();
+    uint64_t from = 0, first, nr, there = 0;
+
+    while (page_present_next(fd, r->hva, from, r->len >> PAGE_SHIFT_4K, &first, &nr) == 1) {
+        there += nr;
+        from = first + nr;
+    }
+    return there;
+}
+
+static void test_memory_is_made_ready_and_given_back(void **state)
+{
+    const struct gmem_backing anon = {.fd = -1};
+    const uint64_t at = high_gpa * 2, pages = 5000;
+    struct gmem *gm = *state;
+    const struct gmem_region *r;
+    atomic_bool enough = false;
+    uint8_t byte = 0;
+
+    assert_false(gmem_has_spare(gm));
+    assert_int_equal(gmem_add_region(gm, at, pages * PAGE_SIZE_4K, "ready", &anon, NULL), 3);
+    r = gmem_region(gm, 3);
+    assert_int_equal(gmem_copy_out(gm, at + 4000 * PAGE_SIZE_4K, "x", 1), 0);
+    assert_int_equal(gmem_populate(gm, &enough, NULL), 0);
+    assert_int_equal(nr_present(r), pages);
+    assert_int_equal(gmem_give_back(gm, 3, 512, 1024), 0);
+    assert_int_equal(nr_present(r), pages - 1024);
+    assert_int_equal(gmem_give_back(gm, 1, 0, 1), -EINVAL);
+    assert_int_equal(gmem_copy_in(gm, at + 4000 * PAGE_SIZE_4K, &byte, 1), 0);
+    assert_int_equal(byte, 'x');
+    enough = true;
+    assert_int_equal(gmem_populate(gm, &enough, NULL), 0);
+    assert_int_equal(nr_present(r), pages - 1024);
+}
+
 static void test_memory_is_fresh_only_where_nothing_was_in_it(void **state)
 {
     char path[] = "/tmp/test_gmem.XXXXXX";
@@ -418,6 +455,7 @@ int main(void)
         T(test_an_image_replaces_fresh_private_memory_only),
         T(test_fresh_memory_forgets_what_was_written),
         T(test_huge_pages_are_for_where_they_were_wanted),
+        T(test_memory_is_made_ready_and_given_back),
         T(test_memory_is_fresh_only_where_nothing_was_in_it),
         cmocka_unit_test(test_memory_is_adopted_only_if_it_cannot_be_made_shorter),
     };

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "core/page_present.h"
 #include "tests/fakes/fake_link.h"
 #include "tests/fakes/fake_pair.h"
 
@@ -289,6 +290,50 @@ static void test_areas_that_were_never_touched_hide_no_contents(void **state)
     }
 }
 
+/* Which blocks of a huge page's size have memory of their own, a bit each. */
+static uint64_t blocks_there(const struct fake_guest *g)
+{
+    const struct gmem_region *r = gmem_region(g->gm, 0);
+    auto_close int fd = page_present_open();
+    uint64_t from = 0, first, nr, blocks = 0;
+
+    while (page_present_next(fd, r->hva, from, r->len >> PAGE_SHIFT_4K, &first, &nr) == 1) {
+        for (uint64_t b = first / 512; b <= (first + nr - 1) / 512; b++)
+            blocks |= UINT64_C(1) << b;
+        from = first + nr;
+    }
+    return blocks;
+}
+
+static void test_memory_made_ready_is_given_back_where_the_guest_has_none(void **state)
+{
+    const struct fake_guest_config areas = {
+        .len = {MIB(128)}, .data_percent = 10, .data_run = 1100, .seed = 11, .thp = true};
+    static const struct {
+        unsigned lanes;
+        bool runs;
+    } rows[] = {
+        {1, true },
+        {3, true },
+        {2, false}, /* one round, which is the last */
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct fake_pair p;
+
+        fake_pair_init(&p, &areas);
+        p.to.ready = true;
+        p.sp.lanes = rows[i].lanes;
+        atomic_store(&p.from.running, rows[i].runs);
+        move_over(&p, &(struct fake_link_config){0});
+        assert_moved(&p);
+        assert_true(blocks_there(&p.from) != UINT64_MAX);
+        assert_int_equal(blocks_there(&p.to), blocks_there(&p.from));
+        fake_pair_release(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_pages_travel_compressed_where_that_is_asked_for_or_pays),
         cmocka_unit_test(test_memory_that_was_never_touched_stays_so_at_both_ends),
         cmocka_unit_test(test_areas_that_were_never_touched_hide_no_contents),
+        cmocka_unit_test(test_memory_made_ready_is_given_back_where_the_guest_has_none),
     };
 
     return cmocka_run_group_tests_name("mig_engine", tests, NULL, NULL);

@@ -93,11 +93,14 @@ static const struct chctl_command commands[] = {
      "Live migration"},
     {"receive-migration", "PUT", "vm.receive-migration", parse_action, ACTION_RECEIVE_MIGRATION,
      "receiver_url=<url>[,tls_dir=<dir>][,insecure=on][,accept_tsc=on]\n"
-     "       [,memory_mode=precopy|postcopy][,net_fds=[<id>@[<fd>,...],...]]",
+     "       [,memory_size=<size>][,memory_mode=precopy|postcopy]\n"
+     "       [,net_fds=[<id>@[<fd>,...],...]]",
      "Wait for a VM that moves here",
      "Returns when the migration has ended.\n"
      "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n"
-     "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n", NULL},
+     "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n"
+     "memory_size (8G) has the VM's memory made ready before it comes, which makes the move\n"
+     "shorter; what the VM does not need of it is given back.\n", NULL},
     {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0,
      "[--follow] [--plot <file>]",
      "Print how far a migration is",

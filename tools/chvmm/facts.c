@@ -345,6 +345,16 @@ unsigned facts_check_host(const struct facts *facts, const struct vm_config *cfg
     return j.nr;
 }
 
+int facts_check_size(uint64_t bytes, struct err *err)
+{
+    uint64_t available = meminfo_kib("MemAvailable:") << 10;
+
+    if (available && bytes > available)
+        return err_set(err, -ENOMEM, "%llu MiB, this host has %llu MiB available",
+                       (unsigned long long)bytes >> 20, (unsigned long long)available >> 20);
+    return 0;
+}
+
 static const struct device *device_by_id(struct vm *vm, const char *id)
 {
     for (unsigned i = 0; i < vm_nr_devices(vm); i++)

@@ -74,6 +74,14 @@ unsigned facts_check_host(const struct facts *facts, const struct vm_config *cfg
                           facts_refuse_fn *refuse, void *arg);
 
 /**
+ * facts_check_size() - whether this host has so much memory available now.
+ *
+ * Return: 0; -ENOMEM with both figures in @err.
+ * Threads: any.
+ */
+CHECKED int facts_check_size(uint64_t bytes, struct err *err);
+
+/**
  * facts_check_state() - whether the state that will come can be read here.
  * @vm: built.
  *

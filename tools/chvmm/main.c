@@ -126,16 +126,18 @@ static void start_restore(void *arg)
 static int begin_vm(struct process *p, struct err *err)
 {
     const struct restore_config *r = &p->opts.restore;
+    struct vm_ground_hint hint = {0};
     int rc;
 
     if (p->opts.has_vm) {
         rc = vmm_create(&p->vmm, &p->opts.config, err);
-        return rc < 0 ? rc : vm_ground_begin(&p->vmm.cfg, 0, &p->vmm.ground, err);
+        return rc < 0 ? rc : vm_ground_begin(&p->vmm.cfg, NULL, &p->vmm.ground, err);
     }
     if (!p->opts.has_restore)
         return 0;
-    return vm_ground_begin(NULL, r->prefault ? 0 : snap_sizes_find(r->source_url), &p->vmm.ground,
-                           err);
+    if (!r->prefault)
+        hint.size = snap_sizes_find(r->source_url);
+    return vm_ground_begin(NULL, &hint, &p->vmm.ground, err);
 }
 
 static int start_vm(struct process *p, struct err *err)

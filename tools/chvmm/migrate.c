@@ -517,6 +517,7 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
 
     /* What is kept of this one is how it ended; its address is the next one's. */
     mig_listener_close(steal_ptr(m->listener));
+    vm_ground_free(steal_ptr(vmm->ground)); /* no machine took it */
     vmm_forget_migration(vmm);
     vmm->last_migration = m;
     vmm_progress_keep(vmm);
@@ -535,6 +536,23 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     if (m->done)
         m->done(m->done_arg, rc, err, "The VM could not be received");
     m->done = NULL;
+}
+
+static void tell_memory_ready(void *arg)
+{
+    vmm_event(arg, "migration-memory-ready");
+}
+
+/* What can be made of the machine while nothing of it has come. */
+static int make_ready(struct vmm *vmm, uint64_t size, struct err *err)
+{
+    const struct vm_ground_hint hint = {size, true, tell_memory_ready, vmm};
+    int rc = facts_check_size(size, err);
+
+    if (rc < 0)
+        return err_prefix(err, rc, "memory_size");
+    vm_ground_free(steal_ptr(vmm->ground));
+    return vm_ground_begin(NULL, &hint, &vmm->ground, err);
 }
 
 int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm_done_fn *done,
@@ -572,9 +590,12 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
         params.open_arg = m->listener;
         rc = mig_dest_new(&params, &m->dst, err);
     }
+    if (rc >= 0 && cfg->memory_size)
+        rc = make_ready(vmm, cfg->memory_size, err);
     if (rc >= 0)
         rc = job_start(vmm, VMM_RECEIVE, "migration", &job, m, err);
     if (rc < 0) {
+        vm_ground_free(steal_ptr(vmm->ground));
         migration_free(m);
         return rc;
     }
