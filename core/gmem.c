@@ -111,11 +111,16 @@ static int open_backing(const char *id, uint64_t len, const struct gmem_backing 
 static int map_memory(const char *id, uint64_t len, const struct gmem_backing *b, int fd,
                       uint8_t **ret_hva, struct err *err)
 {
-    int flags = (fd < 0 ? MAP_ANONYMOUS : 0) | (b->reserve ? 0 : MAP_NORESERVE);
+    /* Huge pages that are not set aside now are missed later: by a signal that ends the process. */
+    bool reserve = b->reserve || b->hugepages;
+    int flags = (fd < 0 ? MAP_ANONYMOUS : 0) | (reserve ? 0 : MAP_NORESERVE);
     void *p;
 
     flags |= (b->shared || (b->hugepages && !b->file)) && fd >= 0 ? MAP_SHARED : MAP_PRIVATE;
     p = mmap(NULL, len, PROT_READ | PROT_WRITE, flags, fd, (off_t)b->fd_offset);
+    if (p == MAP_FAILED && errno == ENOMEM && b->hugepages)
+        return err_set(err, -ENOMEM, "memory zone %s: not enough huge pages for %llu MiB", id,
+                       (unsigned long long)len >> 20);
     if (p == MAP_FAILED)
         return err_set(err, -errno, "memory zone %s: mmap of %llu bytes: %s", id,
                        (unsigned long long)len, strerror(errno));

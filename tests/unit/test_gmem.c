@@ -372,6 +372,18 @@ static void test_memory_is_made_ready_and_given_back(void **state)
     assert_int_equal(nr_present(r), pages - 1024);
 }
 
+/* More than any host has: refused now, rather than by SIGBUS once the guest runs. */
+static void test_huge_pages_that_are_not_there_are_missed_at_once(void **state)
+{
+    const struct gmem_backing huge = {.fd = -1, .hugepages = true, .hugepage_size = 2 << 20};
+    struct gmem *gm = *state;
+    struct err err = {0};
+
+    assert_int_equal(gmem_add_region(gm, high_gpa * 2, UINT64_C(1) << 44, "huge", &huge, &err),
+                     -ENOMEM);
+    assert_string_equal(err.msg, "memory zone huge: not enough huge pages for 16777216 MiB");
+}
+
 static void test_memory_is_fresh_only_where_nothing_was_in_it(void **state)
 {
     char path[] = "/tmp/test_gmem.XXXXXX";
@@ -456,6 +468,7 @@ int main(void)
         T(test_fresh_memory_forgets_what_was_written),
         T(test_huge_pages_are_for_where_they_were_wanted),
         T(test_memory_is_made_ready_and_given_back),
+        T(test_huge_pages_that_are_not_there_are_missed_at_once),
         T(test_memory_is_fresh_only_where_nothing_was_in_it),
         cmocka_unit_test(test_memory_is_adopted_only_if_it_cannot_be_made_shorter),
     };
