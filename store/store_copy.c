@@ -204,22 +204,6 @@ static int copy_publish(struct copy *c)
     return rc;
 }
 
-/* -EEXIST if the other store has it, and has lost nothing of it. */
-static int copy_is_there(struct copy *c)
-{
-    char id[STORE_DIGEST_HEX + 1];
-    int rc;
-
-    if (store_resolve(c->to, c->res.id, id, NULL) < 0)
-        return 0;
-    rc = store_snapshot_open(c->to, id, &c->hurt, c->err);
-    if (rc == 0)
-        rc = store_snapshot_is_whole(c->hurt, c->err);
-    if (rc <= 0)
-        return rc;
-    return err_set(c->err, -EEXIST, "snapshot %.*s is there already", STORE_ID_SHORT, id);
-}
-
 /* Find what both have; one of the other store that cannot be read is not it. */
 static int copy_find_base(struct copy *c)
 {
@@ -250,7 +234,7 @@ static int copy_all(struct copy *c)
 
     memcpy(c->res.id, info->id, sizeof(info->id));
     if (rc == 0)
-        rc = copy_is_there(c);
+        rc = store_find_hurt(c->to, c->res.id, &c->hurt, c->err);
     if (rc == 0)
         rc = copy_find_base(c);
     if (rc == 0)

@@ -143,21 +143,12 @@ static int import_frame(struct import *m)
 
 static int import_is_there(struct import *m)
 {
-    char id[STORE_DIGEST_HEX + 1];
     struct store_digest d;
-    int rc;
 
     if (store_hash(store_codec_hasher(m->codec), m->record, m->record_len, &d) < 0)
         return err_set(m->err, -EIO, "SHA-256 failed");
     store_digest_hex(&d, m->res.id);
-    if (store_resolve(m->st, m->res.id, id, NULL) < 0)
-        return 0;
-    rc = store_snapshot_open(m->st, id, &m->hurt, m->err);
-    if (rc == 0)
-        rc = store_snapshot_is_whole(m->hurt, m->err);
-    if (rc <= 0)
-        return rc;
-    return err_set(m->err, -EEXIST, "snapshot %.*s is there already", STORE_ID_SHORT, id);
+    return store_find_hurt(m->st, m->res.id, &m->hurt, m->err);
 }
 
 static int import_record(struct import *m)

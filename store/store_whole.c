@@ -132,3 +132,19 @@ int store_snapshot_is_whole(struct store_snapshot *snap, struct err *err)
         return 0;
     return rc < 0 ? err_set(err, rc, "%s", why.msg) : rc;
 }
+
+int store_find_hurt(struct store *st, const char *id, struct store_snapshot **ret_snap,
+                    struct err *err)
+{
+    char found[STORE_DIGEST_HEX + 1];
+    int rc;
+
+    if (store_resolve(st, id, found, NULL) < 0)
+        return 0;
+    rc = store_snapshot_open(st, found, ret_snap, err);
+    if (rc == 0)
+        rc = store_snapshot_is_whole(*ret_snap, err);
+    if (rc <= 0)
+        return rc;
+    return err_set(err, -EEXIST, "snapshot %.*s is there already", STORE_ID_SHORT, found);
+}

@@ -23,6 +23,18 @@
 CHECKED int store_snapshot_is_whole(struct store_snapshot *snap, struct err *err);
 
 /**
+ * store_find_hurt() - whether a store may bring in a snapshot: it is not there, or has lost something.
+ * @id:       whole.
+ * @ret_snap: the snapshot that has lost something, owned; on failure too, if there is one; else as
+ *            it was.
+ *
+ * Return: 0; -EEXIST if it is there and whole; as store_snapshot_open().
+ * Threads: any.
+ */
+CHECKED int store_find_hurt(struct store *st, const char *id, struct store_snapshot **ret_snap,
+                            struct err *err);
+
+/**
  * store_leaf_lost() - take the places of pages that are not in an index out of a leaf's.
  * @ix:   locked by the caller.
  * @leaf: with its places.
