@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/store_fixture.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <errno.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -13,6 +19,13 @@ static uint64_t mix(uint64_t *state)
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
     z = (z ^ z >> 27) * 0x94d049bb133111ebU;
     return z ^ z >> 31;
+}
+
+void assert_ok(int rc, const struct err *err)
+{
+    if (rc < 0)
+        print_error("%d: %s\n", rc, err->msg);
+    assert_true(rc >= 0);
 }
 
 /* ---- directories ---- */
@@ -34,6 +47,15 @@ void fixture_make(struct fixture *f)
 void fixture_remove(struct fixture *f)
 {
     tree_remove(f->dir);
+}
+
+struct store *fixture_open(const struct fixture *f)
+{
+    struct store *st = NULL;
+    struct err err = {0};
+
+    assert_ok(store_open(f->path, STORE_CREATE, &st, &err), &err);
+    return st;
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -272,4 +294,33 @@ int store_problems(struct store *st, bool data)
     int rc = store_verify(st, &cfg, &res, &err);
 
     return rc < 0 ? rc : (int)res.problems;
+}
+
+/* ---- streams in memory ---- */
+
+int bytes_sink(void *arg, const void *data, size_t len, struct err *err)
+{
+    struct bytes *b = arg;
+
+    (void)err;
+    while (b->cap - b->len < len) {
+        b->cap = 2 * b->cap + 4096;
+        b->p = realloc(b->p, b->cap);
+        assert_non_null(b->p);
+    }
+    memcpy(b->p + b->len, data, len);
+    b->len += len;
+    return 0;
+}
+
+ssize_t bytes_source(void *arg, void *data, size_t len, struct err *err)
+{
+    struct bytes *b = arg;
+    size_t n = b->len - b->at < len ? b->len - b->at : len;
+
+    (void)err;
+    n = n > 1000 ? 1000 : n;
+    memcpy(data, b->p + b->at, n);
+    b->at += n;
+    return (ssize_t)n;
 }

@@ -25,8 +25,14 @@ struct fixture {
     char path[FIXTURE_PATH_MAX]; /* dir/store */
 };
 
+/* Fails the test, saying why, if something did not succeed. */
+void assert_ok(int rc, const struct err *err);
+
 void fixture_make(struct fixture *f);
 void fixture_remove(struct fixture *f);
+
+/* Open its store, made if there is none; fails the test where that cannot be. */
+struct store *fixture_open(const struct fixture *f);
 
 /* Remove a directory tree; copy one. */
 void tree_remove(const char *path);
@@ -58,6 +64,17 @@ int image_begin(struct store *st, const struct image *img, const char *parent, c
 
 /* 0 if the snapshot holds exactly the image; 1 if it holds another; or an errno. */
 int image_compare(struct store *st, const char *ref, const struct image *img, struct err *err);
+
+/* An exported snapshot. */
+struct bytes {
+    uint8_t *p; /* heap */
+    size_t len, cap;
+    size_t at; /* read so far */
+};
+
+/* What store_export() writes to and store_import() reads from, in pieces as a pipe gives them. */
+int bytes_sink(void *arg, const void *data, size_t len, struct err *err);
+ssize_t bytes_source(void *arg, void *data, size_t len, struct err *err);
 
 /* Verify everything; the number of problems, or an errno. */
 int store_problems(struct store *st, bool data);

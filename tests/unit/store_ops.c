@@ -325,13 +325,6 @@ static bool has(struct store *st, const char *name)
     return rc == 0;
 }
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
 /* A damaged store: a repair goes to its end now, and the contents heal it. */
 static void mend(struct store *st)
 {

@@ -23,14 +23,9 @@ static struct store *st;
 
 static int setup(void **state)
 {
-    struct err err = {0};
-
     (void)state;
     fixture_make(&fx);
-    if (store_open(fx.path, STORE_CREATE, &st, &err) < 0) {
-        print_error("%s\n", err.msg);
-        return -1;
-    }
+    st = fixture_open(&fx);
     return 0;
 }
 
@@ -41,13 +36,6 @@ static int teardown(void **state)
     st = NULL;
     fixture_remove(&fx);
     return 0;
-}
-
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
 }
 
 static void reopen(void)

@@ -33,13 +33,6 @@ enum {
     PATIENCE_S = 60,
 };
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
 static struct store *open_store(const struct fixture *fx)
 {
     struct err err = {0};

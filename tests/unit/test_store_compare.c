@@ -21,13 +21,6 @@ struct runs {
     struct store_difference at[RUNS_MAX];
 };
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
 static int take(void *arg, const struct store_difference *d)
 {
     struct runs *r = arg;

@@ -30,13 +30,6 @@ enum {
     STRIDE = 3,
 };
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
 static const struct operation *operation_named(const char *name)
 {
     for (size_t i = 0; i < OPERATIONS; i++)

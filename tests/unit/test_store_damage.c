@@ -31,13 +31,6 @@ static struct image img[SNAPSHOTS];
 static char ids[SNAPSHOTS][STORE_DIGEST_HEX + 1];
 static const char state_text[] = "state of the devices";
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
 /* ---- what a store says of itself ---- */
 
 struct picture {

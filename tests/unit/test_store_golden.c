@@ -92,13 +92,6 @@ static int make(const char *path)
     return rc < 0;
 }
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
 static void check_snapshot(struct store *st, const char *ref, unsigned snapshot)
 {
     struct store_snapshot *snap;

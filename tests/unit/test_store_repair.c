@@ -26,22 +26,6 @@ enum {
 static struct fixture fx;
 static struct image img;
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
-static struct store *open_store(void)
-{
-    struct err err = {0};
-    struct store *st;
-
-    assert_ok(store_open(fx.path, STORE_CREATE, &st, &err), &err);
-    return st;
-}
-
 static int setup(void **state)
 {
     struct err err = {0};
@@ -145,7 +129,7 @@ static void test_lost_pages_are_told_and_come_back_with_their_contents(void **st
     (void)state;
     flip(fd, find_segment(fd, STORE_KIND_PAGES, &seg) + STORE_SEGMENT_HDR_LEN + 20);
     (void)close(fd);
-    st = open_store();
+    st = fixture_open(&fx);
     assert_ok(store_resolve(st, "a", id, &err), &err);
     res = verify(st, true, &f);
     assert_true(res.problems > 0);
@@ -179,7 +163,7 @@ static struct store *damage_and_repair(enum store_segment_kind kind)
 
     flip(fd, find_segment(fd, kind, &seg) + STORE_SEGMENT_HDR_LEN + 20);
     (void)close(fd);
-    st = open_store();
+    st = fixture_open(&fx);
     assert_true(verify(st, true, &f).problems > 0);
     assert_true(verify(st, false, &f).problems > 0);
     assert_true(image_compare(st, "a", &img, NULL) < 0);
@@ -221,38 +205,9 @@ static void test_nothing_is_kept_of_a_damaged_parent(void **state)
     store_close(st);
 }
 
-struct bytes {
-    uint8_t *p;
-    size_t len, at;
-};
-
-static int bytes_put(void *arg, const void *data, size_t len, struct err *err)
-{
-    struct bytes *b = arg;
-    uint8_t *p = realloc(b->p, b->len + len);
-
-    (void)err;
-    assert_non_null(p);
-    memcpy(p + b->len, data, len);
-    b->p = p;
-    b->len += len;
-    return 0;
-}
-
-static ssize_t bytes_get(void *arg, void *data, size_t len, struct err *err)
-{
-    struct bytes *b = arg;
-    size_t n = b->len - b->at < len ? b->len - b->at : len;
-
-    (void)err;
-    memcpy(data, b->p + b->at, n);
-    b->at += n;
-    return (ssize_t)n;
-}
-
 static struct bytes export_a(void)
 {
-    struct store *st = open_store();
+    struct store *st = fixture_open(&fx);
     const struct store_stream_cfg cfg = {0};
     struct store_stream_result res;
     struct store_snapshot *snap;
@@ -260,7 +215,7 @@ static struct bytes export_a(void)
     struct err err = {0};
 
     assert_ok(store_snapshot_open(st, "a", &snap, &err), &err);
-    assert_ok(store_export(snap, bytes_put, &b, &cfg, &res, &err), &err);
+    assert_ok(store_export(snap, bytes_sink, &b, &cfg, &res, &err), &err);
     store_snapshot_close(snap);
     store_close(st);
     return b;
@@ -280,13 +235,13 @@ static void test_an_import_of_the_same_snapshot_heals_it(void **state)
         char id[STORE_DIGEST_HEX + 1];
         struct findings f;
 
-        assert_int_equal(store_import(st, bytes_get, &b, &cfg, &res, &err), 1);
+        assert_int_equal(store_import(st, bytes_source, &b, &cfg, &res, &err), 1);
         assert_true(res.healed);
         assert_int_equal(image_compare(st, "a", &img, &err), 0);
         assert_int_equal(store_resolve(st, "other", id, NULL), -ENOENT);
         assert_int_equal(verify(st, false, &f).problems, 0);
         b.at = 0;
-        assert_int_equal(store_import(st, bytes_get, &b, &cfg, &res, NULL), -EEXIST);
+        assert_int_equal(store_import(st, bytes_source, &b, &cfg, &res, NULL), -EEXIST);
         assert_false(res.healed);
         store_close(st);
         free(b.p);
@@ -352,7 +307,7 @@ static void test_without_repair_damage_is_not_healed_by_chance(void **state)
     (void)state;
     flip(fd, find_segment(fd, STORE_KIND_PAGES, &seg) + STORE_SEGMENT_HDR_LEN + 20);
     (void)close(fd);
-    st = open_store();
+    st = fixture_open(&fx);
     /* A writer believes the index: this is why there is a repair. */
     assert_ok(image_put(st, &img, NULL, "b", NULL, &err), &err);
     assert_true(image_compare(st, "b", &img, NULL) < 0);
@@ -375,7 +330,7 @@ static void test_what_can_be_read_is_kept(void **state)
     nodes = find_segment(fd, STORE_KIND_NODE, &(struct store_segment){0});
     flip(fd, nodes + 40);
     (void)close(fd);
-    st = open_store();
+    st = fixture_open(&fx);
     res = verify(st, true, &f);
     assert_int_equal(res.segments_dropped, 2);
     assert_int_equal(res.pages_moved, seg.nr_items);
@@ -399,7 +354,7 @@ static void test_a_pack_without_a_header_is_emptied(void **state)
     (void)state;
     flip(fd, 3);
     (void)close(fd);
-    st = open_store();
+    st = fixture_open(&fx);
     res = verify(st, true, &f);
     assert_true(res.problems > 0);
     assert_int_equal(res.pages_moved, image_unique(&img));
@@ -424,7 +379,7 @@ static void test_a_lost_pack_leaves_a_store_that_goes_on(void **state)
     (void)state;
     (void)snprintf(path, sizeof(path), "%s/packs/00000001.pack", fx.path);
     assert_int_equal(unlink(path), 0);
-    st = open_store();
+    st = fixture_open(&fx);
     res = verify(st, true, &f);
     assert_int_equal(res.pages_dropped, image_unique(&img));
     assert_int_equal(f.lost, PAGES); /* with its root, all of it */
@@ -444,7 +399,7 @@ static void test_a_sound_store_is_left_alone_and_a_busy_one_refused(void **state
     struct store_writer *w;
     struct findings f;
     struct err err = {0}, busy = {0};
-    struct store *st = open_store();
+    struct store *st = fixture_open(&fx);
 
     (void)state;
     assert_ok(store_stats(st, &before, &err), &err);
@@ -542,7 +497,7 @@ static void check_lie(const struct lie *l)
 
     print_message("%s\n", l->name);
     change_index(l->sql);
-    st = open_store();
+    st = fixture_open(&fx);
     res = verify(st, false, &f);
     assert_true(res.problems > 0);
     assert_ok(store_verify(st, &cfg, &res, &err), &err);
@@ -590,7 +545,7 @@ static void test_a_row_of_a_page_that_is_lost_goes(void **state)
     change_index(lie);
     flip(fd, find_segment(fd, STORE_KIND_PAGES, &seg) + STORE_SEGMENT_HDR_LEN + 20);
     (void)close(fd);
-    st = open_store();
+    st = fixture_open(&fx);
     res = verify(st, true, &f);
     assert_int_equal(res.pages_dropped, seg.nr_items);
     assert_int_equal(res.segments_dropped, 1);

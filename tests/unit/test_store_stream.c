@@ -16,48 +16,6 @@ enum {
     PAGES = 1300,
 };
 
-static void assert_ok(int rc, const struct err *err)
-{
-    if (rc < 0)
-        print_error("%d: %s\n", rc, err->msg);
-    assert_true(rc >= 0);
-}
-
-/* ---- streams in memory ---- */
-
-struct bytes {
-    uint8_t *p;
-    size_t len, cap, at;
-};
-
-static int sink(void *arg, const void *data, size_t len, struct err *err)
-{
-    struct bytes *b = arg;
-
-    (void)err;
-    while (b->cap - b->len < len) {
-        b->cap = 2 * b->cap + 4096;
-        b->p = realloc(b->p, b->cap);
-        assert_non_null(b->p);
-    }
-    memcpy(b->p + b->len, data, len);
-    b->len += len;
-    return 0;
-}
-
-/* In pieces, as a pipe gives them. */
-static ssize_t source(void *arg, void *data, size_t len, struct err *err)
-{
-    struct bytes *b = arg;
-    size_t n = b->len - b->at < len ? b->len - b->at : len;
-
-    (void)err;
-    n = n > 1000 ? 1000 : n;
-    memcpy(data, b->p + b->at, n);
-    b->at += n;
-    return (ssize_t)n;
-}
-
 static const struct store_stream_cfg plain;
 
 static struct store_stream_result export(struct store *st, const char *ref, struct bytes *b)
@@ -67,18 +25,9 @@ static struct store_stream_result export(struct store *st, const char *ref, stru
     struct err err = {0};
 
     assert_ok(store_snapshot_open(st, ref, &snap, &err), &err);
-    assert_ok(store_export(snap, sink, b, &plain, &res, &err), &err);
+    assert_ok(store_export(snap, bytes_sink, b, &plain, &res, &err), &err);
     store_snapshot_close(snap);
     return res;
-}
-
-static struct store *open_store(const struct fixture *fx)
-{
-    struct err err = {0};
-    struct store *st;
-
-    assert_ok(store_open(fx->path, STORE_CREATE, &st, &err), &err);
-    return st;
 }
 
 static uint64_t snapshots_of(struct store *st)
@@ -145,8 +94,8 @@ static void test_a_stream_carries_a_snapshot_whole(void **state)
     assert_int_equal(sent.pages_sent, image_unique(&img_b));
     assert_int_equal(sent.pages_sent + sent.pages_known, image_nonzero(&img_b));
     fixture_make(&other);
-    to = open_store(&other);
-    assert_int_equal(store_import(to, source, &b, &plain, &got, &err), 1);
+    to = fixture_open(&other);
+    assert_int_equal(store_import(to, bytes_source, &b, &plain, &got, &err), 1);
     assert_string_equal(got.id, id_b);
     assert_int_equal(got.pages_sent, sent.pages_sent);
     assert_int_equal(image_compare(to, "b", &img_b, &err), 0);
@@ -154,7 +103,7 @@ static void test_a_stream_carries_a_snapshot_whole(void **state)
     assert_string_equal(id, id_b);
     assert_int_equal(store_problems(to, true), 0);
     /* The end of the source is no stream and no failure. */
-    assert_int_equal(store_import(to, source, &b, &plain, &got, &err), 0);
+    assert_int_equal(store_import(to, bytes_source, &b, &plain, &got, &err), 0);
     store_close(to);
     fixture_remove(&other);
     free(b.p);
@@ -175,12 +124,12 @@ static void test_streams_follow_each_other_and_known_ones_are_stepped_over(void 
     (void)export(st, "a", &b);
     (void)export(st, "b", &b);
     fixture_make(&other);
-    to = open_store(&other);
-    assert_int_equal(store_import(to, source, &b, &renamed, &res, &err), 1);
-    assert_int_equal(store_import(to, source, &b, &plain, &res, &why), -EEXIST);
+    to = fixture_open(&other);
+    assert_int_equal(store_import(to, bytes_source, &b, &renamed, &res, &err), 1);
+    assert_int_equal(store_import(to, bytes_source, &b, &plain, &res, &why), -EEXIST);
     assert_string_equal(res.id, id_a);
     assert_non_null(strstr(why.msg, "is there already"));
-    assert_int_equal(store_import(to, source, &b, &renamed, &res, &taken), -EEXIST);
+    assert_int_equal(store_import(to, bytes_source, &b, &renamed, &res, &taken), -EEXIST);
     assert_string_equal(res.id, id_b);
     assert_non_null(strstr(taken.msg, "\"c\""));
     assert_int_equal(snapshots_of(to), 1);
@@ -188,7 +137,7 @@ static void test_streams_follow_each_other_and_known_ones_are_stepped_over(void 
     b.at = 0;
     b.len = 0;
     (void)export(st, "b", &b);
-    assert_int_equal(store_import(to, source, &b, &nameless, &res, &err), 1);
+    assert_int_equal(store_import(to, bytes_source, &b, &nameless, &res, &err), 1);
     assert_int_equal(store_resolve(to, "b", id, NULL), -ENOENT);
     assert_int_equal(image_compare(to, id_b, &img_b, &err), 0);
     /* What both have in common is there once. */
@@ -208,7 +157,7 @@ static void assert_refused(struct store *to, struct bytes *b, const char *what, 
 
     assert_ok(store_stats(to, &before, &err), &err);
     b->at = 0;
-    rc = store_import(to, source, b, &plain, &res, &err);
+    rc = store_import(to, bytes_source, b, &plain, &res, &err);
     if (rc >= 0)
         print_error("%s at %zu: %d\n", what, at, rc);
     assert_true(rc < 0);
@@ -229,7 +178,7 @@ static void test_a_stream_cut_anywhere_or_with_a_changed_byte_is_refused(void **
     (void)state;
     (void)export(st, "a", &b);
     fixture_make(&other);
-    to = open_store(&other);
+    to = fixture_open(&other);
     for (size_t len = 1; len < b.len; len += len < 700 ? 7 : b.len / 40) {
         cut = (struct bytes){.p = b.p, .len = len};
         assert_refused(to, &cut, "cut", len);
@@ -271,7 +220,7 @@ static void test_a_copy_sends_what_the_other_lacks(void **state)
 
     (void)state;
     fixture_make(&other);
-    to = open_store(&other);
+    to = fixture_open(&other);
     res = copy(to, "a", 0);
     assert_string_equal(res.id, id_a);
     /* A page that is met twice at once may go twice. */
@@ -300,7 +249,7 @@ static void test_a_copy_finds_contents_wherever_they_are(void **state)
     /* Another machine whose memory holds all the same pages elsewhere. */
     memcpy(shifted.p + 512 * PAGE_SIZE_4K, img_a.p, PAGES * PAGE_SIZE_4K);
     fixture_make(&other);
-    to = open_store(&other);
+    to = fixture_open(&other);
     assert_ok(image_put(to, &shifted, NULL, "shifted", NULL, &err), &err);
     res = copy(to, "a", 0);
     assert_int_equal(res.pages_sent, 0);
@@ -331,8 +280,8 @@ static void test_a_stream_of_version_1_imports(void **state)
     b.len = fread(b.p, 1, 1 << 20, f);
     (void)fclose(f);
     fixture_make(&other);
-    to = open_store(&other);
-    assert_int_equal(store_import(to, source, &b, &plain, &res, &err), 1);
+    to = fixture_open(&other);
+    assert_int_equal(store_import(to, bytes_source, &b, &plain, &res, &err), 1);
     assert_int_equal(b.at, b.len);
     /* The second snapshot of tests/golden/store/v1. */
     assert_memory_equal(res.id, "2c531db7", 8);
