@@ -77,6 +77,11 @@ static uint64_t dir_pack_id(const char *name)
     return id <= STORE_PACK_ID_MAX && strcmp(again, name) == 0 ? id : 0;
 }
 
+static int dir_removed(struct err *err)
+{
+    return err_set(err, -ESTALE, "the store has been removed");
+}
+
 static int dir_pack_openat(struct dir_backend *d, uint64_t id, int flags, struct store_file **ret,
                            struct err *err)
 {
@@ -87,6 +92,9 @@ static int dir_pack_openat(struct dir_backend *d, uint64_t id, int flags, struct
 
     dir_pack_name(id, name);
     fd = openat(d->packs_fd, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    /* To make a file fails so only where the directory is gone. */
+    if (fd < 0 && errno == ENOENT && flags & O_CREAT)
+        return dir_removed(err);
     if (fd < 0)
         return err_set(err, -errno, "packs/%s: %m", name);
     if (fstat(fd, &st) < 0)
@@ -293,8 +301,7 @@ static int dir_is_there(struct store_backend *be, struct err *err)
 {
     if (faccessat(dir_of(be)->dir_fd, "store.db", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         return 0;
-    return errno == ENOENT ? err_set(err, -ESTALE, "the store has been removed")
-                           : err_set(err, -errno, "store.db: %m");
+    return errno == ENOENT ? dir_removed(err) : err_set(err, -errno, "store.db: %m");
 }
 
 /* ---- locks ---- */
