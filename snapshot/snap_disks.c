@@ -2,17 +2,38 @@
 #include "snapshot/snap_disks.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/image_file.h"
 #include "core/json_get.h"
+
+bool snap_is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
 
 static int64_t mtime_ns(const struct stat *st)
 {
     return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+/* Bytes, also of a block device; -errno. */
+static int64_t image_size(const char *path, const struct stat *st)
+{
+    struct image_facts f;
+    auto_close int fd = -1;
+
+    if (!S_ISBLK(st->st_mode))
+        return st->st_size;
+    fd = image_open(path, O_RDONLY, &f);
+    return fd < 0 ? fd : (int64_t)f.size;
 }
 
 static struct json_object *describe_one(const struct disk_config *d, const struct stat *st)
@@ -22,7 +43,7 @@ static struct json_object *describe_one(const struct disk_config *d, const struc
     (void)json_object_object_add(o, "id", json_object_new_string(d->id));
     (void)json_object_object_add(o, "path", json_object_new_string(d->path));
     (void)json_object_object_add(o, "readonly", json_object_new_boolean(d->readonly));
-    (void)json_object_object_add(o, "size", json_object_new_int64(st->st_size));
+    (void)json_object_object_add(o, "size", json_object_new_int64(image_size(d->path, st)));
     (void)json_object_object_add(o, "device", json_object_new_uint64(st->st_dev));
     (void)json_object_object_add(o, "inode", json_object_new_uint64(st->st_ino));
     (void)json_object_object_add(o, "mtime_ns", json_object_new_int64(mtime_ns(st)));
@@ -70,6 +91,14 @@ static int64_t number_of(struct json_object *o, const char *key)
     return json_object_get_int64(v);
 }
 
+/* An image's size is the recorded one.  Once a block device's was not looked at: it is 0 there. */
+static bool has_size(struct json_object *o, const char *path, const struct stat *st)
+{
+    int64_t recorded = number_of(o, "size");
+
+    return (recorded == 0 && S_ISBLK(st->st_mode)) || recorded == image_size(path, st);
+}
+
 /* Why a disk is not what it was; NULL if it is. */
 static const char *changed(struct json_object *o, const char *path)
 {
@@ -77,7 +106,7 @@ static const char *changed(struct json_object *o, const char *path)
 
     if (stat(path, &st) < 0)
         return strerrordesc_np(errno);
-    if (st.st_size != number_of(o, "size"))
+    if (!has_size(o, path, &st))
         return "its size has changed";
     if ((int64_t)st.st_ino != number_of(o, "inode") || (int64_t)st.st_dev != number_of(o, "device"))
         return "it is another file";
@@ -101,7 +130,7 @@ static const char *unfit(struct json_object *o, const char *path)
 
     if (stat(path, &st) < 0)
         return strerrordesc_np(errno);
-    return st.st_size == number_of(o, "size") ? NULL : "its size is another than the snapshot's";
+    return has_size(o, path, &st) ? NULL : "its size is another than the snapshot's";
 }
 
 static void check_one(struct json_object *o, const struct snap_disks_use *use,

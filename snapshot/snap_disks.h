@@ -20,6 +20,14 @@
  */
 CHECKED int snap_disks_describe(const struct vm_config *cfg, char **ret_json, struct err *err);
 
+/**
+ * snap_is_same_file() - whether two paths lead to one file.
+ *
+ * Return: true if so; false also if one leads nowhere.
+ * Threads: any.
+ */
+CHECKED bool snap_is_same_file(const char *a, const char *b);
+
 /* How a disk is going to be used. */
 struct snap_disks_use {
     const struct vm_config *cfg;  /* with @sets applied */

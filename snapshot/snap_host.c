@@ -2,12 +2,16 @@
 #include "snapshot/snap_host.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "core/image_file.h"
+#include "snapshot/snap_disks.h"
 
 /* Whether a file can be made at a path, or is there and may be written. */
 static bool can_write(const char *path)
@@ -27,18 +31,65 @@ static bool can_write(const char *path)
     return access(dir, W_OK) == 0;
 }
 
+/* One that is missed as the snapshot's is missing in one way only. */
+static void disk_problem(struct snap_problems *why, const struct disk_config *d, const char *cause)
+{
+    if (!snap_problems_has(why, "disk", d->id))
+        snap_problem(why, "disk %s: %s: %s", d->id, d->path, cause);
+}
+
+static int open_disk(const struct disk_config *d)
+{
+    struct image_facts unused;
+
+    return image_open(d->path, d->readonly ? O_RDONLY : O_RDWR, &unused);
+}
+
+static void check_disk(const struct disk_config *d, bool copied, struct snap_problems *why)
+{
+    auto_close int fd = open_disk(d);
+
+    if (fd == -ENOENT && copied && !d->readonly && can_write(d->path))
+        return;
+    if (fd == -EINVAL)
+        disk_problem(why, d, "neither a file nor a block device");
+    else if (fd < 0)
+        disk_problem(why, d, strerror(-fd));
+    else if (d->direct && fcntl(fd, F_SETFL, O_DIRECT) < 0)
+        disk_problem(why, d, "its file system does not do direct=on");
+}
+
+/* Two disks cannot both lock one image, unless neither writes. */
+static void check_shared(const struct vm_config *cfg, unsigned i, struct snap_problems *why)
+{
+    const struct disk_config *d = &cfg->disks[i];
+
+    for (unsigned k = 0; k < i; k++) {
+        const struct disk_config *other = &cfg->disks[k];
+
+        if (d->readonly && other->readonly)
+            continue;
+        if (strcmp(d->path, other->path) == 0 || snap_is_same_file(d->path, other->path))
+            snap_problem(why, "disk %s: %s is disk %s as well", d->id, d->path, other->id);
+    }
+}
+
 static void check_disks(const struct vm_config *cfg, bool copied, struct snap_problems *why)
 {
     for (unsigned i = 0; i < cfg->nr_disks; i++) {
-        const struct disk_config *d = &cfg->disks[i];
-        int rc = access(d->path, d->readonly ? R_OK : R_OK | W_OK);
-        int cause = errno;
+        check_disk(&cfg->disks[i], copied, why);
+        check_shared(cfg, i, why);
+    }
+}
 
-        if (rc == 0 || (cause == ENOENT && copied && !d->readonly && can_write(d->path)))
-            continue;
-        /* One that is missed as the snapshot's is missing in one way only. */
-        if (!snap_problems_has(why, "disk", d->id))
-            snap_problem(why, "disk %s: %s: %s", d->id, d->path, strerror(cause));
+void snap_host_check_locks(const struct vm_config *cfg, struct snap_problems *why)
+{
+    for (unsigned i = 0; i < cfg->nr_disks; i++) {
+        const struct disk_config *d = &cfg->disks[i];
+        auto_close int fd = open_disk(d);
+
+        if (fd >= 0 && image_is_locked(fd, d->readonly))
+            snap_problem(why, "disk %s: %s is in use by another process", d->id, d->path);
     }
 }
 

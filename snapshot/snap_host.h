@@ -20,4 +20,15 @@
  */
 void snap_host_check(const struct vm_config *cfg, bool copied, struct snap_problems *why);
 
+/**
+ * snap_host_check_locks() - find the disks that the machine could not have if it ran now.
+ * @cfg: complete; of none of its disks this process has the lock.
+ * @why: gets a sentence for each disk that is locked.
+ *
+ * Looks, and takes no lock: a machine gets its disks when it runs on.
+ *
+ * Threads: any.
+ */
+void snap_host_check_locks(const struct vm_config *cfg, struct snap_problems *why);
+
 #endif

@@ -74,13 +74,6 @@ static int renew_nets(struct vm_config *cfg, const struct snap_sets *sets,
     return rc;
 }
 
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 /* The original's image, of which a copy will be made. */
 static void check_original(const struct disk_config *d, struct snap_problems *why)
 {
@@ -107,7 +100,7 @@ static int renew_disks(const struct vm_config *from, struct vm_config *cfg,
         if (d->readonly)
             continue;
         if (snap_sets_has(sets, "disks", d->id, "path")) {
-            if (is_same_file(d->path, from->disks[i].path))
+            if (snap_is_same_file(d->path, from->disks[i].path))
                 snap_problem(why, "disk %s: %s is the original's", d->id, d->path);
             continue;
         }
@@ -128,7 +121,8 @@ static void check_memory(const struct memory_config *from, const struct memory_c
         if (!z->file || !z->shared || !from->zones[i].file ||
             (stat(z->file, &st) == 0 && S_ISDIR(st.st_mode)))
             continue;
-        if (strcmp(z->file, from->zones[i].file) == 0 || is_same_file(z->file, from->zones[i].file))
+        if (strcmp(z->file, from->zones[i].file) == 0 ||
+            snap_is_same_file(z->file, from->zones[i].file))
             snap_problem(why, "memory zone %s: %s is shared memory of the original", z->id,
                          z->file);
     }

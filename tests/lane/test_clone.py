@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restores that change the machine, and clones by the dozen."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import uuid
 
@@ -232,6 +235,66 @@ class CloneTest(LaneTest):
         log = self.refused(",set=[serial.file=/nonexistent/log]")
         self.assertIn("serial.file: /nonexistent/log: No such file", log)
         self.assertIn("its size has changed", log)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def lock(path):
+        """As another VM has it."""
+        with open(path, "rb+") as image:
+            fcntl.fcntl(image.fileno(), fcntl.F_OFD_SETLK,
+                        struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            yield
+
+    def test_disks_of_others_are_said_with_all_that_is_wrong(self):
+        disks = [self.make_disk(f"disk{i}.img", 8 * MIB) for i in range(3)]
+        self.frozen(disk=[f"path={d}" for d in disks]).kill()
+        os.truncate(disks[1], 4 * MIB)
+        with self.lock(disks[0]), self.lock(disks[2]):
+            log = self.refused(",resume=on,set=[serial.file=/nonexistent/log]")
+            for text in ("disk _disk0: ", "disk0.img is in use by another process", "disk2.img is in use by another process",
+                         "its size has changed", "serial.file: /nonexistent/log: No such file"):
+                self.assertIn(text, log.rsplit("chain of errors", 1)[1])
+            # Nor does a clone begin to copy.
+            own = self.make_disk("own.img", 8 * MIB)
+            with self.lock(own):
+                log = self.refused(f",clone=on,resume=on,changed_disks=on,set=[disks._disk1.path={own}]")
+            self.assertIn("own.img is in use by another process", log)
+        self.assertEqual(sorted(p.name for p in self.dir.glob("disk*.img*")), [d.name for d in disks])
+
+    def test_a_restore_that_stands_still_waits_for_its_disks(self):
+        disk = self.make_disk("disk.img", 8 * MIB)
+        self.frozen(disk=f"path={disk}").kill()
+        with self.lock(disk):
+            back = Vmm(self, "back", ["--restore", f"source_url=store:{self.dir}/store#warm"])
+            back.wait_state("Paused")
+            self.assertIn("disk.img is in use by another process: it cannot run on before that ends", back.log())
+            back.refused("vm.resume")
+            self.assertEqual(back.state(), "Paused")
+        back.put("vm.resume")
+        back.attach()
+        back.guest.do("blk 0 verify 0 64 9", timeout_s=60)
+        # Now it is its own.
+        with self.assertRaises(OSError), self.lock(disk):
+            pass
+
+    def test_a_block_device_of_another_size_has_changed(self):
+        lane_base.need_root()
+        losetup = lane_base.need_tool("losetup")
+        images = [self.make_disk(f"{mib}.img", mib * MIB) for mib in (8, 16)]
+        loops = []
+        for image in images:
+            made = subprocess.run([losetup, "--find", "--show", image], capture_output=True, text=True, check=False)
+            if made.returncode != 0:
+                self.skipTest("no loop device: " + made.stderr.strip())
+            loops.append(made.stdout.strip())
+            self.addCleanup(subprocess.run, [losetup, "--detach", loops[-1]], check=True)
+        self.frozen(disk=f"path={loops[0]}").kill()
+        log = self.refused(f",resume=on,set=[disks._disk0.path={loops[1]}]")
+        self.assertIn(f"disk _disk0 ({loops[1]}): its size is another than the snapshot's", log)
+        back = Vmm(self, "back", ["--restore", f"source_url=store:{self.dir}/store#warm,resume=on"])
+        back.wait_state("Running")
+        back.attach()
+        back.guest.do("blk 0 verify 0 64 9", timeout_s=60)
 
     def test_a_restore_may_change_the_host_s_side(self):
         disk = self.make_disk("disk.img", 8 * MIB)

@@ -346,6 +346,79 @@ static void test_a_copy_that_is_still_to_be_made_is_not_missed(void **state)
     snap_fixture_one_problem(s, "to-be-made: No such file");
 }
 
+static void test_what_is_no_image_is_refused(void **state)
+{
+    struct snap_fixture *s = *state;
+
+    s->cfg.nr_nets = 0;
+    assert_int_equal(unlink(s->ro), 0);
+    assert_int_equal(mkdir(s->ro, 0700), 0);
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.nr_nets = 1;
+    assert_int_equal(rmdir(s->ro), 0);
+    snap_fixture_one_problem(s, "ro.img: neither a file nor a block device");
+}
+
+static void test_one_image_for_two_disks_is_refused_if_one_writes(void **state)
+{
+    struct snap_fixture *s = *state;
+
+    s->cfg.nr_nets = 0;
+    assert_int_equal(unlink(s->ro), 0);
+    assert_int_equal(link(s->rw, s->ro), 0);
+    snap_host_check(&s->cfg, false, &s->why);
+    snap_fixture_one_problem(s, "ro.img is disk rw as well");
+    s->cfg.disks[0].readonly = true;
+    snap_host_check(&s->cfg, false, &s->why);
+    assert_int_equal(s->why.nr, 0);
+    /* Two copies that are still to be made cannot have one name. */
+    s->cfg.disks[0].readonly = s->cfg.disks[1].readonly = false;
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(
+            vm_config_set_string(&s->cfg.disks[i].path, snap_fixture_path(s, "to-be-made")), 0);
+    snap_host_check(&s->cfg, true, &s->why);
+    s->cfg.nr_nets = 1;
+    snap_fixture_one_problem(s, "to-be-made is disk rw as well");
+}
+
+/* A lock of the whole file, as another VM has it. */
+static int lock_image(const char *path, short type)
+{
+    struct flock fl = {.l_type = type, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), 0);
+    return fd;
+}
+
+static void test_all_disks_that_others_have_are_listed(void **state)
+{
+    struct snap_fixture *s = *state;
+    int rw = lock_image(s->rw, F_RDLCK), ro = lock_image(s->ro, F_WRLCK);
+
+    snap_host_check_locks(&s->cfg, &s->why);
+    assert_int_equal(s->why.nr, 2);
+    assert_non_null(strstr(s->why.text[0], "rw.img is in use by another process"));
+    assert_non_null(strstr(s->why.text[1], "ro.img is in use by another process"));
+    s->why.nr = 0;
+    (void)close(rw);
+    (void)close(ro);
+
+    /* Those who only read share; and looking has left no lock behind. */
+    ro = lock_image(s->ro, F_RDLCK);
+    snap_host_check_locks(&s->cfg, &s->why);
+    assert_int_equal(s->why.nr, 0);
+    rw = lock_image(s->rw, F_WRLCK);
+    (void)close(rw);
+    (void)close(ro);
+
+    /* One that is not there, as a copy that is still to be made, nobody has. */
+    assert_int_equal(unlink(s->rw), 0);
+    snap_host_check_locks(&s->cfg, &s->why);
+    assert_int_equal(s->why.nr, 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, snap_fixture_setup, snap_fixture_teardown)
 
 int main(void)
@@ -366,6 +439,9 @@ int main(void)
         T(test_a_socket_s_path_has_an_end),
         T(test_a_disk_is_missed_once),
         T(test_a_copy_that_is_still_to_be_made_is_not_missed),
+        T(test_what_is_no_image_is_refused),
+        T(test_one_image_for_two_disks_is_refused_if_one_writes),
+        T(test_all_disks_that_others_have_are_listed),
     };
 
     return cmocka_run_group_tests_name("snap_identity", tests, NULL, NULL);

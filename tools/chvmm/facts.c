@@ -8,9 +8,10 @@
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/device.h"
+#include "core/image_file.h"
 #include "core/json_get.h"
 #include "core/log.h"
 #include "core/state.h"
@@ -41,37 +42,16 @@ static uint64_t meminfo_kib(const char *key)
     return at ? strtoull(at + strlen(key), NULL, 10) : 0;
 }
 
-/* Size and identity of an image; -errno. */
-static int look_at(const char *path, int flags, int *ret_fd, struct fact_disk *ret)
-{
-    auto_close int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    off_t size;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-        return -EINVAL;
-    size = lseek(fd, 0, SEEK_END);
-    if (size < 0)
-        return -errno;
-    ret->size = (uint64_t)size;
-    ret->device = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
-    ret->inode = st.st_ino;
-    if (ret_fd)
-        *ret_fd = steal_fd(&fd);
-    return 0;
-}
-
 /* --- Making them ---------------------------------------------------------- */
 
 /* An image that has lost its name here can still be moved: nothing is known of it then. */
 static void add_disk(struct json_object *all, const struct disk_config *d)
 {
     struct json_object *o;
-    struct fact_disk f;
+    struct image_facts f;
+    auto_close int fd = image_open(d->path, O_RDONLY, &f);
 
-    if (look_at(d->path, O_RDONLY, NULL, &f) < 0)
+    if (fd < 0)
         return;
     o = json_object_new_object();
     (void)json_object_object_add(o, "id", json_object_new_string(d->id));
@@ -255,28 +235,19 @@ static const struct fact_disk *fact_of(const struct facts *f, const char *id)
     return NULL;
 }
 
-/* Whether somebody has a lock that disk_lock() would run into. */
-static bool is_locked(int fd, bool readonly)
-{
-    struct flock fl = {.l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-
-    return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
-}
-
 static void check_disk(struct judge *j, const struct facts *f, const char *boot,
                        const struct disk_config *d)
 {
     const struct fact_disk *there = fact_of(f, d->id);
-    auto_close int fd = -1;
-    struct fact_disk here = {0};
+    struct image_facts here = {0};
+    auto_close int fd = image_open(d->path, d->readonly ? O_RDONLY : O_RDWR, &here);
     bool same_host, same_file;
-    int rc = look_at(d->path, d->readonly ? O_RDONLY : O_RDWR, &fd, &here);
 
-    if (rc == -EINVAL)
+    if (fd == -EINVAL)
         say(j, "disk %s: %s is neither a file nor a block device", d->id, d->path);
-    else if (rc < 0)
-        say(j, "disk %s: %s: %s", d->id, d->path, strerror(-rc));
-    if (rc < 0 || !f || !there)
+    else if (fd < 0)
+        say(j, "disk %s: %s: %s", d->id, d->path, strerror(-fd));
+    if (fd < 0 || !f || !there)
         return;
     if (here.size != there->size)
         say(j, "disk %s: %s has %llu bytes, %llu at the source", d->id, d->path,
@@ -284,7 +255,7 @@ static void check_disk(struct judge *j, const struct facts *f, const char *boot,
     /* On one host the device tells too; between hosts the same storage has other numbers. */
     same_host = f->boot[0] && strcmp(f->boot, boot) == 0;
     same_file = here.inode == there->inode && (!same_host || here.device == there->device);
-    if (!same_file && is_locked(fd, d->readonly))
+    if (!same_file && image_is_locked(fd, d->readonly))
         say(j, "disk %s: %s is locked by another process than the source", d->id, d->path);
     else if (!same_file)
         log_warn("disk %s: %s is another file than the source's: its contents must be the same",

@@ -243,6 +243,16 @@ static int check_disks(struct snapshot_job *j, struct snap *snap, struct err *er
     return rc;
 }
 
+/* Disks that another process has: refused if the guest is to run at once, else only said. */
+static void check_locks(struct snapshot_job *j)
+{
+    struct snap_problems locked = {0};
+
+    snap_host_check_locks(&j->cfg, j->resume ? &j->why : &locked);
+    for (unsigned i = 0; i < locked.nr; i++)
+        log_warn("restore: %s: it cannot run on before that ends", locked.text[i]);
+}
+
 /* The machine as it shall be on this host; everything that is wrong with that at once. */
 static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
 {
@@ -262,6 +272,7 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
         rc = snap_identity_renew(&original, &j->cfg, &sets, &j->why, err);
     if (rc >= 0) {
         snap_host_check(&j->cfg, j->clone, &j->why);
+        check_locks(j);
         for (unsigned i = 0; i < j->why.nr; i++)
             log_error("restore: %s", j->why.text[i]);
         rc = snap_problems_err(&j->why, -EINVAL, err);
