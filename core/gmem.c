@@ -517,10 +517,11 @@ static int populate_region(const struct gmem_region *r, const atomic_bool *enoug
     for (uint64_t off = 0; off < r->len && !atomic_load(enough); off += POPULATE_STEP) {
         uint64_t len = r->len - off < POPULATE_STEP ? r->len - off : POPULATE_STEP;
 
-        if (madvise(r->hva + off, len, MADV_POPULATE_WRITE) < 0)
+        if (madvise(r->hva + off, len, MADV_POPULATE_WRITE) < 0) {
             return err_set(err, -errno, "memory zone %s: populating %llu of %llu MiB: %s", r->id,
                            (unsigned long long)off >> 20, (unsigned long long)r->len >> 20,
                            strerror(errno));
+        }
     }
     return 0;
 }

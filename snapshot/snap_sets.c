@@ -213,7 +213,7 @@ static struct json_object *mode_of(const char *text)
 
     (void)snprintf(name, sizeof(name), "%s", text);
     for (size_t i = 0; name[i]; i++)
-        name[i] = (char)(i ? tolower((unsigned char)name[i]) : toupper((unsigned char)name[i]));
+        name[i] = (char)(i ? tolower : toupper)((unsigned char)name[i]);
     return json_object_new_string(name);
 }
 

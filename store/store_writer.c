@@ -427,7 +427,8 @@ static int begin_lock(struct store_writer *w, const struct store_writer_cfg *cfg
     const struct timespec pause = {.tv_nsec = WRITER_LOCK_POLL_NS};
     int rc;
 
-    while ((rc = store_lock_as_writer(w->st, !cfg->give_up, &w->lock, err)) == -EAGAIN) {
+    while ((rc = store_lock_as_writer(w->st, !cfg->give_up, &w->lock, err)) == -EAGAIN &&
+           cfg->give_up) {
         if (cfg->give_up(cfg->arg))
             return err_set(err, -ECANCELED, "cancelled");
         (void)nanosleep(&pause, NULL);
