@@ -289,6 +289,8 @@ static int fetch_load(void *arg, uint64_t id, void *obj, struct err *err)
     if (rc < 0)
         return rc;
     rc = fetch_unpack(f, ctx, &t, err);
+    if (rc == 0)
+        rc = store_segment_digests(ctx, &u->seg, u->raw, u->digests, err);
     store_fetch_codec_put(f, ctx);
     return rc;
 }
@@ -320,25 +322,13 @@ void store_fetch_put(struct store_fetch *f, const struct store_unpacked *u)
 
 /* ---- objects ---- */
 
-static int fetch_verify_object(struct store_fetch *f, const struct store_unpacked *u,
-                               const struct store_digest *d, enum store_segment_kind kind,
-                               struct err *err)
+static int fetch_verify_object(const struct store_unpacked *u, const struct store_digest *d,
+                               enum store_segment_kind kind, struct err *err)
 {
-    struct store_codec_ctx *ctx = NULL;
-    struct store_digest got;
-    int rc;
-
     if (u->seg.kind != kind)
         return err_set(err, -EBADMSG, "segment %llu: is not of the kind that was looked for",
                        (unsigned long long)u->seg.id);
-    rc = store_fetch_codec_get(f, &ctx, err);
-    if (rc < 0)
-        return rc;
-    rc = store_hash(store_codec_hasher(ctx), u->raw, u->seg.raw_len, &got);
-    store_fetch_codec_put(f, ctx);
-    if (rc < 0)
-        return err_set(err, rc, "SHA-256 failed");
-    if (!store_digest_equal(&got, d))
+    if (!store_digest_equal(&u->digests[0], d))
         return err_set(err, -EBADMSG, "segment %llu: content does not match its digest",
                        (unsigned long long)u->seg.id);
     return 0;
@@ -366,7 +356,7 @@ int store_fetch_object(struct store_fetch *f, const struct store_digest *d,
     rc = store_fetch_segment(f, segment, &u, err);
     if (rc)
         return rc;
-    rc = fetch_verify_object(f, u, d, kind, err);
+    rc = fetch_verify_object(u, d, kind, err);
     if (rc == 0) {
         ret_obj->len = u->seg.raw_len;
         memcpy(ret_obj->raw, u->raw, u->seg.raw_len);

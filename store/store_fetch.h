@@ -11,9 +11,10 @@
 #include "store/store_index.h"
 #include "store/store_segment.h"
 
-/* A decompressed segment; its items are not verified. */
+/* A decompressed segment; whether its items are the wanted ones is for the reader to compare. */
 struct store_unpacked {
     struct store_segment seg;
+    struct store_digest digests[STORE_SEGMENT_SLOTS]; /* of each item */
     uint8_t raw[STORE_SEGMENT_RAW_MAX];
 };
 

@@ -226,14 +226,10 @@ static void cursor_drop(struct page_cursor *c)
     c->u = NULL;
 }
 
-/* The right pages: @nr of them, which should have digests @d. */
-static int pages_check(struct page_cursor *c, const uint8_t *pages, unsigned nr,
-                       const struct store_digest *d, uint64_t loc, struct err *err)
+/* The right pages: @nr of them, which should have digests @d and have digests @got. */
+static int pages_check(const struct store_digest *got, unsigned nr, const struct store_digest *d,
+                       uint64_t loc, struct err *err)
 {
-    struct store_digest got[STORE_SEGMENT_SLOTS];
-
-    if (store_hash_items(store_codec_hasher(c->ctx), pages, PAGE_SIZE_4K, nr, got) < 0)
-        return err_set(err, -EIO, "SHA-256 failed");
     for (unsigned i = 0; i < nr; i++) {
         if (!store_digest_equal(&got[i], &d[i]))
             return err_set(err, -EBADMSG, "segment %llu: page %u does not match its digest",
@@ -248,7 +244,6 @@ static int pages_take(struct page_cursor *c, uint64_t loc, unsigned nr,
 {
     uint64_t id = store_loc_segment(loc);
     unsigned slot = store_loc_slot(loc);
-    const uint8_t *src;
     int rc;
 
     if (c->u && c->u->seg.id != id)
@@ -263,10 +258,9 @@ static int pages_take(struct page_cursor *c, uint64_t loc, unsigned nr,
     if (c->u->seg.kind != STORE_KIND_PAGES || slot + nr > c->u->seg.nr_items)
         return err_set(err, -EBADMSG, "segment %llu: has no page %u", (unsigned long long)id,
                        slot + nr - 1);
-    src = c->u->raw + slot * PAGE_SIZE_4K;
-    rc = pages_check(c, src, nr, d, loc, err);
+    rc = pages_check(c->u->digests + slot, nr, d, loc, err);
     if (rc == 0)
-        memcpy(dst, src, nr * PAGE_SIZE_4K);
+        memcpy(dst, c->u->raw + slot * PAGE_SIZE_4K, nr * PAGE_SIZE_4K);
     return rc;
 }
 
@@ -332,13 +326,15 @@ static bool run_read(struct page_cursor *c, const struct store_node *leaf, unsig
                      uint8_t *dst)
 {
     const struct store_digest *d = &leaf->digest[i];
+    struct store_digest got[STORE_SEGMENT_SLOTS];
     uint64_t loc = leaf->loc[i];
     struct err err = {0};
 
     if (!c->sparse || nr < STORE_SEGMENT_SLOTS)
         return pages_take(c, loc, nr, d, dst, &err) >= 0;
     return store_fetch_full(c->snap->st->fetch, c->ctx, store_loc_segment(loc), dst, &err) >= 0 &&
-           pages_check(c, dst, nr, d, loc, &err) >= 0;
+           store_hash_items(store_codec_hasher(c->ctx), dst, PAGE_SIZE_4K, nr, got) >= 0 &&
+           pages_check(got, nr, d, loc, &err) >= 0;
 }
 
 /* Read entries [@from, @to) of one leaf; *@ret_at: where it stopped if it failed. */

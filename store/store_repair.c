@@ -120,18 +120,14 @@ static bool page_reads(struct repair *r, const struct broken *b)
 {
     const struct store_unpacked *u = NULL;
     unsigned slot = store_loc_slot(b->at);
-    struct store_digest got;
     bool good = false;
 
     if (store_fetch_segment(r->in->st->fetch, store_loc_segment(b->at), &u, NULL) < 0)
         return false;
     if (u->seg.kind == STORE_KIND_PAGES && slot < u->seg.nr_items) {
-        const uint8_t *page = u->raw + slot * PAGE_SIZE_4K;
-
-        good = store_hash(store_codec_hasher(r->in->codec), page, PAGE_SIZE_4K, &got) == 0 &&
-               store_digest_equal(&got, &b->d);
+        good = store_digest_equal(&u->digests[slot], &b->d);
         if (good)
-            memcpy(r->raw + r->nr * PAGE_SIZE_4K, page, PAGE_SIZE_4K);
+            memcpy(r->raw + r->nr * PAGE_SIZE_4K, u->raw + slot * PAGE_SIZE_4K, PAGE_SIZE_4K);
     }
     store_fetch_put(r->in->st->fetch, u);
     return good;

@@ -194,20 +194,25 @@ int store_segment_unpack(struct store_codec_ctx *ctx, const struct store_segment
     return 0;
 }
 
+int store_segment_digests(struct store_codec_ctx *ctx, const struct store_segment *seg,
+                          const uint8_t *raw, struct store_digest *ret_digests, struct err *err)
+{
+    const size_t item_len = seg->raw_len / seg->nr_items;
+
+    if (store_hash_items(ctx->hasher, raw, item_len, seg->nr_items, ret_digests) < 0)
+        return err_set(err, -EIO, "SHA-256 failed");
+    return 0;
+}
+
 int store_segment_check(struct store_codec_ctx *ctx, const struct store_segment *seg,
                         const uint8_t *hdr, const uint8_t *raw, struct store_digest *ret_digests,
                         struct err *err)
 {
-    size_t item_len = seg->raw_len / seg->nr_items;
     struct store_digest d;
+    int rc = store_segment_digests(ctx, seg, raw, ret_digests, err);
 
-    int rc;
-
-    rc = seg->kind == STORE_KIND_PAGES
-             ? store_hash_items(ctx->hasher, raw, item_len, seg->nr_items, ret_digests)
-             : store_hash(ctx->hasher, raw, seg->raw_len, &ret_digests[0]);
     if (rc < 0)
-        return err_set(err, -EIO, "SHA-256 failed");
+        return rc;
     if (segment_digest(ctx, hdr, ret_digests, seg->nr_items, &d) < 0)
         return err_set(err, -EIO, "SHA-256 failed");
     if (!store_digest_equal(&d, &seg->digest))

@@ -155,6 +155,18 @@ CHECKED int store_segment_unpack(struct store_codec_ctx *ctx, const struct store
                                  const uint8_t *payload, uint8_t *dst, struct err *err);
 
 /**
+ * store_segment_digests() - what the items of an unpacked segment hash to.
+ * @raw:         @seg->raw_len bytes.
+ * @ret_digests: one per item, STORE_SEGMENT_SLOTS of them.
+ *
+ * Return: 0; -EIO if the library fails.
+ * Threads: one at a time for one @ctx.
+ */
+CHECKED int store_segment_digests(struct store_codec_ctx *ctx, const struct store_segment *seg,
+                                  const uint8_t *raw, struct store_digest *ret_digests,
+                                  struct err *err);
+
+/**
  * store_segment_check() - verify a whole unpacked segment against its header.
  * @hdr:         the STORE_SEGMENT_HDR_LEN bytes that @seg came from.
  * @raw:         @seg->raw_len bytes.
