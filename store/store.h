@@ -32,7 +32,7 @@ enum store_limits {
 
 enum store_open_flags {
     STORE_CREATE = 1 << 0, /* make it if it is not there */
-    STORE_RDONLY = 1 << 1, /* for reading; works on a medium that cannot be written */
+    STORE_RDONLY = 1 << 1, /* for reading; works where nothing can be written */
 };
 
 struct store;
@@ -101,8 +101,8 @@ struct store_stats {
  * @flags: enum store_open_flags.
  *
  * Return: 0 and *@ret_st, owned, for store_close(); -ENOENT; -EINVAL if it is no
- * store; -ENOTSUP for a later format, which @err names; -EBADMSG if it is damaged;
- * or the kernel's errno.
+ * store; -ENOTSUP for a later format, which @err names; -EBADMSG if it is damaged; -EROFS, -EACCES
+ * where it cannot be written, unless for reading; or the kernel's errno.
  * Threads: any; the object may be used by several at once.
  */
 CHECKED int store_open(const char *path, unsigned flags, struct store **ret_st, struct err *err);
@@ -225,7 +225,9 @@ enum store_gc_flags {
  *
  * Packs without anything alive go; packs less than half alive are rewritten.
  * Readers go on throughout, writers while it marks and copies; for the sweep, which
- * is short, it waits for those at work, and new ones wait for it.
+ * is short, it waits for those at work, and new ones wait for it.  STORE_GC_DRY_RUN is for a
+ * store that is opened for reading too; where nothing can be written it keeps nobody out, and
+ * counts what a writer at work has not published yet among what is to go.
  * Return: 0; -EBUSY while somebody writes or collects; -EBADMSG if a manifest cannot be read
  * (then nothing is changed); or the kernel's errno.
  * Threads: any.

@@ -90,7 +90,7 @@ struct store_backend_ops {
 struct store_backend {
     const struct store_backend_ops *ops;
     char *index_path; /* of the SQLite database; owned by the back end */
-    bool readonly;    /* nothing can be written, not even the index's own log */
+    bool readonly;    /* opened for reading, and not even the index's own log can be written */
 };
 
 enum store_dir_flags {
@@ -107,7 +107,8 @@ enum store_dir_flags {
  * is missing, durably; refuses a directory that holds something else.
  *
  * Return: 0 and *@ret_be, owned, to be given to its free(); -ENOENT if it is not
- * there; -ENOTEMPTY; -EINVAL if it is no store; or the kernel's errno.
+ * there; -ENOTEMPTY; -EINVAL if it is no store; -EROFS, -EACCES where it is opened for writing and
+ * cannot be written; or the kernel's errno.
  * Threads: any.
  */
 CHECKED int store_dir_open(const char *path, unsigned flags, struct store_backend **ret_be,

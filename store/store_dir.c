@@ -390,7 +390,7 @@ static const struct store_backend_ops dir_ops = {
 };
 
 /* A directory may become a store if everything in it is what a store has. */
-static int dir_check_is_ours(const char *path, int dir_fd, struct err *err)
+static int dir_check_is_ours(int dir_fd, struct err *err)
 {
     static const char *const ours[] = {
         ".", "..", "store.db", "packs", "lock", "store.db-wal", "store.db-shm", "cache", "reserve"};
@@ -400,7 +400,7 @@ static int dir_check_is_ours(const char *path, int dir_fd, struct err *err)
     int rc = 0;
 
     if (!dir) {
-        rc = err_set(err, -errno, "%s: %m", path);
+        rc = err_set(err, -errno, "%m");
         if (fd >= 0)
             (void)close(fd);
         return rc;
@@ -411,8 +411,7 @@ static int dir_check_is_ours(const char *path, int dir_fd, struct err *err)
         for (size_t i = 0; i < ARRAY_LEN(ours); i++)
             known = known || strcmp(e->d_name, ours[i]) == 0;
         if (!known)
-            rc = err_set(err, -ENOTEMPTY, "%s: is not empty and not a store (it has %.64s)", path,
-                         e->d_name);
+            rc = err_set(err, -ENOTEMPTY, "is not empty and not a store (it has %.64s)", e->d_name);
     }
     (void)closedir(dir);
     return rc;
@@ -444,27 +443,27 @@ static int dir_make_file(struct dir_backend *d, const char *name, struct err *er
 
     fd = openat(d->dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (fd < 0)
-        return err_set(err, -errno, "%s/%s: %m", d->path, name);
+        return err_set(err, -errno, "cannot be made: %s: %m", name);
     return 0;
 }
 
 static int dir_create(struct dir_backend *d, struct err *err)
 {
-    int rc = dir_check_is_ours(d->path, d->dir_fd, err);
+    int rc = dir_check_is_ours(d->dir_fd, err);
 
     if (rc < 0)
         return rc;
     if (mkdirat(d->dir_fd, "packs", 0700) < 0 && errno != EEXIST)
-        return err_set(err, -errno, "%s/packs: %m", d->path);
+        return err_set(err, -errno, "cannot be made: packs: %m");
     if (mkdirat(d->dir_fd, "cache", 0700) < 0 && errno != EEXIST)
-        return err_set(err, -errno, "%s/cache: %m", d->path);
+        return err_set(err, -errno, "cannot be made: cache: %m");
     rc = dir_make_file(d, "lock", err);
     if (rc == 0)
         rc = dir_make_file(d, "store.db", err);
     if (rc < 0)
         return rc;
     if (fsync(d->dir_fd) < 0)
-        return err_set(err, -errno, "%s: fsync: %m", d->path);
+        return err_set(err, -errno, "fsync: %m");
     return dir_sync_parent(d->path, err);
 }
 
@@ -473,10 +472,31 @@ static int dir_check_index(struct dir_backend *d, struct err *err)
     struct stat st;
 
     if (fstatat(d->dir_fd, "store.db", &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return err_set(err, errno == ENOENT ? -EINVAL : -errno, "%s: not a store: store.db: %m",
-                       d->path);
+        return err_set(err, errno == ENOENT ? -EINVAL : -errno, "not a store: store.db: %m");
     if (!S_ISREG(st.st_mode))
-        return err_set(err, -EBADMSG, "%s/store.db: not a regular file", d->path);
+        return err_set(err, -EBADMSG, "store.db: not a regular file");
+    return 0;
+}
+
+/* Whoever writes is told here what stands in the way, rather than half-way through. */
+static int dir_check_writable(struct dir_backend *d, unsigned flags, struct err *err)
+{
+    static const struct {
+        const char *name, *said;
+        bool by_readers; /* SQLite makes and writes files for what goes on between processes */
+    } needed[] = {
+        {".",        "the directory", true },
+        {"store.db", "store.db",      true },
+        {"packs",    "packs",         false},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
+        if (faccessat(d->dir_fd, needed[i].name, W_OK, 0) == 0)
+            continue;
+        if (!(flags & STORE_DIR_RDONLY))
+            return err_set(err, -errno, "cannot be written: %s: %m", needed[i].said);
+        d->be.readonly = d->be.readonly || needed[i].by_readers;
+    }
     return 0;
 }
 
@@ -485,13 +505,13 @@ static int dir_open_fds(struct dir_backend *d, const char *path, unsigned flags,
     int rc;
 
     if ((flags & STORE_DIR_CREATE) && mkdir(path, 0700) < 0 && errno != EEXIST)
-        return err_set(err, -errno, "%s: %m", path);
+        return err_set(err, -errno, "cannot be made: %m");
     d->path = realpath(path, NULL);
     if (!d->path)
-        return err_set(err, -errno, "%s: %m", path);
+        return err_set(err, -errno, "%m");
     d->dir_fd = open(d->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->dir_fd < 0)
-        return err_set(err, -errno, "%s: %m", path);
+        return err_set(err, -errno, "%m");
     if ((flags & STORE_DIR_CREATE) && faccessat(d->dir_fd, "store.db", F_OK, 0) < 0) {
         rc = dir_create(d, err);
         if (rc < 0)
@@ -502,7 +522,7 @@ static int dir_open_fds(struct dir_backend *d, const char *path, unsigned flags,
         return rc;
     d->packs_fd = openat(d->dir_fd, "packs", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (d->packs_fd < 0)
-        return err_set(err, -errno, "%s/packs: %m", d->path);
+        return err_set(err, -errno, "packs: %m");
     return 0;
 }
 
@@ -516,6 +536,8 @@ int store_dir_open(const char *path, unsigned flags, struct store_backend **ret_
     d->be.ops = &dir_ops;
     d->dir_fd = d->packs_fd = -1;
     rc = dir_open_fds(d, path, flags, err);
+    if (rc == 0)
+        rc = dir_check_writable(d, flags, err);
     if (rc == 0 && asprintf(&d->be.index_path, "%s/store.db", d->path) < 0) {
         d->be.index_path = NULL;
         rc = store_no_memory(err);
@@ -524,7 +546,6 @@ int store_dir_open(const char *path, unsigned flags, struct store_backend **ret_
         dir_free(&d->be);
         return rc;
     }
-    d->be.readonly = (flags & STORE_DIR_RDONLY) && faccessat(d->dir_fd, ".", W_OK, 0) < 0;
     *ret_be = &d->be;
     return 0;
 }

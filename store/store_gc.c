@@ -577,8 +577,23 @@ static int gc_sweep_packs(struct gc *g)
     return rc;
 }
 
+/* What a sweep would forget. */
+static int gc_count_rows(struct gc *g)
+{
+    int rc;
+
+    g->nr_dead = 0;
+    rc = store_index_each_page(g->ix, gc_look_page, g, g->err);
+    g->res->pages_dropped = g->nr_dead;
+    g->nr_dead = 0;
+    if (rc == 0)
+        rc = store_index_each_object(g->ix, gc_look_object, g, g->err);
+    g->res->objects_dropped = g->nr_dead;
+    return rc;
+}
+
 /* In one transaction. */
-static int gc_sweep_at_once(struct gc *g, bool dry)
+static int gc_sweep_at_once(struct gc *g)
 {
     int rc = store_index_begin(g->ix, g->err);
 
@@ -591,20 +606,20 @@ static int gc_sweep_at_once(struct gc *g, bool dry)
         rc = gc_sweep_rows(g);
     if (rc == 0)
         rc = gc_sweep_packs(g);
-    if (rc == 0 && !dry)
+    if (rc == 0)
         rc = store_index_commit(g->ix, g->err);
     else
         store_index_rollback(g->ix);
     return rc;
 }
 
-static int gc_sweep(struct gc *g, bool dry)
+static int gc_sweep(struct gc *g)
 {
     struct err *err = g->err, why = {0};
     int rc;
 
     g->err = &why;
-    rc = gc_sweep_at_once(g, dry);
+    rc = gc_sweep_at_once(g);
     g->err = err;
     if (!store_make_room(g->st->be, rc))
         return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
@@ -691,7 +706,7 @@ static int gc_finish(struct gc *g, bool dry)
     if (rc == 0 && !dry)
         rc = gc_rewrite_if_room(g);
     if (rc == 0)
-        rc = gc_sweep(g, dry);
+        rc = dry ? gc_count_rows(g) : gc_sweep(g);
     if (rc == 0)
         rc = gc_remove_files(g, dry);
     if (rc < 0 || dry)
@@ -722,15 +737,21 @@ static void gc_release(struct gc *g)
     store_index_close(g->ix);
 }
 
+/* A dry run where nothing can be written: to keep others out takes a file that can be. */
+static enum store_lock_mode gc_lock_mode(const struct store *st)
+{
+    return st->be->readonly ? STORE_LOCK_SHARED : STORE_LOCK_EXCLUSIVE;
+}
+
 /* The writers' lock alone; those that would begin now wait behind the gate. */
 static int gc_lock_writers(struct store *st, bool wait, struct store_lock **ret, struct err *err)
 {
     struct store_backend *be = st->be;
     struct store_lock *gate = NULL;
-    int rc = be->ops->lock(be, STORE_LOCK_GATE, STORE_LOCK_EXCLUSIVE, wait, &gate, err);
+    int rc = be->ops->lock(be, STORE_LOCK_GATE, gc_lock_mode(st), wait, &gate, err);
 
     if (rc == 0)
-        rc = be->ops->lock(be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, wait, ret, err);
+        rc = be->ops->lock(be, STORE_LOCK_WRITERS, gc_lock_mode(st), wait, ret, err);
     be->ops->unlock(be, gate);
     if (rc == -EAGAIN)
         return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
@@ -766,12 +787,12 @@ int store_gc_watched(struct store *st, unsigned flags, store_gc_progress_fn *fn,
     struct store_gc_result res = {0};
     struct gc g = {.st = st, .res = &res, .err = err, .progress = fn, .progress_arg = arg};
     struct store_lock *lock = NULL;
-    int rc = store_write_check(st, err);
+    int rc = flags & STORE_GC_DRY_RUN ? 0 : store_write_check(st, err);
 
     if (rc < 0)
         return rc;
-    rc = st->be->ops->lock(st->be, STORE_LOCK_COLLECTOR, STORE_LOCK_EXCLUSIVE,
-                           flags & STORE_GC_WAIT, &lock, err);
+    rc = st->be->ops->lock(st->be, STORE_LOCK_COLLECTOR, gc_lock_mode(st), flags & STORE_GC_WAIT,
+                           &lock, err);
     if (rc == -EAGAIN)
         return err_set(err, -EBUSY, "another collection is at work");
     if (rc < 0)

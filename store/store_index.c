@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #include "store/store_index_internal.h"
 #include "store/store_pack.h"
@@ -178,11 +179,11 @@ static void index_harden(sqlite3 *db)
     (void)sqlite3_busy_timeout(db, INDEX_BUSY_MS);
 }
 
-/* "file:" URI of a database that nobody can change, for media that are read-only. */
-static char *index_immutable_uri(const char *path)
+/* "file:" URI of a database: a path may have what means something in it. */
+static char *index_uri(const char *path, const char *how)
 {
     static const char hex[] = "0123456789ABCDEF";
-    char *uri = malloc(3 * strlen(path) + 32);
+    char *uri = malloc(3 * strlen(path) + strlen(how) + sizeof("file:"));
     char *p = uri;
 
     if (!uri)
@@ -197,8 +198,38 @@ static char *index_immutable_uri(const char *path)
         *p++ = hex[(unsigned char)*path >> 4];
         *p++ = hex[(unsigned char)*path & 15];
     }
-    (void)stpcpy(p, "?immutable=1");
+    (void)stpcpy(p, how);
     return uri;
+}
+
+/* Whether there is such a file beside the database, and something in it. */
+static bool index_has(const char *path, const char *suffix)
+{
+    auto_free char *name = NULL;
+    struct stat st;
+
+    if (asprintf(&name, "%s%s", path, suffix) < 0) {
+        name = NULL;
+        return true;
+    }
+    return stat(name, &st) < 0 ? errno != ENOENT : st.st_size > 0;
+}
+
+/*
+ * A database that cannot be written.  Without a log nobody is at it, and it is read as what
+ * never changes, for SQLite would make files otherwise.  With one the database alone is old or
+ * half of a change; SQLite reads both, but only by the file that the log's users share.
+ */
+static int index_readonly_uri(const char *path, char **ret_uri, struct err *err)
+{
+    bool log = index_has(path, "-wal");
+
+    if (log && !index_has(path, "-shm"))
+        return err_set(err, -EROFS,
+                       "store.db-wal holds what store.db lacks, and where nothing can be written "
+                       "it cannot be read; open the store once where it can be written");
+    *ret_uri = index_uri(path, log ? "?readonly_shm=1" : "?immutable=1");
+    return *ret_uri ? 0 : store_no_memory(err);
 }
 
 static int index_connect(struct store_index *ix, const struct store_backend *be, struct err *err)
@@ -206,11 +237,12 @@ static int index_connect(struct store_index *ix, const struct store_backend *be,
     static const char pragmas[] = "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;"
                                   "PRAGMA synchronous = FULL; PRAGMA cache_size = -4096;"
                                   "PRAGMA temp_store = MEMORY";
-    auto_free char *uri = be->readonly ? index_immutable_uri(be->index_path) : NULL;
+    auto_free char *uri = NULL;
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;
+    int rc = be->readonly ? index_readonly_uri(be->index_path, &uri, err) : 0;
 
-    if (be->readonly && !uri)
-        return store_no_memory(err);
+    if (rc < 0)
+        return rc;
     flags |= uri ? SQLITE_OPEN_READONLY | SQLITE_OPEN_URI : SQLITE_OPEN_READWRITE;
     if (sqlite3_open_v2(uri ? uri : be->index_path, &ix->db, flags, NULL) != SQLITE_OK) {
         if (!ix->db)

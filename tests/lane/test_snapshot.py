@@ -302,6 +302,33 @@ class SnapshotTest(LaneTest):
                                  capture_output=True, text=True, timeout=60)
         self.assertEqual(len(json.loads(listing.stdout)), 1)
 
+    def test_a_store_that_can_only_be_read_brings_a_vm_back(self):
+        vmm = self.start(memory="256M")
+        vmm.guest.do("fill 100 8 mix 3", timeout_s=60)
+        vmm.put("vm.pause")
+        vmm.put("vm.snapshot", {"destination_url": self.store("warm")})
+        vmm.kill()
+        store = self.dir / "store"
+        before = sorted(p.name for p in store.rglob("*"))
+        for path in (store, store / "packs", store / "cache", store / "store.db"):
+            path.chmod(0o500)
+            self.addCleanup(path.chmod, 0o700)
+        # Root without these is a user like any other.
+        weak = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] * (os.geteuid() == 0)
+        for mode in ("auto", "copy", "ondemand"):
+            back = Vmm(self, f"back-{mode}", prefix=weak,
+                       args=["--restore", f"source_url={self.store('warm')},resume=on,"
+                                          f"memory_restore_mode={mode}"])
+            back.wait_state("Running")
+            back.attach()
+            back.guest.do("verify", timeout_s=60)
+            self.assertEqual(sorted(p.name for p in store.rglob("*")), before)
+            back.kill()
+        refused = subprocess.run([*weak, program("chsnap"), "tag", "-a", "x", store, "warm"],
+                                 capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("cannot be written: the directory: Permission denied", refused.stderr)
+
     def test_clones_have_names_of_their_own(self):
         vmm = self.start()
         original = vmm.guest.do("genid")["id"]

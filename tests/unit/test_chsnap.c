@@ -13,48 +13,17 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 
+#include "tests/unit/chsnap_fixture.h"
 #include "tests/unit/store_fixture.h"
 
 enum {
     PAGES = 1100,
-    OUTPUT_MAX = 1 << 20,
     STATE_MAX = 65536,
 };
 
 static struct fixture fx;
 static struct image img_a, img_b;
-static char output[OUTPUT_MAX];
-
-/* Run a command line; its exit status, and what it says in @output. */
-PRINTF(1, 2)
-static int run(const char *fmt, ...)
-{
-    char command[4096];
-    va_list ap;
-    size_t len;
-    FILE *f;
-    int rc;
-
-    va_start(ap, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, ap);
-    va_end(ap);
-    f = popen(command, "r"); /* NOLINT(cert-env33-c): a test's own words */
-    assert_non_null(f);
-    len = fread(output, 1, sizeof(output) - 1, f);
-    output[len] = 0;
-    rc = pclose(f);
-    assert_true(WIFEXITED(rc));
-    return WEXITSTATUS(rc);
-}
-
-static void assert_says(const char *text)
-{
-    if (!strstr(output, text))
-        print_error("\"%s\" is not in:\n%s\n", text, output);
-    assert_non_null(strstr(output, text));
-}
 
 /* A vCPU as the tests of core keep it, from the golden file; @len bytes. */
 static size_t golden_state(uint8_t *state)

@@ -81,7 +81,7 @@ static int gc_run(struct chsnap *c, int argc, char **argv)
             return chsnap_option_end(opt);
     }
     args = argv + optind;
-    rc = chsnap_open(c, 0, &args);
+    rc = chsnap_open(c, flags & STORE_GC_DRY_RUN ? STORE_RDONLY : 0, &args);
     if (rc == CHSNAP_OK)
         rc = chsnap_only_store(c, args);
     if (rc != CHSNAP_OK)

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Command lines, by what they say and their exit status.
+ */
+#ifndef TESTS_UNIT_CHSNAP_FIXTURE_H
+#define TESTS_UNIT_CHSNAP_FIXTURE_H
+
+#include "core/base.h"
+
+enum {
+    OUTPUT_MAX = 1 << 20,
+};
+
+/* What the last command line said. */
+extern char output[OUTPUT_MAX];
+
+/* Run a command line; its exit status, and what it says in @output. */
+int run(const char *fmt, ...) PRINTF(1, 2);
+
+/* Fails the test unless the last command line said this. */
+void assert_says(const char *text);
+
+#endif
