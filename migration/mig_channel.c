@@ -196,26 +196,42 @@ int mig_channel_from_fd(int fd, struct mig_channel **ret_ch)
     return 0;
 }
 
+int mig_channel_begin_tls(struct mig_channel *ch, struct mig_tls *tls, const char *host,
+                          struct err *err)
+{
+    struct mig_stream *st;
+    int rc = mig_tls_stream_new(tls, ch->fd, host, &st, err);
+
+    if (rc >= 0)
+        ch->stream = st;
+    return rc;
+}
+
+int mig_channel_shake_hands(struct mig_channel *ch, short *ret_want, struct err *err)
+{
+    int rc = mig_tls_stream_handshake(ch->stream, ret_want, err);
+
+    ch->encrypted = rc >= 0;
+    return rc;
+}
+
 int mig_channel_start_tls(struct mig_channel *ch, struct mig_tls *tls, const char *host,
                           const struct mig_wait *wait, struct err *err)
 {
     uint64_t since = loop_now_ns();
     struct mig_wait w = *wait;
-    struct mig_stream *st;
     short want = 0;
     int rc;
 
     w.wake_fd = -1; /* half a handshake cannot be taken up again */
-    rc = mig_tls_stream_new(tls, ch->fd, host, &st, err);
+    rc = mig_channel_begin_tls(ch, tls, host, err);
     if (rc < 0)
         return rc;
-    ch->stream = st;
-    while ((rc = mig_tls_stream_handshake(st, &want, err)) == -EAGAIN) {
+    while ((rc = mig_channel_shake_hands(ch, &want, err)) == -EAGAIN) {
         rc = mig_channel_wait_fd(ch->fd, want, &w, since);
         if (rc < 0)
             return explain_wait(rc, &w, err);
     }
-    ch->encrypted = rc >= 0;
     return rc;
 }
 
@@ -236,22 +252,28 @@ void mig_channel_close(struct mig_channel *ch)
     free(ch);
 }
 
+void mig_channel_finish(struct mig_channel *ch)
+{
+    ch->stream->ops->finish(ch->stream);
+    (void)shutdown(ch->fd, SHUT_WR);
+}
+
+bool mig_channel_drain(struct mig_channel *ch)
+{
+    char sink[LINGER_BUFFER];
+    ssize_t n = recv(ch->fd, sink, sizeof(sink), 0);
+
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
 void mig_channel_linger(struct mig_channel *ch, unsigned ms)
 {
     struct mig_wait wait = {
         .cancel_fd = -1, .wake_fd = -1, .deadline_ns = loop_now_ns() + (uint64_t)ms * 1000000};
-    char sink[LINGER_BUFFER];
 
-    ch->stream->ops->finish(ch->stream);
-    (void)shutdown(ch->fd, SHUT_WR);
-    for (;;) {
-        ssize_t n = recv(ch->fd, sink, sizeof(sink), 0);
-
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-            return;
-        if (loop_now_ns() >= wait.deadline_ns)
-            return;
-        if (n < 0 && mig_channel_wait_fd(ch->fd, POLLIN, &wait, 0) < 0)
+    mig_channel_finish(ch);
+    while (mig_channel_drain(ch)) {
+        if (loop_now_ns() >= wait.deadline_ns || mig_channel_wait_fd(ch->fd, POLLIN, &wait, 0) < 0)
             return;
     }
 }

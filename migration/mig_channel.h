@@ -86,6 +86,24 @@ CHECKED int mig_channel_start_tls(struct mig_channel *ch, struct mig_tls *tls, c
                                   const struct mig_wait *wait, struct err *err);
 
 /**
+ * mig_channel_begin_tls() - mig_channel_start_tls() for who waits for many: hands are shaken next.
+ *
+ * Return: 0; -EINVAL for a host that no certificate can bear; -ENOMEM.
+ * Threads: one, before any other use.
+ */
+CHECKED int mig_channel_begin_tls(struct mig_channel *ch, struct mig_tls *tls, const char *host,
+                                  struct err *err);
+
+/**
+ * mig_channel_shake_hands() - as much of the handshake as can be done without waiting.
+ * @ret_want: POLLIN or POLLOUT, on -EAGAIN.
+ *
+ * Return: 0: done; -EAGAIN: call again once the socket is ready; as mig_channel_start_tls().
+ * Threads: one, between mig_channel_begin_tls() and any other use.
+ */
+CHECKED int mig_channel_shake_hands(struct mig_channel *ch, short *ret_want, struct err *err);
+
+/**
  * mig_channel_offer_resumption() - spare the peer's further connections the signatures.
  *
  * At the server: with what is written next goes a ticket (RFC 8446, section 4.6.1).  The client's
@@ -113,6 +131,22 @@ void mig_channel_close(struct mig_channel *ch);
  * Threads: the last user, before mig_channel_close().
  */
 void mig_channel_linger(struct mig_channel *ch, unsigned ms);
+
+/**
+ * mig_channel_finish() - mig_channel_linger() for who waits for many: say that no more will be
+ * written.
+ *
+ * Threads: the last user.
+ */
+void mig_channel_finish(struct mig_channel *ch);
+
+/**
+ * mig_channel_drain() - throw away what is there of what the peer still sends.
+ *
+ * Return: false: the peer has closed.
+ * Threads: the last user, after mig_channel_finish().
+ */
+bool mig_channel_drain(struct mig_channel *ch);
 
 /**
  * mig_channel_writev() - write all the bytes.

@@ -256,6 +256,22 @@ static int body_room(struct mig_ctl *ctl, size_t len)
     return 0;
 }
 
+int mig_ctl_unread(struct mig_ctl *ctl, const struct mig_msg_hdr *hdr, const void *body)
+{
+    size_t len = le32_get(hdr->len);
+    int rc = len <= BODY_STEP ? body_room(ctl, len) : -E2BIG;
+
+    if (rc < 0)
+        return rc;
+    ctl->hdr = *hdr;
+    ctl->hdr_got = sizeof(*hdr);
+    if (len)
+        memcpy(ctl->body, body, len);
+    ctl->body_got = len;
+    ctl->idle_ms = ctl->p.idle_ms;
+    return 0;
+}
+
 /* Bring in one whole message, of any type. */
 static int receive(struct mig_ctl *ctl, uint64_t tick_ns, struct err *err)
 {
@@ -297,34 +313,44 @@ static int peer_aborted(const struct mig_message *msg, struct err *err)
     return err_set(err, -ECONNABORTED, "the peer gave up: %s", n ? text : "no reason given");
 }
 
+static bool is_known(unsigned type)
+{
+    return type > 0 && type < MIG_NR_MSGS;
+}
+
+/* Bring in the next message that is to be shown; it stays until it is taken. */
+static int receive_shown(struct mig_ctl *ctl, uint64_t tick_ns, struct err *err)
+{
+    for (;;) {
+        int rc = receive(ctl, tick_ns, err);
+        unsigned type = le16_get(ctl->hdr.type);
+
+        if (rc < 0 || (type != MIG_MSG_KEEPALIVE &&
+                       (is_known(type) || !(le16_get(ctl->hdr.flags) & MIG_MSG_OPTIONAL))))
+            return rc;
+        ctl->hdr_got = ctl->body_got = 0;
+    }
+}
+
 int mig_ctl_recv(struct mig_ctl *ctl, uint64_t tick_ns, struct mig_message *ret_msg,
                  struct err *err)
 {
-    for (;;) {
-        struct mig_message msg;
-        uint16_t flags;
-        int rc = receive(ctl, tick_ns, err);
+    struct mig_message msg;
+    int rc = receive_shown(ctl, tick_ns, err);
 
-        if (rc < 0)
-            return rc;
-        flags = le16_get(ctl->hdr.flags);
-        msg = (struct mig_message){le16_get(ctl->hdr.type), ctl->body, ctl->body_got};
-        ctl->hdr_got = ctl->body_got = 0;
-        if (msg.type == MIG_MSG_KEEPALIVE)
-            continue;
-        if (msg.type == 0 || msg.type >= MIG_NR_MSGS) {
-            if (flags & MIG_MSG_OPTIONAL)
-                continue;
-            return err_set(err, -ENOTSUP, "message type %u is not known here", msg.type);
-        }
-        rc = mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_IN, msg.type, err);
-        if (rc < 0)
-            return rc;
-        if (msg.type == MIG_MSG_ABORT)
-            return peer_aborted(&msg, err);
-        *ret_msg = msg;
-        return 0;
-    }
+    if (rc < 0)
+        return rc;
+    msg = (struct mig_message){le16_get(ctl->hdr.type), ctl->body, ctl->body_got};
+    ctl->hdr_got = ctl->body_got = 0;
+    if (!is_known(msg.type))
+        return err_set(err, -ENOTSUP, "message type %u is not known here", msg.type);
+    rc = mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_IN, msg.type, err);
+    if (rc < 0)
+        return rc;
+    if (msg.type == MIG_MSG_ABORT)
+        return peer_aborted(&msg, err);
+    *ret_msg = msg;
+    return 0;
 }
 
 int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_message *ret_msg,
@@ -361,6 +387,19 @@ int mig_ctl_look(struct mig_ctl *ctl, struct err *err)
     if (rc >= 0)
         return err_set(err, -EPROTO, "the peer sent %s too early", mig_msg_name(msg.type));
     return rc == -EAGAIN ? 0 : rc;
+}
+
+int mig_ctl_glance(struct mig_ctl *ctl, struct err *err)
+{
+    uint64_t now = loop_now_ns();
+    struct mig_message msg;
+    int rc = receive_shown(ctl, now, err);
+
+    if (rc == -EAGAIN)
+        return 0;
+    if (rc >= 0 && le16_get(ctl->hdr.type) == MIG_MSG_ABORT)
+        return mig_ctl_recv(ctl, now, &msg, err);
+    return rc < 0 ? rc : 1;
 }
 
 int mig_ctl_fd(const struct mig_ctl *ctl)

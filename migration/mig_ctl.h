@@ -53,6 +53,15 @@ void mig_ctl_free(struct mig_ctl *ctl, unsigned linger_ms);
 CHECKED int mig_ctl_send(struct mig_ctl *ctl, enum mig_msg type, const struct iovec *parts,
                          unsigned nr, struct err *err);
 
+/**
+ * mig_ctl_unread() - what was read of the channel before: it is received first.
+ * @body: as many bytes as @hdr says; copied.
+ *
+ * Return: 0; -ENOMEM; -E2BIG for more than 1 MiB.
+ * Threads: the engine, before it receives anything.
+ */
+CHECKED int mig_ctl_unread(struct mig_ctl *ctl, const struct mig_msg_hdr *hdr, const void *body);
+
 /* A message that arrived. */
 struct mig_message {
     unsigned type;
@@ -92,6 +101,15 @@ CHECKED int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_me
  * Threads: the engine.
  */
 CHECKED int mig_ctl_look(struct mig_ctl *ctl, struct err *err);
+
+/**
+ * mig_ctl_glance() - look whether the peer is alive, where its next message may be there already.
+ *
+ * Return: 0; 1 if there is one, which stays for mig_ctl_recv(); as mig_ctl_recv() otherwise, for
+ * ABORT too.
+ * Threads: the engine.
+ */
+CHECKED int mig_ctl_glance(struct mig_ctl *ctl, struct err *err);
 
 /**
  * mig_ctl_fd() - readable when mig_ctl_look() may find something.

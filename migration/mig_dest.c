@@ -14,6 +14,7 @@
 #include "core/rate_limit.h"
 #include "core/state.h"
 #include "migration/mig_ctl.h"
+#include "migration/mig_door.h"
 #include "migration/mig_progress_internal.h"
 #include "migration/mig_receiver.h"
 
@@ -25,7 +26,6 @@ enum {
     SLICE_MS = 200, /* between looks at the control channel while something else is waited for */
     LAST_WORD_MS = 300, /* for a dying peer's reason to be read */
     LINGER_MS = 500,    /* for our last word to be read */
-    STRAYS_MAX = 256,   /* connections with a wrong secret before it is too many */
     HELLO_SIZE = 1024,  /* bytes: room for every capability that we name */
 };
 
@@ -39,6 +39,7 @@ struct mig_dest {
     bool past_commit; /* COMMIT was received: nothing cancels any more */
 
     /* Of the thread inside mig_dest_run(). */
+    struct mig_door *door;     /* owned */
     struct mig_ctl *ctl;       /* owned */
     struct mig_receiver *recv; /* owned */
     struct gmem *gm;           /* borrowed from the machine that was built */
@@ -53,7 +54,8 @@ struct mig_dest {
     struct mig_phases took;
     uint64_t stop_ns; /* when STOP came */
     bool has_secret, built, encrypted;
-    struct rate_limit strangers; /* how often is told of those that are turned away */
+
+    struct rate_limit strangers; /* how often is told of those that are turned away: the door's */
 };
 
 /* --- Life cycle ---------------------------------------------------------- */
@@ -197,74 +199,67 @@ static int answer_hello(struct mig_dest *dst, const struct mig_hello *h, struct 
                         err);
 }
 
-/* When a connection must have said what it is. */
-static uint64_t hello_deadline(const struct mig_dest *dst)
+/* A connection came to nothing; whoever sees only the log is to know why.  On the door's thread. */
+static void turned_away(void *arg, const struct err *why)
 {
-    return loop_now_ns() + (uint64_t)dst->p.hello_ms * 1000000;
-}
+    struct mig_dest *dst = arg;
 
-/* A connection came to nothing; whoever sees only the log is to know why. */
-static void turn_away(struct mig_dest *dst, const struct err *why)
-{
     mig_progress_refused(&dst->progress, why);
     if (rate_limit_take(&dst->strangers))
         log_warn("migration: a connection was turned away: %s", why->msg);
 }
 
-/* One connection, until it has said HELLO. */
-static int accept_control(struct mig_dest *dst, uint64_t deadline_ns, struct mig_hello *ret_hello,
-                          struct err *err)
+static int open_door(struct mig_dest *dst, struct err *err)
+{
+    const struct mig_door_params params = {.open = dst->p.open,
+                                           .open_arg = dst->p.open_arg,
+                                           .open_fd = dst->p.open_fd,
+                                           .tls = dst->p.tls,
+                                           .hello_ms = dst->p.hello_ms,
+                                           .attempts = dst->p.attempts,
+                                           .turned_away = turned_away,
+                                           .arg = dst};
+
+    return mig_door_open(&params, &dst->door, err);
+}
+
+/* The control channel, on which HELLO has come. */
+static int greet(struct mig_dest *dst, struct mig_visitor *v, struct mig_hello *ret_hello,
+                 struct err *err)
 {
     struct mig_ctl_params cp = {.fsm = &mig_dest_fsm,
                                 .keepalive_ms = dst->p.keepalive_ms,
                                 .idle_ms = dst->p.idle_ms,
                                 .cancel_fd = dst->stop_fd};
-    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
-                            .wake_fd = -1,
-                            .deadline_ns = deadline_ns,
-                            .idle_ms = dst->p.hello_ms};
     struct mig_message msg;
-    struct mig_channel *ch;
     int rc;
 
-    rc = dst->p.open(dst->p.open_arg, &wait, &ch, err);
-    if (rc < 0)
-        return rc;
-    dst->encrypted = mig_channel_is_encrypted(ch);
-    rc = mig_ctl_new(ch, &cp, &dst->ctl);
+    dst->encrypted = mig_channel_is_encrypted(v->ch);
+    rc = mig_ctl_new(steal_ptr(v->ch), &cp, &dst->ctl);
+    if (rc >= 0)
+        rc = mig_ctl_unread(dst->ctl, &v->hdr, v->body);
     if (rc < 0)
         return err_set(err, rc, "control channel: %s", strerror(-rc));
-    rc = mig_ctl_recv(dst->ctl, hello_deadline(dst), &msg, err);
-    if (rc == -EAGAIN)
-        rc = err_set(err, -ECONNRESET, "the peer did not say HELLO within %u ms", dst->p.hello_ms);
-    if (rc >= 0)
-        rc = mig_hello_get(msg.body, msg.len, ret_hello, err);
-    return rc;
+    rc = mig_ctl_recv(dst->ctl, 0, &msg, err);
+    return rc < 0 ? rc : mig_hello_get(msg.body, msg.len, ret_hello, err);
 }
 
-/* Wait for a source; peers that are none are turned away. */
 static int await_source(struct mig_dest *dst, struct mig_hello *ret_hello, struct err *err)
 {
-    uint64_t deadline = 0;
+    struct mig_wait wait = {.cancel_fd = dst->stop_fd, .wake_fd = -1};
+    struct mig_visitor v = {0};
     int rc;
 
     mig_progress_phase(&dst->progress, MIG_PHASE_CONNECT);
     if (dst->p.accept_ms)
-        deadline = loop_now_ns() + (uint64_t)dst->p.accept_ms * 1000000;
-    for (unsigned i = 1;; i++) {
-        struct err why = {0};
-
-        rc = accept_control(dst, deadline, ret_hello, &why);
-        if (rc >= 0)
-            return 0;
-        mig_ctl_free(dst->ctl, 0);
-        dst->ctl = NULL;
-        /* Nobody came, or nobody can come any more. */
-        if (rc == -ECANCELED || (rc == -ETIMEDOUT && deadline && loop_now_ns() >= deadline) ||
-            rc == -EBADF || rc == -ENOMEM || rc == -EMFILE || i == dst->p.attempts)
-            return err_set(err, rc, "%s", why.msg);
-        turn_away(dst, &why);
-    }
+        wait.deadline_ns = loop_now_ns() + (uint64_t)dst->p.accept_ms * 1000000;
+    rc = open_door(dst, err);
+    if (rc >= 0)
+        rc = mig_door_await(dst->door, &wait, &v, err);
+    if (rc >= 0)
+        rc = greet(dst, &v, ret_hello, err);
+    mig_visitor_release(&v);
+    return rc;
 }
 
 /* --- Building ------------------------------------------------------------ */
@@ -331,50 +326,18 @@ static int send_ready(struct mig_dest *dst, struct err *err)
     memcpy(ready.secret, dst->secret, sizeof(ready.secret));
     dst->has_secret = true;
     mig_progress_secret(&dst->progress, dst->secret);
+    mig_door_let_lanes_in(dst->door, dst->secret);
     return mig_ctl_send(dst->ctl, MIG_MSG_READY, &(struct iovec){&ready, sizeof(ready)}, 1, err);
 }
 
 /* --- Lanes --------------------------------------------------------------- */
 
-/* In a time that does not tell where the difference is. */
-static bool secret_is_right(const struct mig_dest *dst, const struct mig_lane_wire *lane)
-{
-    unsigned diff = 0;
-
-    for (unsigned i = 0; i < MIG_SECRET_SIZE; i++)
-        diff |= (unsigned)(dst->secret[i] ^ lane->secret[i]);
-    return diff == 0;
-}
-
-/* Take a connection for what it says it is: -EACCES where it is no lane of ours. */
-static int judge_lane(struct mig_dest *dst, struct mig_channel *ch, unsigned *ret_index,
-                      struct err *err)
-{
-    struct mig_wait wait = {
-        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = hello_deadline(dst)};
-    struct mig_lane_wire lane;
-    struct mig_msg_hdr hdr;
-    int rc;
-
-    rc = mig_channel_read(ch, &hdr, sizeof(hdr), &wait, err);
-    if (rc == -ECANCELED)
-        return rc;
-    if (rc < 0 || le16_get(hdr.type) != MIG_MSG_LANE || le32_get(hdr.len) != sizeof(lane))
-        return err_set(err, -EACCES, "a connection is no lane");
-    rc = mig_channel_read(ch, &lane, sizeof(lane), &wait, err);
-    if (rc == -ECANCELED)
-        return rc;
-    if (rc < 0 || !secret_is_right(dst, &lane))
-        return err_set(err, -EACCES, "a lane came without the secret of this migration");
-    *ret_index = le32_get(lane.index);
-    return 0;
-}
-
 /* Take the source's memory for ours; before anything is in it. */
 static int adopt_memory(struct mig_dest *dst, struct mig_channel *ch, struct err *err)
 {
-    struct mig_wait wait = {
-        .cancel_fd = dst->stop_fd, .wake_fd = -1, .deadline_ns = hello_deadline(dst)};
+    struct mig_wait wait = {.cancel_fd = dst->stop_fd,
+                            .wake_fd = -1,
+                            .deadline_ns = loop_now_ns() + (uint64_t)dst->p.hello_ms * 1000000};
     struct mig_memory_wire offsets[GMEM_REGIONS_MAX];
     size_t len = dst->layout.nr * sizeof(offsets[0]);
     struct mig_msg_hdr hdr;
@@ -397,51 +360,54 @@ static int adopt_memory(struct mig_dest *dst, struct mig_channel *ch, struct err
     return rc;
 }
 
-/* One connection: -EAGAIN where there is none yet; -EACCES, -ECONNRESET for a stray. */
-static int accept_lane(struct mig_dest *dst, uint64_t deadline_ns, struct err *err)
+/* A lane; -EAGAIN where there is none yet, or something of the source's on @wake_fd. */
+static int accept_lane(struct mig_dest *dst, int wake_fd, uint64_t deadline_ns, struct err *err)
 {
     uint64_t soon = loop_now_ns() + (uint64_t)SLICE_MS * 1000000;
     struct mig_wait wait = {.cancel_fd = dst->stop_fd,
-                            .wake_fd = mig_ctl_fd(dst->ctl),
-                            .deadline_ns = soon < deadline_ns ? soon : deadline_ns,
-                            .idle_ms = dst->p.hello_ms};
-    struct mig_channel *ch;
-    unsigned index = 0;
+                            .wake_fd = wake_fd,
+                            .deadline_ns = soon < deadline_ns ? soon : deadline_ns};
+    struct mig_lane_wire lane;
+    struct mig_visitor v = {0};
+    unsigned index;
     int rc;
 
-    rc = dst->p.open(dst->p.open_arg, &wait, &ch, err);
-    if (rc == -ETIMEDOUT && loop_now_ns() < deadline_ns)
+    rc = mig_door_await(dst->door, &wait, &v, err);
+    if (rc == -EAGAIN || (rc == -ETIMEDOUT && loop_now_ns() < deadline_ns))
         return -EAGAIN;
     if (rc < 0)
         return rc;
-    rc = judge_lane(dst, ch, &index, err);
-    if (rc >= 0 && index == 0 && dst->features & MIG_FEATURE_MEMORY)
-        rc = adopt_memory(dst, ch, err);
-    if (rc < 0) {
-        mig_channel_close(ch);
-        return rc;
-    }
-    return mig_receiver_add_lane(dst->recv, ch, index, err);
+    memcpy(&lane, v.body, sizeof(lane));
+    index = le32_get(lane.index);
+    if (index == 0 && dst->features & MIG_FEATURE_MEMORY)
+        rc = adopt_memory(dst, v.ch, err);
+    if (rc >= 0)
+        rc = mig_receiver_add_lane(dst->recv, steal_ptr(v.ch), index, err);
+    mig_visitor_release(&v);
+    return rc;
 }
 
 static int accept_lanes(struct mig_dest *dst, struct err *err)
 {
     uint64_t deadline = loop_now_ns() + (uint64_t)LANES_MS * 1000000;
-    unsigned strays = 0;
+    int wake_fd = mig_ctl_fd(dst->ctl);
 
     for (unsigned n = 0; n < dst->lanes;) {
         struct err why = {0};
-        int rc = accept_lane(dst, deadline, &why);
+        int rc = accept_lane(dst, wake_fd, deadline, &why);
 
         if (rc >= 0) {
             n++;
             deadline = loop_now_ns() + (uint64_t)LANES_MS * 1000000;
         } else if (rc == -EAGAIN) {
-            rc = mig_ctl_look(dst->ctl, err);
+            rc = mig_ctl_glance(dst->ctl, err);
             if (rc < 0)
                 return rc;
-        } else if ((rc == -EACCES || rc == -ECONNRESET) && ++strays <= STRAYS_MAX) {
-            turn_away(dst, &why);
+            /* It may be quicker than the lanes, to which the door listens. */
+            if (rc && mig_door_is_idle(dst->door))
+                return err_set(err, -EPROTO, "%u of %u lanes came before STOP", n, dst->lanes);
+            if (rc)
+                wake_fd = -1;
         } else {
             (void)err_set(err, rc, "%s", why.code ? why.msg : strerror(-rc));
             return err_prefix(err, rc, "waiting for lane %u of %u", n, dst->lanes);
@@ -717,9 +683,11 @@ static int explain(struct mig_dest *dst, int rc, struct err *err)
 static void wind_up(struct mig_dest *dst)
 {
     raise_stop(dst);
+    mig_door_close(dst->door);
     mig_receiver_free(dst->recv);
     mig_ctl_free(dst->ctl, LINGER_MS);
     state_buf_release(&dst->state);
+    dst->door = NULL;
     dst->recv = NULL;
     dst->ctl = NULL;
 }

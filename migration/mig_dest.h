@@ -53,13 +53,15 @@ struct mig_dest_ops {
 struct mig_dest_params {
     const struct mig_dest_ops *ops; /* static */
     void *arg;
-    mig_open_fn *open; /* accepts; the control channel, then each lane */
+    mig_open_fn *open; /* takes a connection, without a handshake */
     void *open_arg;
-    unsigned lanes_max; /* 0: MIG_LANES_MAX */
-    unsigned attempts;  /* connections that may fail before a HELLO is understood; 0: any number */
-    uint32_t accept_ms; /* wait so long for a source; 0: for ever */
-    uint32_t idle_ms;   /* 0: 10 s */
-    uint32_t hello_ms;  /* for a connection to shake hands, and to say what it is; 0: 10 s each */
+    int open_fd;         /* readable where there is one; borrowed */
+    struct mig_tls *tls; /* borrowed; NULL: none */
+    unsigned lanes_max;  /* 0: MIG_LANES_MAX */
+    unsigned attempts;   /* connections that may fail before a HELLO is understood; 0: any number */
+    uint32_t accept_ms;  /* wait so long for a source; 0: for ever */
+    uint32_t idle_ms;    /* 0: 10 s */
+    uint32_t hello_ms;   /* for a connection to shake hands, and to say what it is; 0: 10 s each */
     unsigned keepalive_ms; /* 0: 1 s; UINT_MAX: none */
 };
 
@@ -87,7 +89,8 @@ void mig_dest_free(struct mig_dest *dst);
  * mig_dest_run() - wait for a source and take its guest in; once.
  *
  * A peer that is turned away before it has said HELLO (no certificate, noise)
- * is counted in the progress, and the next one is waited for.
+ * is counted in the progress and holds nobody up; nor does another source, which
+ * is refused in words as long as this one is served.
  *
  * Return: 0: the guest runs here; -ECANCELED, -ETIMEDOUT, -ENOTSUP (refused),
  * -ECONNABORTED (the source gave up), or another failure: it does not and never will.

@@ -104,6 +104,19 @@ int mig_url_parse(const char *text, struct mig_url *ret_url, struct err *err)
     return 0;
 }
 
+struct mig_url_text mig_url_text(const struct mig_url *url)
+{
+    struct mig_url_text t;
+    bool brackets = strchr(url->host, ':') != NULL;
+
+    if (url->is_unix)
+        (void)snprintf(t.s, sizeof(t.s), "unix:%s", url->path);
+    else
+        (void)snprintf(t.s, sizeof(t.s), brackets ? "tcp:[%s]:%s" : "tcp:%s:%s", url->host,
+                       url->port);
+    return t;
+}
+
 /* --- Addresses ----------------------------------------------------------- */
 
 static bool is_loopback(const struct sockaddr *sa)
@@ -127,10 +140,11 @@ static int check_secure(const struct mig_dial *dial, const struct sockaddr *sa, 
 {
     if (dial->tls || dial->insecure || is_loopback(sa))
         return 0;
-    return err_set(err, -EACCES,
-                   "tcp:%s:%s is not on this host and there is no tls_dir; insecure=on sends guest "
-                   "memory in the clear",
-                   dial->url.host, dial->url.port);
+    return err_set(
+        err, -EACCES,
+        "%s is not on this host and there is no tls_dir; insecure=on sends guest memory in "
+        "the clear",
+        mig_url_text(&dial->url).s);
 }
 
 /* A path is no name that a certificate could bear, and its mode says who may connect. */
@@ -168,8 +182,8 @@ static struct sockaddr_un unix_address(const struct mig_url *url)
  * The channel on a connected socket, with TLS where asked for; fd is taken.
  * wait->deadline_ns was for the connection: the handshake has wait->idle_ms.
  */
-static int finish_open(const struct mig_dial *dial, int fd, const char *host,
-                       const struct mig_wait *wait, struct mig_channel **ret_ch, struct err *err)
+static int finish_open(const struct mig_dial *dial, int fd, const struct mig_wait *wait,
+                       struct mig_channel **ret_ch, struct err *err)
 {
     struct mig_wait shake = *wait;
     struct mig_channel *ch;
@@ -180,7 +194,7 @@ static int finish_open(const struct mig_dial *dial, int fd, const char *host,
     if (rc < 0)
         return err_set(err, rc, "socket: %s", strerror(-rc));
     if (dial->tls) {
-        rc = mig_channel_start_tls(ch, dial->tls, host, &shake, err);
+        rc = mig_channel_start_tls(ch, dial->tls, dial->url.host, &shake, err);
         if (rc < 0) {
             if (rc == -EACCES)
                 mig_channel_linger(ch, ALERT_MS);
@@ -244,8 +258,7 @@ static int connect_one(const struct mig_dial *dial, const struct sockaddr *sa, s
         return err_set(err, -errno, "socket: %s", strerror(errno));
     rc = connect_fd(fd, sa, len, wait);
     if (rc < 0)
-        return err_set(err, rc, "connect to %s: %s",
-                       dial->url.is_unix ? dial->url.path : dial->url.host, strerror(-rc));
+        return err_set(err, rc, "connect to %s: %s", mig_url_text(&dial->url).s, strerror(-rc));
     *ret_fd = steal_fd(&fd);
     return 0;
 }
@@ -290,7 +303,7 @@ int mig_connect(const struct mig_dial *dial, const struct mig_wait *wait,
         rc = connect_tcp(dial, wait, &fd, err);
     if (rc < 0)
         return rc;
-    return finish_open(dial, fd, dial->url.host, wait, ret_ch, err);
+    return finish_open(dial, fd, wait, ret_ch, err);
 }
 
 /* --- Listening ----------------------------------------------------------- */
@@ -348,7 +361,7 @@ static int bind_tcp(const struct mig_dial *dial, int *ret_fd, struct err *err)
     fd = rc < 0 ? -1 : socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (rc >= 0 && (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
                     bind(fd, ai->ai_addr, ai->ai_addrlen) < 0)) {
-        rc = err_set(err, -errno, "tcp:%s:%s: %s", dial->url.host, dial->url.port, strerror(errno));
+        rc = err_set(err, -errno, "%s: %s", mig_url_text(&dial->url).s, strerror(errno));
         if (fd >= 0)
             (void)close(fd);
     }
@@ -393,6 +406,15 @@ unsigned mig_listener_port(const struct mig_listener *ls)
     return ntohs(in.sin_port);
 }
 
+struct mig_url_text mig_listener_url(const struct mig_listener *ls)
+{
+    struct mig_url url = ls->dial.url;
+
+    if (!url.is_unix)
+        (void)snprintf(url.port, sizeof(url.port), "%u", mig_listener_port(ls) & 0xffff);
+    return mig_url_text(&url);
+}
+
 void mig_listener_close(struct mig_listener *ls)
 {
     if (!ls)
@@ -401,6 +423,11 @@ void mig_listener_close(struct mig_listener *ls)
         (void)unlink(ls->dial.url.path);
     (void)close(ls->fd);
     free(ls);
+}
+
+int mig_listener_fd(const struct mig_listener *ls)
+{
+    return ls->fd;
 }
 
 int mig_accept(struct mig_listener *ls, const struct mig_wait *wait, struct mig_channel **ret_ch,
@@ -412,8 +439,10 @@ int mig_accept(struct mig_listener *ls, const struct mig_wait *wait, struct mig_
     w.idle_ms = 0;
     for (;;) {
         fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0)
-            return finish_open(&ls->dial, fd, NULL, wait, ret_ch, err);
+        if (fd >= 0) {
+            rc = mig_channel_from_fd(fd, ret_ch);
+            return rc < 0 ? err_set(err, rc, "socket: %s", strerror(-rc)) : 0;
+        }
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             return err_set(err, -errno, "accept: %s", strerror(errno));
         rc = mig_channel_wait_fd(ls->fd, POLLIN, &w, 0);

@@ -32,6 +32,18 @@ struct mig_url {
  */
 CHECKED int mig_url_parse(const char *text, struct mig_url *ret_url, struct err *err);
 
+/* A URL as text. */
+struct mig_url_text {
+    char s[MIG_URL_MAX];
+};
+
+/**
+ * mig_url_text() - a URL as mig_url_parse() takes it.
+ *
+ * Threads: any.
+ */
+struct mig_url_text mig_url_text(const struct mig_url *url);
+
 /* How connections to a peer are made or taken. */
 struct mig_dial {
     struct mig_url url;
@@ -76,6 +88,13 @@ CHECKED int mig_listen(const struct mig_dial *dial, struct mig_listener **ret_ls
 unsigned mig_listener_port(const struct mig_listener *ls);
 
 /**
+ * mig_listener_url() - where it listens, with the port that it got.
+ *
+ * Threads: any.
+ */
+struct mig_url_text mig_listener_url(const struct mig_listener *ls);
+
+/**
  * mig_listener_close() - stop listening.
  * @ls: taken; NULL is allowed.
  *
@@ -84,12 +103,19 @@ unsigned mig_listener_port(const struct mig_listener *ls);
 void mig_listener_close(struct mig_listener *ls);
 
 /**
- * mig_accept() - take the next connection, and shake hands where TLS is asked for.
- * @wait: deadline_ns bounds the wait for a connection, idle_ms its handshake.
+ * mig_listener_fd() - readable when there is a connection to take.
  *
- * Return: 0 and *@ret_ch, owned; -EACCES or -ECONNRESET where a peer came that
- * is not welcome: the listener is as it was; -ECANCELED; -EAGAIN on
- * wait->wake_fd; -ETIMEDOUT on wait->deadline_ns; the kernel's errno.
+ * Return: borrowed.
+ * Threads: any.
+ */
+int mig_listener_fd(const struct mig_listener *ls);
+
+/**
+ * mig_accept() - take the next connection; hands are not shaken yet.
+ * @wait: deadline_ns bounds the wait.
+ *
+ * Return: 0 and *@ret_ch, owned; -ECANCELED; -EAGAIN on wait->wake_fd;
+ * -ETIMEDOUT on wait->deadline_ns; the kernel's errno.
  * Threads: one at a time.
  */
 CHECKED int mig_accept(struct mig_listener *ls, const struct mig_wait *wait,

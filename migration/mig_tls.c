@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 
 #include "migration/mig_channel_internal.h"
+#include "migration/mig_wire.h"
 
 enum {
     OUT_SIZE = 128 * 1024,  /* bytes of records gathered before they are written */
@@ -47,7 +48,9 @@ struct tls_stream {
     pthread_mutex_t lock; /* all below */
     SSL *ssl;
     BIO_METHOD *method;
-    int out_errno; /* what the socket said to the last write */
+    int out_errno;    /* what the socket said to the last write */
+    uint8_t first[2]; /* bytes that the peer sent */
+    unsigned nr_first;
     size_t out_at, out_len;
     uint8_t out[OUT_SIZE];
 };
@@ -72,10 +75,23 @@ static const char *reason(void)
     return text ? text : "unknown reason";
 }
 
-static int handshake_failed(SSL *ssl, struct err *err)
+/* RFC 8446, section 5.1: a record's first byte is its type, 20 to 23; 24 is that of RFC 6520. */
+static bool is_record(const struct tls_stream *t)
 {
-    long verdict = SSL_get_verify_result(ssl);
+    return t->nr_first == 0 || (t->first[0] >= 20 && t->first[0] <= 24);
+}
 
+static int handshake_failed(struct tls_stream *t, struct err *err)
+{
+    long verdict = SSL_get_verify_result(t->ssl);
+
+    if (!is_record(t)) {
+        ERR_clear_error();
+        if (t->nr_first == sizeof(t->first) && t->first[0] == MIG_MSG_REFUSE && !t->first[1])
+            return err_set(err, -EACCES,
+                           "the destination speaks without TLS: tls_dir is given here only");
+        return err_set(err, -EACCES, "the peer speaks no TLS");
+    }
     if (verdict != X509_V_OK) {
         ERR_clear_error();
         return err_set(err, -EACCES, "the peer's certificate is refused: %s",
@@ -132,6 +148,8 @@ static int sock_read(BIO *bio, char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         BIO_set_retry_read(bio);
+    for (ssize_t i = 0; i < n && t->nr_first < sizeof(t->first); i++)
+        t->first[t->nr_first++] = (uint8_t)buf[i];
     return (int)n;
 }
 
@@ -533,7 +551,7 @@ int mig_tls_stream_handshake(struct mig_stream *st, short *ret_want, struct err 
         *ret_want = POLLIN;
         rc = -EAGAIN;
     } else if (why == SSL_ERROR_SSL) {
-        rc = handshake_failed(t->ssl, err);
+        rc = handshake_failed(t, err);
     } else if (why != SSL_ERROR_NONE || rc < 0) {
         ERR_clear_error();
         rc = err_set(err, -ECONNRESET, "the peer closed the connection during the TLS handshake");

@@ -79,6 +79,8 @@ static void run_dest(const struct options *o, struct mig_dial *dial, int port_fd
     must(write(port_fd, &port, sizeof(port)) == sizeof(port), "pipe", NULL);
     p.arg = &g;
     p.open_arg = ls;
+    p.open_fd = mig_listener_fd(ls);
+    p.tls = dial->tls;
     must(mig_dest_new(&p, &dst, &err) == 0, "destination", &err);
     must(mig_dest_run(dst, &err) == 0, "destination", &err);
     mig_dest_free(dst);

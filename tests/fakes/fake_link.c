@@ -285,6 +285,11 @@ int fake_link_accept(void *arg, const struct mig_wait *wait, struct mig_channel 
     return mig_channel_from_fd(fd, ret_ch);
 }
 
+int fake_link_fd(const struct fake_link *l)
+{
+    return l->arrived_fd;
+}
+
 void fake_link_stop_listening(void *arg)
 {
     struct fake_link *l = arg;

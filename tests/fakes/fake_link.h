@@ -42,6 +42,9 @@ CHECKED int fake_link_connect(void *link, const struct mig_wait *wait, struct mi
 CHECKED int fake_link_accept(void *link, const struct mig_wait *wait, struct mig_channel **ret_ch,
                              struct err *err);
 
+/* Readable where there is a connection to accept; borrowed. */
+int fake_link_fd(const struct fake_link *link);
+
 /* The destination takes no more connections; arg is the struct fake_link. */
 void fake_link_stop_listening(void *link);
 

@@ -127,6 +127,7 @@ void transcript_record(const struct transcript_with *with, struct transcript *re
     p.sp.open = fake_link_connect;
     p.dp.open = fake_link_accept;
     p.sp.open_arg = p.dp.open_arg = link;
+    p.dp.open_fd = fake_link_fd(link);
     fake_pair_run(&p);
     if (p.src_rc < 0)
         fail_msg("source: %s; destination: %s", p.src_err.msg, p.dst_err.msg);
@@ -257,6 +258,7 @@ int transcript_run_dest(const struct transcript *t, const struct transcript_with
                                  .arg = to,
                                  .open = fake_link_accept,
                                  .open_arg = r.link,
+                                 .open_fd = fake_link_fd(r.link),
                                  .attempts = 1,
                                  .accept_ms = 20000,
                                  .idle_ms = 3000,

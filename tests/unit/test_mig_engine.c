@@ -36,6 +36,7 @@ static struct fake_link *join_by_link(struct fake_pair *p, const struct fake_lin
     p->dp.open = fake_link_accept;
     p->dest_ended = fake_link_stop_listening;
     p->sp.open_arg = p->dp.open_arg = link;
+    p->dp.open_fd = fake_link_fd(link);
     return link;
 }
 

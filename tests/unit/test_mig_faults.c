@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
-#include <sched.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +47,7 @@ static void connect_pair(struct fake_pair *p, struct fake_link *link)
     p->dp.open = fake_link_accept;
     p->dest_ended = fake_link_stop_listening;
     p->sp.open_arg = p->dp.open_arg = link;
+    p->dp.open_fd = fake_link_fd(link);
 }
 
 /* --- A socket that somebody aborts on this host ("ss -K") ------------------ */
@@ -245,42 +246,144 @@ static void test_a_source_that_is_not_answered_says_what_may_be(void **state)
     fake_pair_release(&p);
 }
 
-static void *stand_at_the_door(void *arg)
+static struct mig_channel *knock(struct fake_link *link)
 {
     const struct mig_wait patient = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20000};
     struct mig_channel *ch;
-    uint8_t byte;
 
-    assert_int_equal(fake_link_connect(arg, &patient, &ch, NULL), 0);
-    (void)!mig_channel_read(ch, &byte, 1, &patient, NULL); /* until it is turned away */
-    mig_channel_close(ch);
-    return NULL;
+    assert_int_equal(fake_link_connect(link, &patient, &ch, NULL), 0);
+    return ch;
 }
 
-/* Who comes behind it is patient for longer than a peer may be silent later. */
-static void test_a_stranger_that_says_nothing_does_not_stop_a_source(void **state)
+/* They would be waited for by the destination for longer than the source waits for its answer. */
+static void test_strangers_that_say_nothing_hold_nobody_up(void **state)
 {
     struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct mig_channel *strangers[6];
     struct fake_pair p;
-    pthread_t stranger;
 
     (void)state;
     fake_pair_init(&p, &tiny);
-    p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
-    p.sp.idle_ms = 1500;
-    p.dp.hello_ms = 2500;
+    p.sp.hello_ms = 5000;
     p.dp.attempts = 0;
     connect_pair(&p, link);
-    assert_int_equal(pthread_create(&stranger, NULL, stand_at_the_door, link), 0);
-    while (fake_link_connections(link) == 0)
-        (void)sched_yield();
+    for (unsigned i = 0; i < ARRAY_LEN(strangers); i++)
+        strangers[i] = knock(link);
     fake_pair_run(&p);
     if (p.src_rc < 0)
         fail_msg("%s", p.src_err.msg);
-    assert_int_equal(p.dst_st.nr_refused, 1);
-    assert_int_equal(pthread_join(stranger, NULL), 0);
+    assert_int_equal(p.dst_st.nr_refused, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(strangers); i++)
+        mig_channel_close(strangers[i]);
     fake_link_free(link);
     fake_pair_release(&p);
+}
+
+static void knock_in_build(void *arg, enum fake_op op)
+{
+    struct mig_channel **stranger = arg;
+
+    for (unsigned i = 0; op == FAKE_OP_BUILD && i < 6; i++)
+        stranger[1 + i] = knock((struct fake_link *)(void *)stranger[0]);
+}
+
+/* The same among the lanes: each would cost what a connection has time to say what it is. */
+static void test_strangers_among_the_lanes_hold_nobody_up(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct mig_channel *arg[7] = {(struct mig_channel *)(void *)link};
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    p.sp.lanes = 3;
+    p.to.on_op = knock_in_build;
+    p.to.on_op_arg = arg;
+    connect_pair(&p, link);
+    fake_pair_run(&p);
+    if (p.src_rc < 0)
+        fail_msg("%s", p.src_err.msg);
+    assert_int_equal(p.dst_st.nr_refused, 0);
+    for (unsigned i = 1; i < ARRAY_LEN(arg); i++)
+        mig_channel_close(arg[i]);
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
+static void test_a_stranger_that_says_nothing_is_turned_away(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    struct mig_channel *stranger = knock(link);
+    struct fake_pair p;
+
+    (void)state;
+    fake_pair_init(&p, &tiny);
+    p.dp.hello_ms = 50;
+    connect_pair(&p, link);
+    assert_int_equal(mig_dest_new(&p.dp, &p.dst, NULL), 0);
+    assert_int_equal(mig_dest_run(p.dst, &p.dst_err), -ECONNRESET);
+    assert_string_equal(p.dst_err.msg, "the peer did not say HELLO within 50 ms");
+    mig_channel_close(stranger);
+    fake_link_free(link);
+    fake_pair_release(&p);
+}
+
+/* A second source, which comes while the first one is served. */
+struct second {
+    struct fake_link *link;
+    struct fake_guest guest;
+    int rc;
+    struct err err;
+    enum fake_op at;
+};
+
+static void come_second(void *arg, enum fake_op op)
+{
+    struct second *s = arg;
+    struct mig_source_params sp = {.ops = &fake_source_ops,
+                                   .arg = &s->guest,
+                                   .gm = s->guest.gm,
+                                   .dirty = s->guest.dirty,
+                                   .open = fake_link_connect,
+                                   .open_arg = s->link,
+                                   .lanes = 1,
+                                   .hello_ms = 5000,
+                                   .keepalive_ms = UINT_MAX};
+    struct mig_source *src;
+
+    if (op != s->at)
+        return;
+    assert_int_equal(mig_source_new(&sp, &src, NULL), 0);
+    s->rc = mig_source_run(src, NULL, &s->err);
+    mig_source_free(src);
+}
+
+static void test_another_source_is_refused_at_once_and_disturbs_nothing(void **state)
+{
+    static const enum fake_op ops[] = {FAKE_OP_BUILD, FAKE_OP_LOAD, FAKE_OP_START};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
+        struct second s = {.link = fake_link_new(&(struct fake_link_config){0}), .at = ops[i]};
+        struct fake_pair p;
+
+        fake_guest_start(&s.guest, &tiny);
+        fake_pair_init(&p, &tiny);
+        p.to.on_op = come_second;
+        p.to.on_op_arg = &s;
+        connect_pair(&p, s.link);
+        fake_pair_run(&p);
+        if (p.src_rc < 0)
+            fail_msg("%s", p.src_err.msg);
+        assert_int_equal(s.rc, -ENOTSUP);
+        assert_string_equal(s.err.msg, "the destination refuses: another VM is moving to this "
+                                       "destination already");
+        assert_true(atomic_load(&s.guest.running));
+        assert_int_equal(p.dst_st.nr_refused, 1);
+        fake_link_free(s.link);
+        fake_guest_release(&s.guest);
+        fake_pair_release(&p);
+    }
 }
 
 /* For longer than a peer may be silent. */
@@ -776,7 +879,10 @@ int main(void)
         cmocka_unit_test(test_a_link_with_delays_moves_the_guest),
         cmocka_unit_test(test_a_silent_link_is_noticed_by_both_ends),
         cmocka_unit_test(test_a_source_that_is_not_answered_says_what_may_be),
-        cmocka_unit_test(test_a_stranger_that_says_nothing_does_not_stop_a_source),
+        cmocka_unit_test(test_strangers_that_say_nothing_hold_nobody_up),
+        cmocka_unit_test(test_strangers_among_the_lanes_hold_nobody_up),
+        cmocka_unit_test(test_a_stranger_that_says_nothing_is_turned_away),
+        cmocka_unit_test(test_another_source_is_refused_at_once_and_disturbs_nothing),
         cmocka_unit_test(test_keepalives_bridge_a_long_build),
         cmocka_unit_test(test_an_operation_that_fails_leaves_the_guest_at_the_source),
         cmocka_unit_test(test_reasons_cross_the_wire),

@@ -42,6 +42,7 @@ static int run_dest(struct fake_guest *g, struct mig_listener *ls, struct err *e
                                  .arg = g,
                                  .open = mig_open_by_accept,
                                  .open_arg = ls,
+                                 .open_fd = mig_listener_fd(ls),
                                  .attempts = 1,
                                  .accept_ms = 20000};
     struct mig_dest *dst;

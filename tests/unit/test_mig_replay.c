@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -354,9 +355,8 @@ static void knock(struct fake_link *link, const void *data, size_t len)
     mig_channel_close(ch);
 }
 
-static void *stranger_main(void *arg)
+static void knock_thrice(struct fake_link *link)
 {
-    struct fake_link *link = arg;
     uint8_t lane[TRANSCRIPT_LANE] = {0};
     struct mig_msg_hdr hdr = mig_hdr_make(MIG_MSG_LANE, sizeof(struct mig_lane_wire));
 
@@ -364,30 +364,51 @@ static void *stranger_main(void *arg)
     knock(link, "GET / HTTP/1.1\r\n\r\n", 18);
     knock(link, "", 0);
     knock(link, lane, sizeof(lane));
-    return NULL;
+}
+
+struct strangers {
+    struct fake_pair *p;
+    struct fake_link *link;
+};
+
+static void await_refused(struct fake_pair *p, unsigned nr)
+{
+    struct mig_status st;
+
+    do {
+        (void)sched_yield();
+        mig_progress_read(mig_dest_progress(p->dst), &st);
+    } while (st.nr_refused < nr);
 }
 
 /* While the destination builds, lanes with a wrong secret come first. */
 static void knock_in_build(void *arg, enum fake_op op)
 {
-    if (op == FAKE_OP_BUILD)
-        (void)stranger_main(arg);
+    struct strangers *s = arg;
+
+    if (op != FAKE_OP_BUILD)
+        return;
+    await_refused(s->p, 3);
+    knock_thrice(s->link);
+    await_refused(s->p, 6);
 }
 
 static void test_strangers_do_not_stop_a_destination(void **state)
 {
     struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
     struct fake_pair p;
+    struct strangers s = {&p, link};
 
     (void)state;
     fake_pair_init(&p, &transcript_guest);
     p.sp.open = fake_link_connect;
     p.dp.open = fake_link_accept;
     p.sp.open_arg = p.dp.open_arg = link;
+    p.dp.open_fd = fake_link_fd(link);
     p.dp.attempts = 0;
     p.to.on_op = knock_in_build;
-    p.to.on_op_arg = link;
-    (void)stranger_main(link); /* before the source */
+    p.to.on_op_arg = &s;
+    knock_thrice(link); /* before the source */
     fake_pair_run(&p);
     if (p.src_rc < 0)
         fail_msg("source: %s; destination: %s", p.src_err.msg, p.dst_err.msg);
@@ -442,6 +463,7 @@ static void test_what_a_source_says_explains_more_than_that_its_lane_is_gone(voi
                                  .arg = &to,
                                  .open = fake_link_accept,
                                  .open_arg = link,
+                                 .open_fd = fake_link_fd(link),
                                  .attempts = 1,
                                  .accept_ms = 20000,
                                  .idle_ms = 20000,

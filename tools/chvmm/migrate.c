@@ -588,6 +588,8 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
     if (rc >= 0) {
         params.arg = m;
         params.open_arg = m->listener;
+        params.open_fd = mig_listener_fd(m->listener);
+        params.tls = m->tls;
         rc = mig_dest_new(&params, &m->dst, err);
     }
     if (rc >= 0 && cfg->memory_size)
