@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "tools/chsnap/chsnap.h"
 #include "tools/chsnap/prune_policy.h"
 
 enum {
+    NS_PER_S = 1000000000,
     PRUNE_TAGS_MAX = 16,
     PRUNE_KEEP_MAX = 1000000,
-    KEPT_BUSY = PRUNE_KEPT_BY_TAG << 1, /* it could not be removed */
+    KEPT_BUSY = PRUNE_KEPT_OF_FUTURE << 1, /* it could not be removed */
     OPT_LAST = 0x100,
     OPT_HOURLY,
     OPT_DAILY,
@@ -17,7 +20,8 @@ enum {
     OPT_TAG,
 };
 
-static const char *const rule_names[] = {"last", "hourly", "daily", "weekly", "tag", "failure"};
+static const char *const rule_names[] = {"last", "hourly", "daily",  "weekly",
+                                         "tag",  "future", "failure"};
 
 /* A snapshot and what is to become of it. */
 struct candidate {
@@ -87,6 +91,8 @@ static struct candidate *candidate_of(struct prune *p, uint64_t seq)
 
 static int decide(struct prune *p)
 {
+    struct timespec now;
+
     p->items = calloc(p->nr + 1, sizeof(p->items[0]));
     if (!p->items)
         return chsnap_error(p->c, "out of memory");
@@ -96,7 +102,9 @@ static int decide(struct prune *p)
         p->items[i] = (struct prune_item){
             .group = s->vm, .time_ns = s->time_ns, .seq = s->seq, .kept = s->kept};
     }
-    prune_decide(&p->policy, p->items, p->nr);
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    prune_decide(&p->policy, (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec, p->items,
+                 p->nr);
     return CHSNAP_OK;
 }
 
@@ -172,11 +180,14 @@ static int remove_rest(struct prune *p)
     progress.unit = "snapshots";
     for (size_t i = 0; i < p->nr && !p->dry; i++) {
         struct err err = {0};
+        int gone;
 
         if (p->items[i].kept)
             continue;
         chsnap_progress_step(&progress, done++, total);
-        if (store_remove(p->c->st, candidate_of(p, p->items[i].seq)->id, &err) < 0) {
+        gone = store_remove(p->c->st, candidate_of(p, p->items[i].seq)->id, &err);
+        /* Somebody else may have been quicker. */
+        if (gone < 0 && gone != -ENOENT) {
             chsnap_progress_clear(&progress);
             rc = chsnap_error(p->c, "%s", err.msg);
             p->items[i].kept = KEPT_BUSY;
@@ -274,7 +285,8 @@ const struct chsnap_command chsnap_prune = {
     .summary = "remove all snapshots but those that a policy keeps",
     .usage = "OPTION... [STORE]",
     .help = "For each VM by itself, keeps what any of the rules keeps and removes the others;\n"
-            "a period without a snapshot does not count.  Frees no space: see gc.\n"
+            "a period without a snapshot does not count.  What was taken later than now is\n"
+            "kept, and does not count either.  Frees no space: see gc.\n"
             "\n"
             "      --keep-last N    the N newest\n"
             "      --keep-hourly N  the newest of each of the last N hours that have one\n"

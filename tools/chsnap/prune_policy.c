@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/chsnap/prune_policy.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "core/civil.h"
+
 enum {
-    PERIOD_MAX = 32,
+    NS_PER_S = 1000000000,
 };
 
 static int item_compare(const void *a, const void *b)
@@ -22,47 +23,54 @@ static int item_compare(const void *a, const void *b)
     return x->seq > y->seq ? -1 : x->seq < y->seq;
 }
 
-static size_t period_format(const struct tm *tm, enum prune_rule rule, char *ret)
+/*
+ * The period that a moment falls into; later ones have greater numbers, but where a clock was put
+ * back over midnight.
+ */
+static int64_t period_of(time_t t, enum prune_rule rule)
 {
-    if (rule == PRUNE_HOURLY)
-        return strftime(ret, PERIOD_MAX, "%Y-%m-%d %H %z", tm);
-    if (rule == PRUNE_DAILY)
-        return strftime(ret, PERIOD_MAX, "%Y-%m-%d", tm);
-    return strftime(ret, PERIOD_MAX, "%G-%V", tm);
-}
-
-/* The name of the period that an item falls into; each item is a period of its own for LAST. */
-static void item_period(const struct prune_item *item, enum prune_rule rule, char *ret)
-{
-    time_t t = (time_t)(item->time_ns / 1000000000U);
     struct tm tm;
+    int64_t days;
 
-    if (rule == PRUNE_LAST || !localtime_r(&t, &tm) || !period_format(&tm, rule, ret))
-        (void)snprintf(ret, PERIOD_MAX, "#%llu", (unsigned long long)item->seq);
+    if (!localtime_r(&t, &tm))
+        (void)gmtime_r(&t, &tm);
+    /* When the hour began: one that a clock shows twice is two. */
+    if (rule == PRUNE_HOURLY)
+        return t - tm.tm_min * 60 - tm.tm_sec;
+    days = civil_days(tm.tm_year + 1900, (unsigned)tm.tm_mon + 1, (unsigned)tm.tm_mday);
+    /* 1970-01-01 was a Thursday. */
+    return rule == PRUNE_DAILY ? days : (days + 3) / 7;
 }
 
 static void decide_rule(const struct prune_policy *policy, enum prune_rule rule,
                         struct prune_item *items, size_t nr)
 {
-    char period[PERIOD_MAX], last[PERIOD_MAX] = "";
-    unsigned left = policy->keep[rule];
+    unsigned left = 0;
+    int64_t last = 0;
 
     for (size_t i = 0; i < nr; i++) {
-        if (i && strcmp(items[i].group, items[i - 1].group) != 0) {
+        int64_t period = period_of((time_t)(items[i].time_ns / NS_PER_S), rule);
+
+        if (i == 0 || strcmp(items[i].group, items[i - 1].group) != 0) {
             left = policy->keep[rule];
-            last[0] = 0;
+            last = INT64_MAX;
         }
-        item_period(&items[i], rule, period);
-        if (!left || strcmp(period, last) == 0)
+        if (!left || items[i].kept & PRUNE_KEPT_OF_FUTURE)
+            continue;
+        if (rule != PRUNE_LAST && period >= last)
             continue;
         items[i].kept |= 1U << rule;
         left--;
-        memcpy(last, period, sizeof(last));
+        last = period;
     }
 }
 
-void prune_decide(const struct prune_policy *policy, struct prune_item *items, size_t nr)
+void prune_decide(const struct prune_policy *policy, uint64_t now_ns, struct prune_item *items,
+                  size_t nr)
 {
+    for (size_t i = 0; i < nr; i++)
+        if (items[i].time_ns > now_ns)
+            items[i].kept |= PRUNE_KEPT_OF_FUTURE;
     if (nr)
         qsort(items, nr, sizeof(items[0]), item_compare);
     for (enum prune_rule rule = PRUNE_LAST; rule < PRUNE_RULES; rule++)

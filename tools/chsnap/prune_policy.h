@@ -18,6 +18,7 @@ enum prune_rule {
 
 enum {
     PRUNE_KEPT_BY_TAG = 1U << PRUNE_RULES, /* decided by the caller */
+    PRUNE_KEPT_OF_FUTURE = PRUNE_KEPT_BY_TAG << 1,
 };
 
 struct prune_policy {
@@ -29,18 +30,23 @@ struct prune_item {
     const char *group; /* snapshots of different groups do not know each other; borrowed */
     uint64_t time_ns;  /* since 1970 */
     uint64_t seq;      /* order of publication, for equal times */
-    unsigned kept;     /* 1 << enum prune_rule for each rule that keeps it, and what was set */
+    unsigned kept;     /* 1 << enum prune_rule for each rule that keeps it, PRUNE_KEPT_... */
 };
 
 /**
  * prune_decide() - apply a policy.
- * @items: @nr of them; put into order, newest first, group by group.
+ * @now_ns: since 1970.
+ * @items:  @nr of them; put into order, newest first, group by group.
  *
  * Each rule keeps the newest snapshot of each of the last so many periods (hours, days,
  * weeks of the local time zone) that have one, in each group.
  *
+ * What is later than now was taken by a clock that was wrong, then or now: it is kept, and counts
+ * for no rule, or else it would be the newest for as long, and those taken since would go.
+ *
  * Threads: main.
  */
-void prune_decide(const struct prune_policy *policy, struct prune_item *items, size_t nr);
+void prune_decide(const struct prune_policy *policy, uint64_t now_ns, struct prune_item *items,
+                  size_t nr);
 
 #endif
