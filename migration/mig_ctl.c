@@ -353,14 +353,14 @@ int mig_ctl_recv(struct mig_ctl *ctl, uint64_t tick_ns, struct mig_message *ret_
     return 0;
 }
 
-int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_message *ret_msg,
-                   struct mig_refusal *why, struct err *err)
+int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, uint64_t tick_ns,
+                   struct mig_message *ret_msg, struct mig_refusal *why, struct err *err)
 {
     struct mig_refusal reasons = {0};
     struct mig_message msg;
     int rc;
 
-    rc = mig_ctl_recv(ctl, 0, &msg, err);
+    rc = mig_ctl_recv(ctl, tick_ns, &msg, err);
     if (rc < 0)
         return rc;
     if (msg.type == MIG_MSG_REFUSE) {

@@ -87,12 +87,12 @@ CHECKED int mig_ctl_recv(struct mig_ctl *ctl, uint64_t tick_ns, struct mig_messa
 /**
  * mig_ctl_expect() - receive one message of one type.
  *
- * Return: as mig_ctl_recv(), -EAGAIN excepted; -EPROTO for any other type but
+ * Return: as mig_ctl_recv(); -EPROTO for any other type but
  * REFUSE: -ENOTSUP, with the peer's first reason, and all of them in @why.
  * Threads: the engine.
  */
-CHECKED int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, struct mig_message *ret_msg,
-                           struct mig_refusal *why, struct err *err);
+CHECKED int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, uint64_t tick_ns,
+                           struct mig_message *ret_msg, struct mig_refusal *why, struct err *err);
 
 /**
  * mig_ctl_look() - look whether the peer is alive, where no message is due.

@@ -489,7 +489,7 @@ static int follow_rounds(struct mig_dest *dst, struct err *err)
     int rc;
 
     mig_progress_phase(&dst->progress, MIG_PHASE_ROUNDS);
-    rc = mig_ctl_expect(dst->ctl, MIG_MSG_STOP, &msg, NULL, err);
+    rc = mig_ctl_expect(dst->ctl, MIG_MSG_STOP, 0, &msg, NULL, err);
     dst->stop_ns = loop_now_ns();
     dst->took.rounds = dst->stop_ns - begin;
     return rc;
@@ -503,7 +503,7 @@ static int receive_state(struct mig_dest *dst, struct err *err)
 
     mig_progress_phase(&dst->progress, MIG_PHASE_STOPPED);
     do {
-        rc = mig_ctl_expect(dst->ctl, MIG_MSG_STATE, &msg, NULL, err);
+        rc = mig_ctl_expect(dst->ctl, MIG_MSG_STATE, 0, &msg, NULL, err);
         if (rc >= 0)
             rc = take_state(dst, &msg, &last, err);
     } while (rc >= 0 && !last);
@@ -557,7 +557,7 @@ static int take_over(struct mig_dest *dst, struct err *err)
     int rc;
 
     mig_progress_phase(&dst->progress, MIG_PHASE_COMMIT);
-    rc = mig_ctl_expect(dst->ctl, MIG_MSG_COMMIT, &msg, NULL, err);
+    rc = mig_ctl_expect(dst->ctl, MIG_MSG_COMMIT, 0, &msg, NULL, err);
     if (rc < 0)
         return rc;
     if (!pass_commit(dst))

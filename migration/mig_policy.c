@@ -113,16 +113,16 @@ static bool worth_polishing(const struct mig_measure *m)
            transfer_ns(next, m->rate) <= m->elapsed_ns / 4;
 }
 
-bool mig_policy_overdue(const struct mig_limits *limits, uint64_t elapsed_ns)
+bool mig_policy_overdue(const struct mig_limits *limits, uint64_t since_begin_ns)
 {
-    return limits->timeout_ns && elapsed_ns >= limits->timeout_ns &&
+    return limits->timeout_ns && since_begin_ns >= limits->timeout_ns &&
            limits->strategy == MIG_TIMEOUT_CANCEL;
 }
 
 static struct mig_verdict choose(const struct mig_limits *limits, const struct mig_measure *m,
                                  struct mig_verdict v)
 {
-    bool late = limits->timeout_ns && m->elapsed_ns >= limits->timeout_ns;
+    bool late = limits->timeout_ns && m->since_begin_ns >= limits->timeout_ns;
 
     v.decision = MIG_DECIDE_STOP;
     if (m->remaining == 0) {

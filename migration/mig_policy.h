@@ -39,6 +39,7 @@ struct mig_measure {
     bool can_throttle;             /* the guest can be slowed down */
     unsigned throttle;             /* percent of its time that the guest is kept out */
     uint64_t hot;                  /* pages that are left for the end: written again and again */
+    uint64_t since_begin_ns;       /* since the move began, for timeout_ns */
 };
 
 enum mig_decision {
@@ -83,10 +84,11 @@ struct mig_verdict mig_policy_decide(const struct mig_limits *limits, const stru
 uint64_t mig_policy_hot_most(const struct mig_limits *limits, const struct mig_measure *m);
 
 /**
- * mig_policy_overdue() - whether to give up in the middle of a round.
+ * mig_policy_overdue() - whether to give up whatever is going on, as long as the guest runs.
+ * @since_begin_ns: since the move began.
  *
  * Threads: any.
  */
-bool mig_policy_overdue(const struct mig_limits *limits, uint64_t elapsed_ns);
+bool mig_policy_overdue(const struct mig_limits *limits, uint64_t since_begin_ns);
 
 #endif

@@ -52,6 +52,7 @@ struct mig_source {
     struct mig_measure m;
     struct state_buf state;          /* saved, and not sent yet */
     uint64_t state_sent;             /* bytes */
+    uint64_t begin_ns;               /* when the move began */
     uint64_t rounds_ns;              /* when the first round began */
     uint64_t harvest_ns;             /* when the dirty log was read last */
     uint32_t round;                  /* number of the next */
@@ -147,14 +148,58 @@ static bool is_cancelled(struct mig_source *src)
     return yes;
 }
 
+/* --- Time ---------------------------------------------------------------- */
+
+static bool is_overdue(const struct mig_source *src)
+{
+    return mig_policy_overdue(&src->p.limits, loop_now_ns() - src->begin_ns);
+}
+
+static int overdue(const struct mig_source *src, struct err *err)
+{
+    return err_set(err, -ETIMEDOUT, "not done within timeout_s = %llu",
+                   (unsigned long long)(src->p.limits.timeout_ns / 1000000000));
+}
+
+/* mig_ctl_expect(), as long as there is time. */
+static int expect(struct mig_source *src, enum mig_msg type, struct mig_message *ret_msg,
+                  struct mig_refusal *why, struct err *err)
+{
+    int rc = -EAGAIN;
+
+    while (rc == -EAGAIN) {
+        if (is_overdue(src))
+            return overdue(src, err);
+        rc = mig_ctl_expect(src->ctl, type, loop_now_ns() + (uint64_t)TICK_MS * 1000000, ret_msg,
+                            why, err);
+    }
+    return rc;
+}
+
 /* --- Connecting ---------------------------------------------------------- */
 
-static struct mig_wait connect_wait(const struct mig_source *src)
+static int open_channel(struct mig_source *src, struct mig_channel **ret_ch, struct err *err)
 {
-    return (struct mig_wait){.cancel_fd = src->stop_fd,
-                             .wake_fd = -1,
-                             .deadline_ns = loop_now_ns() + (uint64_t)CONNECT_MS * 1000000,
-                             .idle_ms = src->p.hello_ms};
+    const struct mig_limits *limits = &src->p.limits;
+    bool gives_up = limits->timeout_ns && limits->strategy == MIG_TIMEOUT_CANCEL;
+    uint64_t now = loop_now_ns(), end = gives_up ? src->begin_ns + limits->timeout_ns : UINT64_MAX;
+    struct mig_wait wait = {.cancel_fd = src->stop_fd,
+                            .wake_fd = -1,
+                            .deadline_ns = now + (uint64_t)CONNECT_MS * 1000000,
+                            .idle_ms = src->p.hello_ms};
+    struct err why = {0};
+    int rc;
+
+    if (end <= now)
+        return overdue(src, err);
+    if (end < wait.deadline_ns)
+        wait.deadline_ns = end;
+    if ((end - now) / 1000000 < wait.idle_ms)
+        wait.idle_ms = (uint32_t)((end - now) / 1000000) + 1;
+    rc = src->p.open(src->p.open_arg, &wait, ret_ch, &why);
+    if (rc == -ETIMEDOUT && is_overdue(src))
+        return overdue(src, err);
+    return rc < 0 ? err_set(err, rc, "%s", why.msg) : rc;
 }
 
 /* Whether all of the memory can be handed over: it must be whole, and in memfds. */
@@ -210,9 +255,9 @@ static int greet(struct mig_source *src, struct mig_refusal *why, struct err *er
     mig_hello_put(&h, &w);
     rc = mig_ctl_send(src->ctl, MIG_MSG_HELLO, &(struct iovec){buf, sizeof(buf) - w.left}, 1, err);
     if (rc >= 0)
-        rc = mig_ctl_expect(src->ctl, MIG_MSG_HELLO, &msg, why, err);
-    /* A destination listens as long as it has a source, and talks to that one only. */
-    if (rc == -ETIMEDOUT)
+        rc = expect(src, MIG_MSG_HELLO, &msg, why, err);
+    /* One of another making may listen, and talk to its source only. */
+    if (rc == -ETIMEDOUT && !is_overdue(src))
         return err_prefix(err, rc, "HELLO was not answered: the destination may have a source");
     return rc < 0 ? rc : check_hello(src, &msg, err);
 }
@@ -224,13 +269,12 @@ static int connect_control(struct mig_source *src, struct mig_refusal *why, stru
                                 .idle_ms = src->p.idle_ms,
                                 .first_ms = src->p.hello_ms,
                                 .cancel_fd = src->stop_fd};
-    struct mig_wait wait = connect_wait(src);
     uint64_t begin = loop_now_ns();
     struct mig_channel *ch;
     int rc;
 
     mig_progress_phase(&src->progress, MIG_PHASE_CONNECT);
-    rc = src->p.open(src->p.open_arg, &wait, &ch, err);
+    rc = open_channel(src, &ch, err);
     if (rc < 0)
         return rc;
     mig_progress_lanes(&src->progress, src->p.lanes, mig_channel_is_encrypted(ch),
@@ -288,7 +332,7 @@ static int prepare(struct mig_source *src, struct mig_ready_wire *ret_ready,
     }
     state_buf_release(&config);
     if (rc >= 0)
-        rc = mig_ctl_expect(src->ctl, MIG_MSG_READY, &msg, why, err);
+        rc = expect(src, MIG_MSG_READY, &msg, why, err);
     if (rc >= 0)
         rc = mig_ready_get(msg.body, msg.len, ret_ready, err);
     if (rc >= 0) {
@@ -316,10 +360,9 @@ static int open_lanes(struct mig_source *src, const struct mig_ready_wire *ready
     int rc = mig_sender_new(&sp, &src->sender);
 
     for (unsigned i = 0; i < nr && rc >= 0; i++) {
-        struct mig_wait wait = connect_wait(src);
         struct mig_channel *ch;
 
-        rc = src->p.open(src->p.open_arg, &wait, &ch, err);
+        rc = open_channel(src, &ch, err);
         if (rc >= 0 && i == 0)
             mig_progress_lanes(&src->progress, nr, mig_channel_is_encrypted(ch),
                                gmem_size(src->p.gm));
@@ -349,9 +392,8 @@ static int await_round(struct mig_source *src, uint32_t round, struct err *err)
         uint32_t done;
         int rc;
 
-        if (mig_policy_overdue(&src->p.limits, now - src->rounds_ns))
-            return err_set(err, -ETIMEDOUT, "not done within timeout_s = %llu",
-                           (unsigned long long)(src->p.limits.timeout_ns / 1000000000));
+        if (is_overdue(src))
+            return overdue(src, err);
         rc = mig_ctl_recv(src->ctl, now + (uint64_t)TICK_MS * 1000000, &msg, err);
         if (rc == -EAGAIN)
             continue;
@@ -411,6 +453,7 @@ static int measure(struct mig_source *src, uint64_t bytes, uint64_t took, uint64
     if (bytes >= RATE_BYTES || rate > m->rate)
         m->rate = rate;
     m->elapsed_ns = loop_now_ns() - src->rounds_ns;
+    m->since_begin_ns = loop_now_ns() - src->begin_ns;
     m->fixed_ns = src->p.fixed_ns;
     m->dirty_rate = per_second(src->consumer ? dirty_count(src->consumer) : 0, since_harvest);
     m->switch_now = atomic_load(&src->switch_now);
@@ -781,7 +824,10 @@ static int fail(struct mig_source *src, int rc, struct err *err)
 int mig_source_run(struct mig_source *src, struct mig_refusal *why, struct err *err)
 {
     struct err mine = {0};
-    int rc = move(src, why, &mine);
+    int rc;
+
+    src->begin_ns = loop_now_ns();
+    rc = move(src, why, &mine);
 
     mig_progress_took(&src->progress, &src->took);
     if (rc < 0) {

@@ -224,6 +224,28 @@ class MigrationTest(MovingTest):
         self.assertGreater(max(map(int, told)), 0)
         self.check(source)
 
+    def test_a_port_that_the_system_chooses(self):
+        """Told in the event and in the progress; and events have the order of what happened."""
+        source = self.start()
+        destination = Vmm(self, "to", line=source.line)
+        receiving = Background(destination.put, "vm.receive-migration",
+                               {"receiver_url": "tcp:127.0.0.1:0"})
+        destination.wait_event("migration-receive-ready")
+        ready = next(e for e in destination.events() if e["event"] == "migration-receive-ready")
+        url = ready["properties"]["url"]
+        self.assertRegex(url, r"^tcp:127\.0\.0\.1:[1-9][0-9]*$")
+        self.assertEqual(url, destination.get("vm.migration-progress")["receiver_url"])
+        source.put("vm.send-migration", {"destination_url": url})
+        receiving.result(60)
+        source.wait_exit()
+        told = [name for name in source.event_names() if name.startswith("migration-")]
+        self.assertEqual(told[:2], ["migration-started", "migration-memory-iteration"])
+        self.assertEqual(told[-1], "migration-finished")
+        told = [name for name in destination.event_names() if name.startswith("migration-")]
+        self.assertEqual(told, ["migration-receive-ready", "migration-receive-started",
+                                "migration-receive-finished"])
+        self.assertEqual(destination.get("vm.migration-progress")["receiver_url"], url)
+
     def test_switching_over_at_once(self):
         source = self.start()
         self.busy(source)

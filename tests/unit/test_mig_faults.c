@@ -802,6 +802,31 @@ static void test_a_guest_that_never_converges_times_out(void **state)
     }
 }
 
+/* timeout_s is for all of it: nothing to send yet, and time is up. */
+static void test_time_counts_from_the_beginning(void **state)
+{
+    static const struct fake_link_config deaf = {
+        .cut = true, .stall = true, .cut_dir = FAKE_TO_DEST, .cut_at = 5};
+
+    (void)state;
+    for (int is_deaf = 0; is_deaf < 2; is_deaf++) {
+        struct fake_link *link = fake_link_new(is_deaf ? &deaf : &(struct fake_link_config){0});
+        struct fake_pair p;
+
+        fake_pair_init(&p, &tiny);
+        p.sp.limits.timeout_ns = 1000000000;
+        p.dp.keepalive_ms = 50;
+        p.to.on_op = build_slowly;
+        connect_pair(&p, link);
+        fake_pair_run(&p);
+        assert_int_equal(p.src_rc, -ETIMEDOUT);
+        assert_string_equal(p.src_err.msg, "not done within timeout_s = 1");
+        assert_int_equal(atomic_load(&p.from.calls[FAKE_OP_PAUSE]), 0);
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
+}
+
 static void test_switching_now_ends_the_rounds(void **state)
 {
     struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
@@ -895,6 +920,7 @@ int main(void)
         cmocka_unit_test(test_either_end_can_cancel_in_every_operation),
         cmocka_unit_test(test_cancelling_at_any_time),
         cmocka_unit_test(test_a_guest_that_never_converges_times_out),
+        cmocka_unit_test(test_time_counts_from_the_beginning),
         cmocka_unit_test(test_switching_now_ends_the_rounds),
         cmocka_unit_test(test_state_of_any_size_travels),
         cmocka_unit_test(test_state_arrives_while_it_is_saved),

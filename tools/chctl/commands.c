@@ -86,7 +86,8 @@ static const struct chctl_command commands[] = {
      "tls_dir has ca-cert.pem, client-cert.pem and client-key.pem: mutual TLS.  Without it tcp:\n"
      "goes to this host only, unless insecure=on.\n"
      "downtime_ms (300) is how long the guest may stand still, timeout_s (3600) how long all may\n"
-     "take; then timeout_strategy=cancel gives up and ignore lets the guest stand still longer.\n"
+     "take until it is stopped, connecting too; then timeout_strategy=cancel gives up and ignore\n"
+     "lets the guest stand still longer.\n"
      "connections are chosen from the processors unless said; bandwidth (100M) caps all of them.\n"
      "compression=auto compresses where the link is slower than that.\n"
      "See also: chctl help migration-progress\n",
@@ -96,7 +97,8 @@ static const struct chctl_command commands[] = {
      "       [,memory_size=<size>][,memory_mode=precopy|postcopy]\n"
      "       [,net_fds=[<id>@[<fd>,...],...]]",
      "Wait for a VM that moves here",
-     "Returns when the migration has ended.\n"
+     "Returns when the migration has ended.  With port 0 any free one is taken; the log, the event\n"
+     "migration-receive-ready and migration-progress say which.\n"
      "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n"
      "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n"
      "memory_size (8G) has the VM's memory made ready before it comes, which makes the move\n"

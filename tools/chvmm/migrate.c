@@ -27,7 +27,8 @@ struct migration {
     struct mig_tls *tls;
     struct mig_dial dial;
     struct mig_listener *listener;
-    struct mig_source *src; /* one of these two */
+    struct mig_url_text listens_at; /* with the port that it got */
+    struct mig_source *src;         /* one of these two */
     struct mig_dest *dst;
     vmm_done_fn *done;
     void *done_arg;
@@ -209,8 +210,10 @@ static int run_send(void *arg, struct err *err)
 {
     struct migration *m = arg;
     struct mig_refusal *why = calloc(1, sizeof(*why));
-    int rc = mig_source_run(m->src, why, err);
+    int rc;
 
+    vmm_event(m->vmm, "migration-started"); /* before any other that is its own */
+    rc = mig_source_run(m->src, why, err);
     for (unsigned i = 0; why && i < why->nr; i++)
         log_error("migration: refused: %s", why->reasons[i]);
     free(why);
@@ -366,7 +369,6 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
         migration_free(m);
         return rc;
     }
-    vmm_event(vmm, "migration-started");
     if (done)
         done(arg, 0, NULL, "The VM could not be migrated");
     return 0;
@@ -501,6 +503,7 @@ static int run_receive(void *arg, struct err *err)
 {
     const struct migration *m = arg;
 
+    vmm_event_with(m->vmm, "migration-receive-ready", "url", m->listens_at.s);
     return mig_dest_run(m->dst, err);
 }
 
@@ -586,6 +589,7 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
     m->done_arg = arg;
     rc = mig_listen(&m->dial, &m->listener, err);
     if (rc >= 0) {
+        m->listens_at = mig_listener_url(m->listener);
         params.arg = m;
         params.open_arg = m->listener;
         params.open_fd = mig_listener_fd(m->listener);
@@ -601,7 +605,6 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
         migration_free(m);
         return rc;
     }
-    vmm_event(vmm, "migration-receive-ready");
     return 0;
 }
 
@@ -725,13 +728,13 @@ static void tell_waiters(struct vmm *vmm)
 
 /* --- Progress --------------------------------------------------------------------------- */
 
-struct mig_progress *vmm_progress(const struct vmm *vmm, bool *ret_source)
+struct mig_progress *vmm_progress(const struct vmm *vmm, const char **ret_url)
 {
     const struct migration *m =
         vmm->busy == VMM_SEND || vmm->busy == VMM_RECEIVE ? job_arg(vmm) : vmm->last_migration;
 
     if (!m)
         return NULL;
-    *ret_source = m->src != NULL;
+    *ret_url = m->src ? NULL : m->listens_at.s;
     return m->src ? mig_source_progress(m->src) : mig_dest_progress(m->dst);
 }

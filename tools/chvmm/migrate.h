@@ -58,12 +58,12 @@ struct mig_progress;
 
 /**
  * vmm_progress() - the progress of the migration that is going on, or of the last one.
- * @ret_source: whether this end is its source.
+ * @ret_url: where a destination waits, or waited; NULL: this end is the source; borrowed likewise.
  *
  * Return: borrowed, until the next migration; NULL if there was none.
  * Threads: control.
  */
-struct mig_progress *vmm_progress(const struct vmm *vmm, bool *ret_source);
+struct mig_progress *vmm_progress(const struct vmm *vmm, const char **ret_url);
 
 /**
  * vmm_await_migration() - be told when the migration that is going on is over.

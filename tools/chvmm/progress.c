@@ -98,8 +98,10 @@ static struct json_object *lanes_json(struct mig_progress *p)
     return lanes;
 }
 
-static struct json_object *one_json(struct mig_progress *p, bool is_source)
+/* @url: where a destination waits; NULL at a source. */
+static struct json_object *one_json(struct mig_progress *p, const char *url)
 {
+    bool is_source = !url;
     struct json_object *o = json_object_new_object();
     struct mig_status s;
 
@@ -107,6 +109,8 @@ static struct json_object *one_json(struct mig_progress *p, bool is_source)
     json_put_text(o, "phase", mig_phase_name(s.phase));
     json_put_text(o, "role", is_source ? "source" : "destination");
     json_put_text(o, "result", mig_result_name(s.result));
+    if (url)
+        json_put_text(o, "receiver_url", url);
     if (s.id[0])
         json_put_text(o, "migration", s.id);
     (void)json_object_object_add(o, "encrypted", json_object_new_boolean(s.encrypted));
@@ -140,9 +144,9 @@ static struct json_object *one_json(struct mig_progress *p, bool is_source)
 
 struct json_object *vmm_progress_json(struct vmm *vmm)
 {
-    bool is_source = false;
-    struct mig_progress *p = vmm_progress(vmm, &is_source);
-    struct json_object *o = p ? one_json(p, is_source) : json_object_new_object();
+    const char *url = NULL;
+    struct mig_progress *p = vmm_progress(vmm, &url);
+    struct json_object *o = p ? one_json(p, url) : json_object_new_object();
 
     if (!p)
         json_put_text(o, "phase", mig_phase_name(MIG_PHASE_IDLE));
@@ -153,8 +157,8 @@ struct json_object *vmm_progress_json(struct vmm *vmm)
 
 void vmm_progress_keep(struct vmm *vmm)
 {
-    bool is_source = false;
-    struct mig_progress *p = vmm_progress(vmm, &is_source);
+    const char *url = NULL;
+    struct mig_progress *p = vmm_progress(vmm, &url);
 
     if (!p)
         return;
@@ -162,7 +166,7 @@ void vmm_progress_keep(struct vmm *vmm)
         vmm->past_migrations = json_object_new_array();
     if (json_object_array_length(vmm->past_migrations) == PROGRESS_KEPT)
         (void)json_object_array_del_idx(vmm->past_migrations, 0, 1);
-    (void)json_object_array_add(vmm->past_migrations, one_json(p, is_source));
+    (void)json_object_array_add(vmm->past_migrations, one_json(p, url));
 }
 
 void vmm_progress_forget(struct vmm *vmm)
