@@ -19,9 +19,8 @@
 #include "snapshot/snap_uffd.h"
 
 enum {
-    MOMENT_RUN_PAGES = 512,    /* read at once: 2 MiB, so that huge pages stay whole */
-    MOMENT_ASIDE_PAGES = 1024, /* most pages kept aside: 4 MiB */
-    MOMENT_FAULTS = 16,        /* read from the kernel at once */
+    MOMENT_RUN_PAGES = 512, /* read at once: 2 MiB, so that huge pages stay whole */
+    MOMENT_FAULTS = 16,     /* read from the kernel at once */
 };
 
 struct area {
@@ -48,12 +47,12 @@ struct snap_moment {
 
     pthread_mutex_t lock; /* below, and todo of every area */
     pthread_cond_t room;  /* a place aside is free, or nobody comes for them any more */
-    unsigned head, tail;  /* of the ring: taken and put, counted without end */
+    unsigned head, tail;  /* of the ring: taken and put, counted since it was last empty */
     bool given_up;
     int rc; /* of the thread that waits for faults */
-    struct aside aside[MOMENT_ASIDE_PAGES];
+    struct aside aside[SNAP_MOMENT_ASIDE_PAGES];
 
-    uint8_t *aside_data; /* MOMENT_ASIDE_PAGES pages */
+    uint8_t *aside_data; /* SNAP_MOMENT_ASIDE_PAGES pages */
     uint8_t *run_data;   /* MOMENT_RUN_PAGES pages */
 };
 
@@ -140,10 +139,10 @@ static int protect(struct snap_moment *m, const struct area *a, uint64_t first, 
 static void put_aside(struct snap_moment *m, struct area *a, uint64_t page)
 {
     (void)pthread_mutex_lock(&m->lock);
-    while (bit_get(a->todo, page) && m->tail - m->head == MOMENT_ASIDE_PAGES && !m->given_up)
+    while (bit_get(a->todo, page) && m->tail - m->head == SNAP_MOMENT_ASIDE_PAGES && !m->given_up)
         (void)pthread_cond_wait(&m->room, &m->lock);
     if (bit_get(a->todo, page) && !m->given_up) {
-        unsigned at = m->tail++ % MOMENT_ASIDE_PAGES;
+        unsigned at = m->tail++ % SNAP_MOMENT_ASIDE_PAGES;
 
         memcpy(m->aside_data + at * PAGE_SIZE_4K, a->r->hva + (page << PAGE_SHIFT_4K),
                PAGE_SIZE_4K);
@@ -206,10 +205,10 @@ static void *fault_main(void *arg)
 
 /* --- Life cycle -------------------------------------------------------------------- */
 
-static uint8_t *alloc_pages(size_t nr)
+static uint8_t *alloc_pages(size_t nr, int flags)
 {
     void *p = mmap(NULL, nr * PAGE_SIZE_4K, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+                   MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 
     return p == MAP_FAILED ? NULL : p;
 }
@@ -234,8 +233,8 @@ static int alloc_areas(struct snap_moment *m, struct err *err)
         if (!a->absent || !a->todo)
             return err_set(err, -ENOMEM, "out of memory");
     }
-    m->aside_data = alloc_pages(MOMENT_ASIDE_PAGES);
-    m->run_data = alloc_pages(MOMENT_RUN_PAGES);
+    m->aside_data = alloc_pages(SNAP_MOMENT_ASIDE_PAGES, 0); /* occupied as far as it is used */
+    m->run_data = alloc_pages(MOMENT_RUN_PAGES, MAP_POPULATE);
     return m->aside_data && m->run_data ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
@@ -309,7 +308,7 @@ void snap_moment_free(struct snap_moment *m)
         free(m->areas[i].todo);
     }
     if (m->aside_data)
-        (void)munmap(m->aside_data, MOMENT_ASIDE_PAGES * PAGE_SIZE_4K);
+        (void)munmap(m->aside_data, SNAP_MOMENT_ASIDE_PAGES * PAGE_SIZE_4K);
     if (m->run_data)
         (void)munmap(m->run_data, MOMENT_RUN_PAGES * PAGE_SIZE_4K);
     for (unsigned i = 0; i < 3; i++) {
@@ -453,7 +452,7 @@ static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink
         (void)pthread_mutex_lock(&m->lock);
         if (m->head == m->tail)
             rc = m->rc < 0 ? err_set(err, m->rc, "userfaultfd: %s", strerror(-m->rc)) : 1;
-        at = m->head % MOMENT_ASIDE_PAGES;
+        at = m->head % SNAP_MOMENT_ASIDE_PAGES;
         a = m->aside[at];
         (void)pthread_mutex_unlock(&m->lock);
         if (rc != 0)
@@ -461,6 +460,8 @@ static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink
         rc = sink->pages(sink->arg, a.region, a.page, 1, m->aside_data + at * PAGE_SIZE_4K, err);
         (void)pthread_mutex_lock(&m->lock);
         m->head++;
+        if (m->head == m->tail)
+            m->head = m->tail = 0; /* the same few pages again, while few are needed */
         (void)pthread_cond_signal(&m->room);
         (void)pthread_mutex_unlock(&m->lock);
     }

@@ -9,7 +9,7 @@
  * never written at that moment is zero and not protected.
  *
  * Which costs: no memory is read twice, no write is waited for longer than a
- * copy of 2 MiB takes, and what is kept aside is bounded (docs/decisions/0040).
+ * copy of 2 MiB takes until as much is aside as may be (docs/decisions/0040).
  */
 #ifndef SNAPSHOT_SNAP_MOMENT_H
 #define SNAPSHOT_SNAP_MOMENT_H
@@ -19,6 +19,12 @@
 struct dirty_consumer;
 struct gmem;
 struct snap_moment;
+
+enum {
+    /* Most pages kept aside: 12 MiB, with which a guest that writes 100 MB/s runs on for 0.12 s while
+     * the store takes nothing because its disk stalls. */
+    SNAP_MOMENT_ASIDE_PAGES = 3072,
+};
 
 /* Who gets the pages: called by snap_moment_read() only, in its thread. */
 struct snap_moment_sink {

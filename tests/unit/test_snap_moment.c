@@ -16,7 +16,7 @@
 #include "snapshot/snap_moment.h"
 
 enum {
-    LOW_PAGES = 4096 + 7, /* two and a bit times what may be kept aside */
+    LOW_PAGES = 3 * SNAP_MOMENT_ASIDE_PAGES + 7, /* a third is zero: twice what may be kept aside */
     HIGH_PAGES = 1024,
     PAGES = LOW_PAGES + HIGH_PAGES,
     WRITERS = 2,
@@ -177,7 +177,7 @@ static void check_under_writers(bool shared)
     assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
     start_writers(writers);
     /* They are ahead of the reader by as much as fits aside, or have to wait. */
-    while (atomic_load(&writes) < 1024)
+    while (atomic_load(&writes) < SNAP_MOMENT_ASIDE_PAGES)
         (void)usleep(100);
     assert_int_equal(snap_moment_read(m, &sink, NULL), 0);
     snap_moment_free(m);
@@ -315,6 +315,51 @@ static void test_a_reader_that_fails_lets_the_writers_go(void **state)
     drop_memory();
 }
 
+/* Writes to as many pages as may be kept aside, from the last one down, each of which is protected. */
+static void *steady_writer_main(void *arg)
+{
+    uint64_t p = LOW_PAGES;
+
+    (void)arg;
+    while (atomic_load(&writes) < SNAP_MOMENT_ASIDE_PAGES) {
+        if (value_of(0, --p) == 0)
+            continue;
+        guest_write(words(0, p));
+        atomic_fetch_add(&writes, 1);
+    }
+    return NULL;
+}
+
+/* As a store does whose disk stalls: no page is taken until all of that is written. */
+static void wait_for_the_writer(void)
+{
+    unsigned left_ms = 60000;
+
+    for (; atomic_load(&writes) < SNAP_MOMENT_ASIDE_PAGES && left_ms; left_ms--)
+        (void)usleep(1000);
+    if (!left_ms)
+        fail_msg("the writer waits for the sink after %u pages", atomic_load(&writes));
+    seen.each = NULL;
+}
+
+static void test_a_sink_that_stalls_does_not_stop_the_writer(void **state)
+{
+    struct snap_moment *m;
+    pthread_t writer;
+
+    (void)state;
+    new_memory(false);
+    seen.each = wait_for_the_writer;
+    m = new_moment();
+    assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
+    assert_int_equal(pthread_create(&writer, NULL, steady_writer_main, NULL), 0);
+    assert_int_equal(snap_moment_read(m, &sink, NULL), 0);
+    snap_moment_free(m);
+    assert_int_equal(pthread_join(writer, NULL), 0);
+    assert_all_as_it_was();
+    drop_memory();
+}
+
 static void test_memory_can_be_protected_again_and_again(void **state)
 {
     (void)state;
@@ -378,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_only_pages_that_are_wanted_are_given),
         cmocka_unit_test(test_pages_with_contents_are_counted),
         cmocka_unit_test(test_a_reader_that_fails_lets_the_writers_go),
+        cmocka_unit_test(test_a_sink_that_stalls_does_not_stop_the_writer),
         cmocka_unit_test(test_memory_can_be_protected_again_and_again),
         cmocka_unit_test(test_a_moment_that_nobody_reads_leaves_nothing_protected),
         cmocka_unit_test(test_two_at_once_are_refused),
