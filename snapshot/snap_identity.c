@@ -16,6 +16,7 @@
 enum {
     SUFFIX_LEN = 9, /* "." and eight digits */
     COPY_BYTES = 1 << 20,
+    COPY_STEP = 16 << 20, /* copied between two questions whether to go on */
 };
 
 static int add_suffix(char **path, const char *suffix)
@@ -186,14 +187,34 @@ static ssize_t copy_some(int from, int to, off_t off, size_t len)
     return n < 0 ? -errno : n;
 }
 
-static int copy_range(int from, int to, off_t off, off_t end)
+/*
+ * Written back while it is copied, so that little is left for an fsync, which nobody can cancel:
+ * @off is copied up to, what lies two steps behind is waited for.
+ */
+static void write_behind(int to, off_t off)
+{
+    const unsigned wait =
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    off_t last = off > COPY_STEP ? off - COPY_STEP : 0;
+    off_t before = last > COPY_STEP ? last - COPY_STEP : 0;
+
+    (void)sync_file_range(to, last, off - last, SYNC_FILE_RANGE_WRITE);
+    if (last > before)
+        (void)sync_file_range(to, before, last - before, wait);
+}
+
+static int copy_range(int from, int to, off_t off, off_t end, struct snap_progress *p)
 {
     bool by_hand = false;
 
     while (off < end) {
         off_t in = off, out = off;
-        ssize_t n = by_hand ? copy_some(from, to, off, (size_t)(end - off))
-                            : copy_file_range(from, &in, to, &out, (size_t)(end - off), 0);
+        size_t len = end - off < COPY_STEP ? (size_t)(end - off) : COPY_STEP;
+        ssize_t n = p ? snap_check(p, NULL) : 0;
+
+        if (n < 0)
+            return (int)n;
+        n = by_hand ? copy_some(from, to, off, len) : copy_file_range(from, &in, to, &out, len, 0);
 
         if (n < 0 && !by_hand) {
             by_hand = errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS;
@@ -204,12 +225,13 @@ static int copy_range(int from, int to, off_t off, off_t end)
         if (n <= 0)
             return n < 0 ? (int)n : -EIO;
         off += n;
+        write_behind(to, off);
     }
     return 0;
 }
 
 /* Only what is allocated; holes stay holes. */
-static int copy_sparse(int from, int to)
+static int copy_sparse(int from, int to, struct snap_progress *p)
 {
     struct stat st;
     off_t data = 0;
@@ -224,7 +246,7 @@ static int copy_sparse(int from, int to)
         hole = lseek(from, data, SEEK_HOLE);
         if (hole < 0)
             return -errno;
-        rc = copy_range(from, to, data, hole);
+        rc = copy_range(from, to, data, hole, p);
         data = hole;
     }
     return rc;
@@ -255,19 +277,19 @@ static int give_name(int fd, const char *path)
     return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 }
 
-static int fill_disk(int from, int to)
+static int fill_disk(int from, int to, struct snap_progress *p)
 {
     int rc;
 
     if (ioctl(to, FICLONE, from) == 0)
         return 0;
-    rc = copy_sparse(from, to);
+    rc = copy_sparse(from, to, p);
     return rc >= 0 && fsync(to) < 0 ? -errno : rc;
 }
 
-/* @recorded: as for snap_identity_copy_disks(). */
+/* @recorded, @p: as for snap_identity_copy_disks(). */
 static int copy_disk(const struct disk_config *from_disk, const char *to_path, const char *recorded,
-                     struct err *err)
+                     struct snap_progress *p, struct err *err)
 {
     auto_close int from = open(from_disk->path, O_RDONLY | O_CLOEXEC);
     auto_close int to = -1;
@@ -282,7 +304,7 @@ static int copy_disk(const struct disk_config *from_disk, const char *to_path, c
         to = open(to_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (to < 0)
         return named ? -errno : to;
-    rc = fill_disk(from, to);
+    rc = fill_disk(from, to, p);
     if (rc >= 0 && recorded)
         rc = snap_disks_still(recorded, from_disk, err);
     if (rc >= 0 && !named)
@@ -306,11 +328,12 @@ void snap_copies_remove(struct snap_copies *copies)
 }
 
 static int copy_one(const struct disk_config *from, const struct disk_config *to,
-                    const char *recorded, struct snap_copies *ret, struct err *err)
+                    const char *recorded, struct snap_progress *p, struct snap_copies *ret,
+                    struct err *err)
 {
     auto_free char *path = strdup(to->path);
     struct err what = {0};
-    int rc = path ? copy_disk(from, path, recorded, &what) : -ENOMEM;
+    int rc = path ? copy_disk(from, path, recorded, p, &what) : -ENOMEM;
 
     if (rc < 0)
         return err_set(err, rc, "disk %s: copy %s to %s: %s", to->id, from->path, to->path,
@@ -320,13 +343,14 @@ static int copy_one(const struct disk_config *from, const struct disk_config *to
 }
 
 int snap_identity_copy_disks(const struct vm_config *from, const struct vm_config *to,
-                             const char *recorded, struct snap_copies *ret, struct err *err)
+                             const char *recorded, struct snap_progress *p, struct snap_copies *ret,
+                             struct err *err)
 {
     int rc = 0;
 
     for (unsigned i = 0; rc >= 0 && i < from->nr_disks; i++)
         if (!from->disks[i].readonly && access(to->disks[i].path, F_OK) < 0)
-            rc = copy_one(&from->disks[i], &to->disks[i], recorded, ret, err);
+            rc = copy_one(&from->disks[i], &to->disks[i], recorded, p, ret, err);
     if (rc < 0)
         snap_copies_remove(ret);
     return rc;

@@ -9,6 +9,7 @@
 #ifndef SNAPSHOT_SNAP_IDENTITY_H
 #define SNAPSHOT_SNAP_IDENTITY_H
 
+#include "snapshot/snap_progress.h"
 #include "snapshot/snap_sets.h"
 
 /* Disks that were made: their paths, owned. */
@@ -41,6 +42,7 @@ CHECKED int snap_identity_renew(const struct vm_config *from, struct vm_config *
  * @from: the snapshot's configuration.
  * @to:   the clone's, from snap_identity_renew().
  * @recorded: the disks as they were, from snap_disks_describe(); NULL: they may have changed.
+ * @p: by which it can be cancelled; NULL: it cannot.
  * @ret:  zeroed; for snap_copies_remove() or snap_copies_release().
  *
  * A copy has its name once it is whole, and only of a disk that did not change meanwhile.
@@ -48,12 +50,12 @@ CHECKED int snap_identity_renew(const struct vm_config *from, struct vm_config *
  * path in @to is there already is left as it is: it is the clone's own.  On
  * failure the copies made so far are removed.
  *
- * Return: 0; -ESTALE for a disk that changed; the kernel's errno, with the disk in @err.
+ * Return: 0; -ESTALE for a disk that changed; -ECANCELED; the kernel's errno, with the disk in @err.
  * Threads: a worker: it may take long.
  */
 CHECKED int snap_identity_copy_disks(const struct vm_config *from, const struct vm_config *to,
-                                     const char *recorded, struct snap_copies *ret,
-                                     struct err *err);
+                                     const char *recorded, struct snap_progress *p,
+                                     struct snap_copies *ret, struct err *err);
 
 /**
  * snap_copies_remove() - the clone never ran: remove its disks.  Empties the list.

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/gmem.h"
 #include "snapshot/snap_eager.h"
@@ -17,6 +18,7 @@ enum {
     BOOT_ID_LEN = 36, /* a UUID as text */
     IMAGE_NAME_MAX = STORE_DIGEST_HEX + BOOT_ID_LEN + 16,
     IMAGE_READ_PAGES = 256, /* written at once: 1 MiB */
+    LOCK_POLL_MS = 20,
 };
 
 /* "<digest of the memory>-<boot id>.ram" */
@@ -193,6 +195,20 @@ static void evict(int dir, struct store *st, const char *name)
     (void)closedir(d);
 }
 
+/* One expands, the others wait for it or give up; let go when the directory is closed. */
+static int lock_cache(int dir, const char *store, struct snap_progress *p, struct err *err)
+{
+    int rc = 0;
+
+    while (rc >= 0 && flock(dir, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK)
+            return err_set(err, -errno, "%s/cache: %s", store, strerror(errno));
+        (void)usleep(LOCK_POLL_MS * 1000);
+        rc = snap_check(p, err);
+    }
+    return rc;
+}
+
 int snap_image_make(const char *store, struct store *st, struct store_snapshot *snapshot,
                     struct snap_progress *p, struct err *err)
 {
@@ -206,9 +222,9 @@ int snap_image_make(const char *store, struct store *st, struct store_snapshot *
     rc = open_in(dir, name, rec, NULL);
     if (rc >= 0)
         return rc;
-    /* One expands, the others wait for it; let go when the directory is closed. */
-    if (flock(dir, LOCK_EX) < 0)
-        return err_set(err, -errno, "%s/cache: %s", store, strerror(errno));
+    rc = lock_cache(dir, store, p, err);
+    if (rc < 0)
+        return rc;
     rc = open_in(dir, name, rec, NULL);
     if (rc != -ENOENT && rc < 0)
         (void)unlinkat(dir, name, 0);

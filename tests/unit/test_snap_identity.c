@@ -168,13 +168,13 @@ static void test_a_disk_that_changes_while_it_is_copied_is_refused(void **state)
     renew(s, &a, &none);
     fd = open(s->rw, O_WRONLY | O_CLOEXEC);
     assert_int_equal(pwrite(fd, "x", 1, 5), 1);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, recorded, &copies, &err), -ESTALE);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, recorded, NULL, &copies, &err), -ESTALE);
     assert_non_null(strstr(err.msg, "disk rw: copy "));
     assert_non_null(strstr(err.msg, "it was written after the snapshot"));
     assert_int_equal(copies.nr, 0);
     assert_int_equal(access(a.disks[0].path, F_OK), -1);
     /* Whoever knows better does not ask. */
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, NULL, &copies, &err), 0);
     snap_copies_release(&copies);
     assert_int_equal(access(a.disks[0].path, F_OK), 0);
     vm_config_release(&a);
@@ -191,7 +191,7 @@ static void test_copies_are_equal_and_sparse(void **state)
     char byte = 0;
 
     renew(s, &a, &none);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, NULL, &copies, &err), 0);
     fd = open(a.disks[0].path, O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(fstat(fd, &st), 0);
@@ -220,7 +220,7 @@ static void test_a_disk_of_ones_own_is_left_alone(void **state)
     assert_int_equal(vm_config_copy(&s->cfg, &a), 0);
     assert_int_equal(vm_config_set_string(&a.disks[0].path, snap_fixture_path(s, "mine")), 0);
     assert_int_equal(mknod(a.disks[0].path, S_IFREG | 0600, 0), 0);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, NULL, &copies, &err), 0);
     assert_int_equal(stat(a.disks[0].path, &st), 0);
     assert_int_equal(st.st_size, 0);
     assert_int_equal(copies.nr, 0);
@@ -237,14 +237,14 @@ static void test_a_copy_that_fails_leaves_nothing(void **state)
     s->cfg.disks[1].readonly = false;
     renew(s, &a, &none);
     assert_int_equal(unlink(s->ro), 0);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), -ENOENT);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, NULL, &copies, &err), -ENOENT);
     assert_memory_equal(err.msg, "disk ro: copy ", 14);
     assert_int_equal(access(a.disks[0].path, F_OK), -1);
     assert_int_equal(access(a.disks[1].path, F_OK), -1);
     err = (struct err){0};
     /* Nor is anything made where there is nothing to copy to. */
     assert_int_equal(vm_config_set_string(&a.disks[0].path, "/nonexistent/x"), 0);
-    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, &copies, &err), -ENOENT);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, NULL, &copies, &err), -ENOENT);
     assert_non_null(strstr(err.msg, "disk rw"));
     vm_config_release(&a);
 }

@@ -65,6 +65,8 @@ int job_start(struct vmm *vmm, enum vmm_busy what, const char *name, const struc
     if (!job)
         return err_set(err, -ENOMEM, "out of memory");
     *job = (struct job){.vmm = vmm, .ops = ops, .arg = arg};
+    /* A snapshot or another host will name its disks. */
+    snap_copies_release(&vmm->copies);
     (void)snprintf(job->name, sizeof(job->name), "%s", name);
     vmm->busy = what;
     vmm->job = job;

@@ -72,21 +72,26 @@ static void on_signal(void *arg, uint32_t events)
     if (read(p->signal_fd, &si, sizeof(si)) != (ssize_t)sizeof(si))
         return;
     log_info("signal %u: ending", si.ssi_signo);
-    vmm_quit(&p->vmm, 0);
+    /* What has not come back yet does not: as if the signal had ended the process. */
+    vmm_quit(&p->vmm, p->vmm.busy == VMM_RESTORE ? 128 + (int)si.ssi_signo : 0);
 }
 
-static int watch_signals(struct process *p, struct err *err)
+/* Before there is a thread: one that does not block them would end the process, not in order. */
+static void block_signals(sigset_t *ret_set)
 {
-    sigset_t set;
+    (void)sigemptyset(ret_set);
+    (void)sigaddset(ret_set, SIGTERM);
+    (void)sigaddset(ret_set, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, ret_set, NULL);
+}
+
+static int watch_signals(struct process *p, const sigset_t *set, struct err *err)
+{
     int rc;
 
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGTERM);
-    (void)sigaddset(&set, SIGINT);
-    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     vcpu_init_signals();
-    p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    p->signal_fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (p->signal_fd < 0)
         return err_set(err, -errno, "signalfd: %s", strerror(errno));
     rc = loop_add_fd(p->vmm.loop, p->signal_fd, EPOLLIN, on_signal, p, &p->signal_src);
@@ -153,14 +158,16 @@ static int start(struct process *p, struct err *err)
 {
     const struct chvmm_options *o = &p->opts;
     int rc = open_log(o, err);
+    sigset_t signals;
 
     (void)umask(077);
+    block_signals(&signals);
     if (rc >= 0)
         rc = begin_vm(p, err);
     if (rc >= 0)
         rc = loop_new(&p->vmm.loop);
     if (rc >= 0)
-        rc = watch_signals(p, err);
+        rc = watch_signals(p, &signals, err);
     if (rc >= 0)
         rc = open_events(p, err);
     if (rc < 0)

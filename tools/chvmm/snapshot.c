@@ -278,8 +278,9 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
         rc = snap_problems_err(&j->why, -EINVAL, err);
     }
     if (rc >= 0 && j->clone)
-        rc = snap_identity_copy_disks(&original, &j->cfg,
-                                      j->changed_disks ? NULL : snap_disks(snap), &j->copies, err);
+        rc =
+            snap_identity_copy_disks(&original, &j->cfg, j->changed_disks ? NULL : snap_disks(snap),
+                                     &j->progress, &j->copies, err);
     vm_config_release(&original);
     return rc;
 }
@@ -427,6 +428,10 @@ static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     (void)snprintf(what, sizeof(what), "%s%s%s", title, problems[0] ? ": " : "", problems);
     if (rc >= 0) {
         log_info("restored in %llu us", (unsigned long long)j->progress.total_ns / 1000);
+        if (!j->resume) {
+            vmm->copies = j->copies;
+            j->copies = (struct snap_copies){0};
+        }
         vmm_event(vmm, "restored");
         if (j->resume)
             vmm_announce(vmm);

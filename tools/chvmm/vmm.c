@@ -214,6 +214,9 @@ int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err)
 
     int rc;
 
+    /* The control thread builds nothing any more, and what a job may do does not suffice. */
+    if (atomic_load(&vmm->ending))
+        return err_set(err, -ECANCELED, "cancelled: the process ends");
     if (vmm->cfg.landlock_enable && !vmm->is_landlocked) {
         rc = landlock_enter(&vmm->cfg, vmm->api_socket_path, err);
         if (rc < 0)
@@ -243,6 +246,7 @@ int vmm_boot(struct vmm *vmm, struct err *err)
     if (vmm_state(vmm) == VM_PAUSED)
         return vmm_resume(vmm, err);
     vmm_event(vmm, "booting");
+    snap_copies_release(&vmm->copies);
     rc = vmm_build(vmm, NULL, err);
     if (rc >= 0)
         rc = vm_boot(vmm->vm, err);
@@ -277,8 +281,10 @@ int vmm_resume(struct vmm *vmm, struct err *err)
         return rc;
     vmm_event(vmm, "resuming");
     rc = vm_resume(vmm->vm, VM_CLOCK_CONTINUE, err);
-    if (rc >= 0)
-        vmm_event(vmm, "resumed");
+    if (rc < 0)
+        return rc;
+    snap_copies_release(&vmm->copies);
+    vmm_event(vmm, "resumed");
     return rc;
 }
 
@@ -351,6 +357,7 @@ void vmm_announce(struct vmm *vmm)
 void vmm_quit(struct vmm *vmm, int exit_code)
 {
     vmm->exit_code = exit_code;
+    atomic_store(&vmm->ending, true);
     loop_stop(vmm->loop);
 }
 
@@ -359,6 +366,7 @@ void vmm_release(struct vmm *vmm)
     loop_remove(vmm->announce_timer);
     vmm->announce_timer = NULL;
     drop_vm(vmm);
+    snap_copies_remove(&vmm->copies);
     vm_ground_free(steal_ptr(vmm->ground));
     vm_config_close_fds(&vmm->cfg);
     vm_config_release(&vmm->cfg);

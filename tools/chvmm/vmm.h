@@ -16,6 +16,7 @@
 #include "core/rate_limit.h"
 #include "core/vm.h"
 #include "core/vm_ground.h"
+#include "snapshot/snap_identity.h"
 
 struct event_monitor;
 struct job;
@@ -75,6 +76,8 @@ struct vmm {
 
     struct rate_limit guest_says; /* reports of what the guest does to itself */
     _Atomic unsigned requests;    /* bits of enum vmm_request, set by any thread */
+    struct snap_copies copies;    /* disks of a clone that has done nothing yet: they go with it */
+    atomic_bool ending;           /* vmm_quit() was called */
     int exit_code;
 };
 
@@ -131,7 +134,7 @@ CHECKED int vmm_nmi(struct vmm *vmm, struct err *err);
  * vmm_build() - build the machine of vmm->cfg without starting it.
  * @from: another host or a snapshot; NULL: the guest begins here.
  *
- * Return: 0 and vmm->vm is there; as vm_new().
+ * Return: 0 and vmm->vm is there; -ECANCELED once the process ends; as vm_new().
  * Threads: control, or the job that the VM is lent to.
  */
 CHECKED int vmm_build(struct vmm *vmm, const struct vm_origin *from, struct err *err);
