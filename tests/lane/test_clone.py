@@ -3,6 +3,7 @@
 
 import contextlib
 import fcntl
+import fcntl
 import json
 import os
 import pathlib
@@ -82,6 +83,96 @@ class CloneTest(LaneTest):
             log = (self.short / "c" / os.path.basename(clone["api_socket"])).with_suffix(".log")
             self.assertNotIn("error", log.read_text())
         self.assertEqual(len(ids), 2 * len(clones))
+
+    def cloning(self, *args):
+        """A chsnap clone that is at work."""
+        process = subprocess.Popen(
+            [program("chsnap"), "clone", "--dir", self.short / "c", *args, self.dir / "store",
+             "warm"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, cwd=self.short)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.kill)
+        return process
+
+    @staticmethod
+    def children(process):
+        pids = []
+        for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+            pids += map(int, (task / "children").read_text().split())
+        return pids
+
+    def assert_none_made(self, pids=()):
+        for pid in pids:
+            self.assertFalse(pathlib.Path(f"/proc/{pid}").exists(), pid)
+        self.assertEqual(sorted(p.name for p in self.dir.glob("disk.img*")), ["disk.img"])
+        left = [p.name for p in (self.short / "c").glob("*") if p.suffix != ".log"]
+        self.assertEqual(left, [])
+        self.assertEqual([p.name for p in self.short.glob("serial.sock*")], [])
+
+    def test_clones_are_all_made_or_none(self):
+        disk = self.make_disk("disk.img", 64 * MIB, os.urandom(64 * MIB))
+        self.frozen(disk=f"path={disk}").kill()
+        stopped = 0
+        for i in range(20):
+            process = self.cloning("-n", "3")
+            try:
+                process.wait(i * 0.02)
+            except subprocess.TimeoutExpired:
+                pass
+            pids = self.children(process) if process.poll() is None else []
+            process.send_signal((signal.SIGTERM, signal.SIGINT)[i % 2])
+            if process.wait(30) == 0:
+                break
+            stopped += 1
+            self.assertIn(process.returncode, (-signal.SIGTERM, -signal.SIGINT))
+            if process.stderr.read().endswith(": all clones run\n"):
+                break
+            self.assert_none_made(pids)
+        self.assertGreater(stopped, 0)
+        for line in process.stdout.read().splitlines()[1:]:
+            self.end(int(line.split()[0]))
+
+    def test_a_clone_that_waits_for_another_has_done_nothing(self):
+        disk = self.make_disk("disk.img", 8 * MIB, os.urandom(8 * MIB))
+        self.frozen(disk=f"path={disk}").kill()
+        process = self.cloning("-n", "2")
+        pids = wait_until(lambda: len(self.children(process)) == 2 and self.children(process), 30,
+                          "two clones")
+        os.kill(max(pids), signal.SIGSTOP)
+        wait_until(lambda: list(self.dir.glob("disk.img.*")), 30, "a disk of the other's")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(30), -signal.SIGTERM)
+        self.assertEqual(process.stderr.read(),
+                         "chsnap: stopped by SIGTERM: none of the clones was made\n")
+        self.assert_none_made(pids)
+        # Nor if one of them cannot be made.
+        taken = self.short / "c" / "clone-1.sock"
+        taken.mkdir()
+        process = self.cloning("-n", "2")
+        self.assertEqual(process.wait(60), 1)
+        taken.rmdir()
+        self.assert_none_made()
+
+    def test_a_wait_for_an_image_is_given_up(self):
+        self.make_disk("disk.img", 8 * MIB)
+        self.frozen().kill()
+        cache = os.open(self.dir / "store" / "cache", os.O_RDONLY | os.O_DIRECTORY)
+        self.addCleanup(os.close, cache)
+        fcntl.flock(cache, fcntl.LOCK_EX)
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            process = self.cloning("-n", "2")
+            with self.assertRaises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.send_signal(sig)
+            self.assertEqual(process.wait(30), -sig)
+            self.assertIn("none of the clones was made", process.stderr.read())
+            self.assert_none_made()
+            vmm = Vmm(self, f"mapped{sig}", ["--restore", f"source_url=store:{self.dir}/store#warm,"
+                                             "memory_restore_mode=mapped"])
+            vmm.process.send_signal(sig)
+            self.assertEqual(vmm.wait_exit(), 128 + sig)
+            self.assertIn("cancelled", vmm.log())
 
     def test_numbers_take_their_places(self):
         disk = self.make_disk("disk.img", 8 * MIB)

@@ -9,6 +9,7 @@
 #define TOOLS_CHSNAP_CHSNAP_H
 
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "store/store.h"
@@ -268,6 +269,82 @@ void chsnap_progress_clear(struct chsnap_progress *p);
  */
 CHECKED int chsnap_call(const char *socket_path, const char *method, const char *path,
                         const char *body, char **ret_body, struct err *err);
+
+/* ---- chsnap_stop.c ---- */
+
+/**
+ * chsnap_stop_state() - from here on a signal ends the program in order, and says this.
+ * @fmt: how things are then, one phrase; takes the place of what was to be said.
+ *
+ * Until it is called signals do what they do to any program.
+ * Threads: main.
+ */
+void chsnap_stop_state(const struct chsnap *c, const char *fmt, ...) PRINTF(2, 3);
+
+/* Undoes what would be left half-done, well within a second; may say how things are then. */
+typedef void chsnap_stop_fn(void *arg, char *state, size_t cap);
+
+/**
+ * chsnap_stop_undo() - what is to be done when a signal ends the program.
+ * @undo: in a thread of its own, with the lock of chsnap_stop_hold(); NULL for nothing.
+ * @arg:  outlives the program, or the next call.
+ *
+ * Threads: main.
+ */
+void chsnap_stop_undo(chsnap_stop_fn *undo, void *arg);
+
+/**
+ * chsnap_stop_file_locked() - a file that is to be removed then.
+ * @temp: borrowed until the next call; NULL for none any more.
+ * @name: what it was to become, for what is said then: that it was not made, or without @temp
+ *        that it is whole; NULL leaves that as it is.
+ *
+ * Threads: who has called chsnap_stop_hold().
+ */
+void chsnap_stop_file_locked(const char *temp, const char *name);
+
+/**
+ * chsnap_stop_hold() - begin a step that must be whole; a signal waits for chsnap_stop_release().
+ *
+ * Does not return if a signal was first.
+ * Threads: main.
+ */
+void chsnap_stop_hold(void);
+
+/**
+ * chsnap_stop_release() - end such a step.
+ *
+ * Threads: main.
+ */
+void chsnap_stop_release(void);
+
+/* ---- chsnap_file.c ---- */
+
+/* A new file, or standard output. */
+struct chsnap_file {
+    int fd;
+    const char *path;        /* NULL: standard output */
+    char temp[PATH_MAX + 1]; /* its name until it is whole */
+};
+
+/**
+ * chsnap_file_open() - begin a new file.
+ * @path: borrowed; NULL for standard output.
+ *
+ * It has another name beside it until it is whole, and goes when a signal ends the program.
+ * Return: CHSNAP_OK; or CHSNAP_FAILED after a complaint: something of that name is there.
+ * Threads: main.
+ */
+CHECKED int chsnap_file_open(const struct chsnap *c, struct chsnap_file *f, const char *path);
+
+/**
+ * chsnap_file_close() - have it on the disk, then give it its name; else remove it.
+ * @status: whether it is whole: an enum chsnap_exit.
+ *
+ * Return: @status; or CHSNAP_FAILED after a complaint.
+ * Threads: main.
+ */
+CHECKED int chsnap_file_close(const struct chsnap *c, struct chsnap_file *f, int status);
 
 /* ---- the subcommands ---- */
 

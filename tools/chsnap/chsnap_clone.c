@@ -23,6 +23,7 @@ enum {
     CLONES_MAX = 1000,
     START_TIMEOUT_MS = 60000,
     POLL_MS = 5,
+    END_MS = 600,     /* for clones to end in order */
     LOG_TAIL = 32768, /* bytes of a log that are looked at */
 };
 
@@ -57,6 +58,12 @@ struct clone {
     char uuid[40];
     uint64_t started_ns;
     uint64_t took_ns;
+};
+
+/* All of them. */
+struct brood {
+    unsigned nr;
+    struct clone *clones;
 };
 
 static uint64_t now_ns(void)
@@ -111,21 +118,31 @@ static void why_ended(const char *log_path, char *ret, size_t cap)
     }
 }
 
-/* Wait until the clone runs; its log says why it does not. */
+/* Whether it has ended; waits for nothing. */
+static bool has_ended(struct clone *clone)
+{
+    int status;
+
+    if (clone->pid > 0 && waitpid(clone->pid, &status, WNOHANG) == clone->pid)
+        clone->pid = 0;
+    return clone->pid <= 0;
+}
+
+/* Wait until the clone is there, paused; its log says why it is not. */
 static int wait_clone(struct chsnap *c, struct clone *clone)
 {
     uint64_t deadline = now_ns() + (uint64_t)START_TIMEOUT_MS * 1000000;
     char state[32] = "", why[LOG_TAIL];
-    int status;
+    bool ended;
 
     while (now_ns() < deadline) {
         if (vm_info(clone->socket_path, state, sizeof(state), clone->uuid, sizeof(clone->uuid)) &&
-            strcmp(state, "Running") == 0) {
-            clone->took_ns = now_ns() - clone->started_ns;
+            strcmp(state, "Paused") == 0)
             return CHSNAP_OK;
-        }
-        if (waitpid(clone->pid, &status, WNOHANG) == clone->pid) {
-            clone->pid = -1;
+        chsnap_stop_hold();
+        ended = has_ended(clone);
+        chsnap_stop_release();
+        if (ended) {
             why_ended(clone->log_path, why, sizeof(why));
             return chsnap_error(c, "a clone ended at once%s (see %s)", why, clone->log_path);
         }
@@ -133,6 +150,47 @@ static int wait_clone(struct chsnap *c, struct clone *clone)
     }
     return chsnap_error(c, "a clone does not run after %d s: see %s", START_TIMEOUT_MS / 1000,
                         clone->log_path);
+}
+
+static int run_clone_on(struct chsnap *c, struct clone *clone)
+{
+    struct err err = {0};
+
+    if (chsnap_call(clone->socket_path, "PUT", "/api/v1/vm.resume", NULL, NULL, &err) < 0)
+        return chsnap_error(c, "%s: %s", clone->socket_path, err.msg);
+    clone->took_ns = now_ns() - clone->started_ns;
+    return CHSNAP_OK;
+}
+
+/* End what was started, and wait for that: a clone that did nothing takes its disks with it. */
+static void end_brood(const struct brood *b)
+{
+    uint64_t deadline = now_ns() + (uint64_t)END_MS * 1000000;
+
+    for (unsigned i = 0; i < b->nr; i++)
+        if (!has_ended(&b->clones[i])) {
+            (void)kill(b->clones[i].pid, SIGTERM);
+            (void)kill(b->clones[i].pid, SIGCONT); /* one that is stopped could not */
+        }
+    for (unsigned i = 0; i < b->nr; i++) {
+        while (!has_ended(&b->clones[i]) && now_ns() < deadline)
+            (void)usleep(POLL_MS * 1000);
+        if (has_ended(&b->clones[i]))
+            continue;
+        (void)kill(b->clones[i].pid, SIGKILL);
+        (void)waitpid(b->clones[i].pid, NULL, 0);
+        b->clones[i].pid = 0;
+        (void)unlink(b->clones[i].socket_path);
+    }
+}
+
+/* From the thread that a signal wakes. */
+static void give_up(void *arg, char *state, size_t cap)
+{
+    const struct brood *b = arg;
+
+    end_brood(b);
+    (void)snprintf(state, cap, "none of the clones was made");
 }
 
 static int print_clones(struct chsnap *c, const struct clone *clones, unsigned n)
@@ -237,8 +295,8 @@ static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, stru
     int rc = chsnap_template_expand(k->name, k->first + i, name, sizeof(name), &err);
 
     if (rc >= 0)
-        rc =
-            chsnap_restore_text(&k->how, k->url, "resume=on,clone=on", k->first + i, restore, &err);
+        rc = chsnap_restore_text(&k->how, k->url, "resume=off,clone=on", k->first + i, restore,
+                                 &err);
     if (rc < 0)
         return chsnap_usage_error(c, "%s", err.msg);
     if (strchr(name, '/'))
@@ -248,29 +306,39 @@ static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, stru
     if (is_answered(clone->socket_path))
         return chsnap_error(c, "%s: a VM has it already; give another --dir, --name or --first",
                             clone->socket_path);
+    chsnap_stop_hold();
     rc = start_clone(restore, clone);
+    chsnap_stop_release();
     return rc < 0 ? chsnap_error(c, "chvmm: %s", strerror(-rc)) : CHSNAP_OK;
 }
 
 static int make_clones(struct chsnap *c, const struct cloning *k)
 {
-    struct clone *clones = calloc(k->nr, sizeof(*clones));
+    struct brood b = {.nr = k->nr, .clones = calloc(k->nr, sizeof(*b.clones))};
     int rc;
 
-    if (!clones)
+    if (!b.clones)
         return chsnap_error(c, "out of memory");
+    chsnap_stop_undo(give_up, &b);
+    chsnap_stop_state(c, "none of the clones was made");
     rc = make_image(c, k);
     for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
-        rc = start_one(c, k, i, &clones[i]);
+        rc = start_one(c, k, i, &b.clones[i]);
     for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
-        rc = wait_clone(c, &clones[i]);
-    /* All or none: what was started is ended again. */
-    for (unsigned i = 0; rc != CHSNAP_OK && i < k->nr; i++)
-        if (clones[i].pid > 0)
-            (void)kill(clones[i].pid, SIGTERM);
-    if (rc == CHSNAP_OK)
-        rc = print_clones(c, clones, k->nr);
-    free(clones);
+        rc = wait_clone(c, &b.clones[i]);
+    /* All or none: from here on no signal ends it, and before none of them has done anything. */
+    chsnap_stop_hold();
+    for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
+        rc = run_clone_on(c, &b.clones[i]);
+    if (rc != CHSNAP_OK)
+        end_brood(&b);
+    chsnap_stop_release();
+    chsnap_stop_undo(NULL, NULL);
+    if (rc == CHSNAP_OK) {
+        chsnap_stop_state(c, "all clones run");
+        rc = print_clones(c, b.clones, k->nr);
+    }
+    free(b.clones);
     return rc;
 }
 

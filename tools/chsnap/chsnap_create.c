@@ -3,15 +3,16 @@
  * create: have a running VM take a snapshot of itself.
  *
  * The request is answered when the snapshot is stored.  A thread waits for that;
- * the main thread shows how far it is, and turns an interrupt into a cancel.
+ * the main thread shows how far it is, and a signal has the VM give it up.
  */
 #include <json-c/json.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/config/action_config.h"
 #include "core/utf8.h"
@@ -19,6 +20,8 @@
 
 enum {
     POLL_MS = 100,
+    GIVE_UP_MS = 800, /* for the VM to answer; one that does not is left to itself */
+    GIVE_UP_POLL_MS = 10,
 };
 
 /* A request that is being waited for. */
@@ -27,22 +30,44 @@ struct asking {
     const char *body;
     int rc;
     struct err err;
+    atomic_bool done; /* the two above are there */
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig)
-{
-    (void)sig;
-    interrupted = 1;
-}
 
 static void *ask_main(void *arg)
 {
     struct asking *a = arg;
 
     a->rc = chsnap_call(a->socket_path, "PUT", "/api/v1/vm.snapshot", a->body, NULL, &a->err);
+    atomic_store(&a->done, true);
     return NULL;
+}
+
+/* Until it is taken: the first may be there before the request that it is to cancel. */
+static void *cancel_main(void *arg)
+{
+    struct asking *a = arg;
+
+    while (!atomic_load(&a->done)) {
+        if (chsnap_call(a->socket_path, "PUT", "/api/v1/vm.snapshot-cancel", NULL, NULL, NULL) >= 0)
+            break;
+        (void)usleep(GIVE_UP_POLL_MS * 1000);
+    }
+    return NULL;
+}
+
+/* From the thread that a signal wakes.  By another one, for a VM may not answer at all. */
+static void give_up(void *arg, char *state, size_t cap)
+{
+    struct asking *a = arg;
+    const char *then = "it was asked to give the snapshot up and has not answered yet";
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, cancel_main, a) == 0)
+        for (int ms = 0; ms < GIVE_UP_MS && !atomic_load(&a->done); ms += GIVE_UP_POLL_MS)
+            (void)usleep(GIVE_UP_POLL_MS * 1000);
+    if (atomic_load(&a->done))
+        then = a->rc < 0 ? "no snapshot was stored" : "the snapshot had been stored before";
+    (void)snprintf(state, cap, "the VM goes on, %s", then);
 }
 
 static void show_progress(const char *socket_path, struct chsnap_progress *p)
@@ -76,25 +101,25 @@ static bool has_ended(pthread_t thread)
 
 static int ask(const struct chsnap *c, const char *socket_path, const char *body, struct err *err)
 {
-    const struct sigaction act = {.sa_handler = on_interrupt};
     struct asking a = {.socket_path = socket_path, .body = body};
     struct chsnap_progress progress;
-    bool cancelled = false;
     pthread_t thread;
     int rc;
 
-    (void)sigaction(SIGINT, &act, NULL);
+    chsnap_stop_undo(give_up, &a);
+    chsnap_stop_state(c, "the VM goes on");
     chsnap_progress_start(c, &progress, "snapshot");
     rc = -pthread_create(&thread, NULL, ask_main, &a);
-    if (rc < 0)
+    if (rc < 0) {
+        chsnap_stop_undo(NULL, NULL);
         return err_set(err, rc, "thread: %s", strerror(-rc));
-    while (!has_ended(thread)) {
-        show_progress(socket_path, &progress);
-        if (interrupted && !cancelled)
-            cancelled = chsnap_call(socket_path, "PUT", "/api/v1/vm.snapshot-cancel", NULL, NULL,
-                                    NULL) >= 0;
     }
+    while (!has_ended(thread))
+        show_progress(socket_path, &progress);
+    chsnap_stop_undo(NULL, NULL);
     chsnap_progress_clear(&progress);
+    if (a.rc >= 0)
+        chsnap_stop_state(c, "the VM goes on, the snapshot is stored");
     return a.rc < 0 ? err_set(err, a.rc, "%s", a.err.msg) : 0;
 }
 

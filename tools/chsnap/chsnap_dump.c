@@ -7,10 +7,9 @@
  */
 #include <elf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "store/store_reader.h"
 #include "tools/chsnap/chsnap.h"
@@ -26,8 +25,8 @@ enum {
 struct dump {
     struct chsnap *c;
     struct store_snapshot *snap;
-    int fd;
-    bool sparse;  /* @fd is a file that can have holes */
+    struct chsnap_file out;
+    bool sparse;  /* it is a file that can have holes */
     uint64_t pos; /* bytes written or skipped */
     uint64_t done, total;
     struct chsnap_progress progress;
@@ -40,12 +39,13 @@ static int put(struct dump *d, const void *data, size_t len)
     const uint8_t *p = data;
 
     while (len) {
-        ssize_t n = d->sparse ? pwrite(d->fd, p, len, (off_t)d->pos) : write(d->fd, p, len);
+        ssize_t n = d->sparse ? pwrite(d->out.fd, p, len, (off_t)d->pos) : write(d->out.fd, p, len);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return chsnap_error(d->c, "output: %s", n < 0 ? strerror(errno) : "takes no more");
+            return chsnap_error(d->c, "%s: %s", d->out.path ? d->out.path : "output",
+                                n < 0 ? strerror(errno) : "takes no more");
         p += n;
         len -= (size_t)n;
         d->pos += (uint64_t)n;
@@ -199,25 +199,21 @@ static int dump_elf(struct dump *d)
 static int dump_to(struct dump *d, const char *path, bool elf)
 {
     const struct store_record *rec = store_snapshot_info(d->snap)->rec;
-    struct stat st;
     int rc;
 
-    d->fd = path ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : STDOUT_FILENO;
-    if (d->fd < 0)
-        return chsnap_error(d->c, "%s: %m", path);
-    d->sparse = path && fstat(d->fd, &st) == 0 && S_ISREG(st.st_mode);
+    chsnap_stop_state(d->c, path ? "nothing was made" : "the dump is cut off");
+    rc = chsnap_file_open(d->c, &d->out, path);
+    if (rc != CHSNAP_OK)
+        return rc;
+    d->sparse = path != NULL;
     for (unsigned i = 0; i < rec->nr_regions; i++)
         d->total += rec->regions[i].pages * PAGE_SIZE_4K;
     chsnap_progress_start(d->c, &d->progress, "dumping");
     rc = elf ? dump_elf(d) : dump_raw(d);
     chsnap_progress_clear(&d->progress);
-    if (rc == CHSNAP_OK && d->sparse && ftruncate(d->fd, (off_t)d->pos) < 0)
+    if (rc == CHSNAP_OK && d->sparse && ftruncate(d->out.fd, (off_t)d->pos) < 0)
         rc = chsnap_error(d->c, "%s: %m", path);
-    if (path && close(d->fd) < 0 && rc == CHSNAP_OK)
-        rc = chsnap_error(d->c, "%s: %m", path);
-    if (path && rc != CHSNAP_OK)
-        (void)unlink(path); /* half of it is worth nothing */
-    return rc;
+    return chsnap_file_close(d->c, &d->out, rc);
 }
 
 static int dump_run(struct chsnap *c, int argc, char **argv)

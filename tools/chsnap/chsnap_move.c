@@ -16,12 +16,18 @@ enum {
     OPT_NO_NAME,
 };
 
+/* How things are if it is stopped. */
+#define MOVE_STOPPED                                                                  \
+    "snapshots that came before are whole, of the one at work nothing is seen; what " \
+    "is left of it goes with \"chsnap gc\""
+
 struct move {
     struct chsnap *c;
     struct store_stream_cfg cfg;
     struct chsnap_progress progress;
-    int fd;
-    const char *path; /* of @fd; NULL: standard input or output */
+    const char *path; /* NULL: standard input or output */
+    int fd;           /* what is imported */
+    struct chsnap_file out;
     struct json_object *list;
 };
 
@@ -34,7 +40,7 @@ static void move_progress(void *arg, uint64_t done, uint64_t total)
 
 static void move_init(struct move *m, struct chsnap *c)
 {
-    *m = (struct move){.c = c, .fd = -1};
+    *m = (struct move){.c = c, .fd = -1, .out.fd = -1};
     m->cfg.progress = move_progress;
     m->cfg.arg = m;
     m->list = json_object_new_array();
@@ -52,11 +58,13 @@ static void move_report(struct move *m, FILE *f, const char *verb,
         (void)fprintf(f, "%.*s ", STORE_ID_SHORT, res->id);
         if (!done) {
             (void)fputs("is there already\n", f);
+            (void)fflush(f);
             return;
         }
         (void)fprintf(f, "%s: %llu pages sent, %llu known, %s\n", res->healed ? "healed" : verb,
                       (unsigned long long)res->pages_sent, (unsigned long long)res->pages_known,
                       chsnap_size(res->bytes, a));
+        (void)fflush(f); /* it is true whatever becomes of the next */
         return;
     }
     o = json_object_new_object();
@@ -72,8 +80,8 @@ static void move_report(struct move *m, FILE *f, const char *verb,
 static int move_end(struct move *m, int rc)
 {
     chsnap_progress_clear(&m->progress);
-    if (m->path && m->fd >= 0 && close(m->fd) < 0 && rc == CHSNAP_OK)
-        rc = chsnap_error(m->c, "%s: %m", m->path);
+    if (m->path && m->fd >= 0)
+        (void)close(m->fd);
     /* Also what was done before a failure. */
     if (rc != CHSNAP_USAGE && m->c->json) {
         int put = chsnap_put_json(m->c, m->list);
@@ -92,12 +100,13 @@ static int sink(void *arg, const void *data, size_t len, struct err *err)
     const uint8_t *p = data;
 
     while (len) {
-        ssize_t n = write(m->fd, p, len);
+        ssize_t n = write(m->out.fd, p, len);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return err_set(err, n < 0 ? -errno : -EIO, "output: %m");
+            return err_set(err, n < 0 ? -errno : -EIO, "%s: %s", m->path ? m->path : "output",
+                           n < 0 ? strerror(errno) : "takes no more");
         p += n;
         len -= (size_t)n;
     }
@@ -127,20 +136,18 @@ static int export_one(struct move *m, const char *ref)
 
 static int export_all(struct move *m, char **args)
 {
-    int rc = CHSNAP_OK;
+    int rc;
 
-    m->fd = m->path ? open(m->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : STDOUT_FILENO;
-    if (m->fd < 0)
-        return chsnap_error(m->c, "%s: %m", m->path);
+    chsnap_stop_state(m->c,
+                      m->path ? "nothing was made" : "the stream is cut off, import refuses it");
+    rc = chsnap_file_open(m->c, &m->out, m->path);
+    if (rc != CHSNAP_OK)
+        return rc;
     if (m->c->url.snapshot[0])
         rc = export_one(m, m->c->url.snapshot);
     for (; *args && rc == CHSNAP_OK; args++)
         rc = export_one(m, *args);
-    if (m->path && rc == CHSNAP_OK && fsync(m->fd) < 0)
-        rc = chsnap_error(m->c, "%s: %m", m->path);
-    if (m->path && rc != CHSNAP_OK)
-        (void)unlink(m->path); /* half of it is worth nothing */
-    return rc;
+    return chsnap_file_close(m->c, &m->out, rc);
 }
 
 static int export_run(struct chsnap *c, int argc, char **argv)
@@ -206,6 +213,7 @@ static int import_all(struct move *m)
     m->fd = m->path ? open(m->path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
     if (m->fd < 0)
         return chsnap_error(m->c, "%s: %m", m->path);
+    chsnap_stop_state(m->c, MOVE_STOPPED);
     for (bool any = false;; any = true) {
         struct store_stream_result res = {0};
         struct err err = {0};
@@ -311,6 +319,7 @@ static int copy_all(struct move *m, struct store *to, char **refs)
     int rc = CHSNAP_OK;
     size_t nr = 0;
 
+    chsnap_stop_state(m->c, MOVE_STOPPED);
     if (m->c->url.snapshot[0])
         rc = copy_one(m, to, m->c->url.snapshot);
     for (char **ref = refs; *ref && rc == CHSNAP_OK; ref++)

@@ -184,6 +184,9 @@ static int remove_rest(struct prune *p)
 
         if (p->items[i].kept)
             continue;
+        chsnap_stop_state(
+            p->c, "at least %llu of %llu snapshots were removed, each of the others is whole",
+            (unsigned long long)done, (unsigned long long)total);
         chsnap_progress_step(&progress, done++, total);
         gone = store_remove(p->c->st, candidate_of(p, p->items[i].seq)->id, &err);
         /* Somebody else may have been quicker. */

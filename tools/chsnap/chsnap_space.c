@@ -54,6 +54,9 @@ static int gc_collect(struct chsnap *c, unsigned flags, struct store_gc_result *
     struct err err = {0};
     int rc;
 
+    chsnap_stop_state(c, flags & STORE_GC_DRY_RUN
+                             ? "nothing was changed"
+                             : "every snapshot is as it was; the next gc frees what is left");
     chsnap_progress_start(c, &progress, "collecting");
     rc = store_gc_watched(c->st, flags, gc_progress, &progress, ret, &err);
     chsnap_progress_clear(&progress);

@@ -142,6 +142,8 @@ static int verify_run(struct chsnap *c, int argc, char **argv)
     if (rc != CHSNAP_OK)
         return rc;
     k.problems = json_object_new_array();
+    chsnap_stop_state(c, k.repair ? "the repair was not made, or all of it; verify tells"
+                                  : "nothing was changed");
     chsnap_progress_start(c, &k.progress, "verifying");
     rc = store_verify(c->st, &cfg, &res, &err);
     chsnap_progress_clear(&k.progress);

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chsnap that is sent a signal in the middle: it ends by it, says what was stopped, and leaves
+ * nothing half-done.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store/store_stream.h"
+#include "tests/unit/chsnap_fixture.h"
+#include "tests/unit/store_fixture.h"
+
+enum {
+    PAGES = 4000,
+    WAIT_MS = 60000, /* what nobody has to wait for on any machine */
+};
+
+static struct fixture fx;
+static struct image img;
+static const int both[] = {SIGINT, SIGTERM};
+
+/* ---- processes ---- */
+
+static void sleep_us(long us)
+{
+    const struct timespec ts = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+
+    (void)nanosleep(&ts, NULL);
+}
+
+/* chsnap with these words, its standard error in dir/said. */
+static pid_t start(const char *const *words, int in)
+{
+    char said[512];
+    const char *argv[12] = {CHSNAP};
+    pid_t pid;
+
+    for (size_t i = 0; words[i]; i++) {
+        assert_true(i + 2 < ARRAY_LEN(argv));
+        argv[i + 1] = words[i];
+    }
+    (void)snprintf(said, sizeof(said), "%s/said", fx.dir);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        int err = open(said, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        int none = open("/dev/null", O_RDWR);
+
+        if (dup2(in >= 0 ? in : none, 0) < 0 || dup2(none, 1) < 0 || dup2(err, 2) < 0)
+            _exit(126);
+        (void)close_range(3, ~0U, 0);
+        (void)execv(CHSNAP, (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    return pid;
+}
+
+/* How it ended, and what it said in @output. */
+static int ended(pid_t pid)
+{
+    int status = 0, ms = 0;
+
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        if (ms++ == WAIT_MS) {
+            (void)kill(pid, SIGKILL);
+            fail_msg("it goes on after a signal");
+        }
+        sleep_us(1000);
+    }
+    assert_int_equal(run("cat %s/said", fx.dir), 0);
+    return status;
+}
+
+static void assert_ended_by(pid_t pid, int sig, const char *state)
+{
+    int status = ended(pid);
+    char line[512];
+
+    if (!WIFSIGNALED(status))
+        print_error("status 0x%x: %s\n", (unsigned)status, output);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), sig);
+    (void)snprintf(line, sizeof(line), "chsnap: stopped by SIG%s: %s", sigabbrev_np(sig), state);
+    assert_says(line);
+    assert_ptr_equal(strchr(output, '\n'), output + strlen(output) - 1); /* one line */
+}
+
+/* Blocked where only one can be: in a system call, for as long as it takes to see that. */
+static void wait_blocked(pid_t pid)
+{
+    char path[64], state = 0;
+    int still = 0;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    for (int ms = 0; ms < WAIT_MS && still < 50; ms++) {
+        FILE *f = fopen(path, "r");
+
+        if (f && fscanf(f, "%*d %*s %c", &state) != 1)
+            state = 0;
+        if (f)
+            (void)fclose(f);
+        still = state == 'S' ? still + 1 : 0;
+        sleep_us(1000);
+    }
+    assert_int_equal(still, 50);
+}
+
+/* ---- stores ---- */
+
+static int setup(void **state)
+{
+    struct err err = {0};
+    struct store *st;
+
+    (void)state;
+    fixture_make(&fx);
+    img = image_make(PAGES, 1);
+    st = fixture_open(&fx);
+    assert_ok(image_put(st, &img, NULL, "a", NULL, &err), &err);
+    for (uint64_t i = 0; i < PAGES; i += 2)
+        image_touch(&img, i, 7);
+    assert_ok(image_put(st, &img, "a", "b", NULL, &err), &err);
+    store_close(st);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_remove(&fx);
+    image_free(&img);
+    return 0;
+}
+
+/* Every snapshot is whole, and a collection finds the rest. */
+static void assert_store(const char *path, unsigned snapshots)
+{
+    char said[64];
+
+    assert_int_equal(run(CHSNAP " verify -r %s 2>&1", path), 0);
+    (void)snprintf(said, sizeof(said), "%u snapshots", snapshots);
+    assert_says(said);
+    assert_int_equal(run(CHSNAP " gc %s 2>&1", path), 0);
+    assert_int_equal(run(CHSNAP " stats -j %s 2>&1", path), 0);
+    assert_says("\"unpublished_bytes\": 0");
+    assert_int_equal(run(CHSNAP " verify -r %s 2>&1", path), 0);
+}
+
+/* ---- tests ---- */
+
+static void test_an_import_that_is_stopped_leaves_what_came_before(void **state)
+{
+    char stream[512], other[512];
+    const char *const words[] = {"import", other, NULL};
+    struct stat st;
+
+    (void)state;
+    (void)snprintf(stream, sizeof(stream), "%s/stream", fx.dir);
+    (void)snprintf(other, sizeof(other), "%s/other", fx.dir);
+    assert_int_equal(run(CHSNAP " export -o %s %s a b 2>&1", stream, fx.path), 0);
+    assert_int_equal(stat(stream, &st), 0);
+    for (unsigned i = 0; i < 8; i++) {
+        off_t len = st.st_size * (2 * i + 1) / 16;
+        int pipe_fds[2], left = 1;
+        char command[700];
+        pid_t pid;
+        FILE *f;
+
+        assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+        pid = start(words, pipe_fds[0]);
+        /* A part of it, and then nothing more. */
+        (void)snprintf(command, sizeof(command), "head -c %lld %s >/dev/fd/%d; exec sleep 0",
+                       (long long)len, stream, pipe_fds[1]);
+        assert_int_equal(fcntl(pipe_fds[1], F_SETFD, 0), 0);
+        f = popen(command, "r"); /* NOLINT(cert-env33-c): a test's own words */
+        assert_non_null(f);
+        (void)pclose(f);
+        for (int ms = 0; ms < WAIT_MS && left; ms++) {
+            assert_int_equal(ioctl(pipe_fds[0], FIONREAD, &left), 0);
+            sleep_us(1000);
+        }
+        wait_blocked(pid);
+        assert_int_equal(kill(pid, both[i % 2]), 0);
+        assert_ended_by(pid, both[i % 2], "snapshots that came before are whole");
+        (void)close(pipe_fds[0]);
+        (void)close(pipe_fds[1]);
+        assert_int_equal(run(CHSNAP " list -q %s | wc -l", other), 0);
+        assert_store(other, (unsigned)strtoul(output, NULL, 10));
+    }
+    assert_int_equal(run(CHSNAP " import -i %s %s 2>&1", stream, other), 0);
+    assert_store(other, 2);
+}
+
+/* Lock a byte of a store's lock file for itself, as its collector does; closed to unlock. */
+static int lock_byte(const char *store, off_t byte)
+{
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    char path[512];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/lock", store);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), 0);
+    return fd;
+}
+
+static void test_a_wait_for_others_is_stopped(void **state)
+{
+    char other[512];
+    const char *const gc[] = {"gc", fx.path, NULL};
+    const char *const copy[] = {"copy", fx.path, other, NULL};
+    const char *const repair[] = {"verify", "--repair", fx.path, NULL};
+
+    (void)state;
+    (void)snprintf(other, sizeof(other), "%s/other", fx.dir);
+    assert_int_equal(run(CHSNAP " copy %s %s a 2>&1", fx.path, other), 0);
+    for (unsigned i = 0; i < ARRAY_LEN(both); i++) {
+        int here = lock_byte(fx.path, 0), there = lock_byte(other, 0);
+        pid_t pid = start(gc, -1);
+
+        wait_blocked(pid);
+        (void)kill(pid, both[i]);
+        assert_ended_by(pid, both[i],
+                        "every snapshot is as it was; the next gc frees what is left");
+        pid = start(copy, -1);
+        wait_blocked(pid);
+        (void)kill(pid, both[i]);
+        assert_ended_by(pid, both[i], "snapshots that came before are whole");
+        (void)close(here);
+        (void)close(there);
+        pid = start(repair, -1);
+        (void)kill(pid, both[i]);
+        (void)ended(pid); /* whenever it came */
+        assert_store(fx.path, 2);
+        assert_store(other, 1);
+    }
+}
+
+static void test_a_prune_that_is_stopped_tells_how_far_it_is(void **state)
+{
+    const char *const words[] = {"prune", "--keep-tag", "none", fx.path, NULL};
+    char path[512];
+    sqlite3 *db = NULL;
+    pid_t pid;
+
+    (void)state;
+    (void)snprintf(path, sizeof(path), "%s/store.db", fx.path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    pid = start(words, -1);
+    wait_blocked(pid);
+    (void)kill(pid, SIGTERM);
+    assert_ended_by(pid, SIGTERM, "at least 0 of 2 snapshots were removed");
+    (void)sqlite3_close(db);
+    assert_store(fx.path, 2);
+}
+
+/* Files of a directory but the store and what a process said. */
+static unsigned nr_files(void)
+{
+    DIR *dir = opendir(fx.dir);
+    const struct dirent *e;
+    unsigned nr = 0;
+
+    assert_non_null(dir);
+    while ((e = readdir(dir))) /* NOLINT(concurrency-mt-unsafe): own stream */
+        nr += strcmp(e->d_name, "store") != 0 && strcmp(e->d_name, "said") != 0 &&
+              strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    (void)closedir(dir);
+    return nr;
+}
+
+/* Stopped where the file has been begun; whether it is, or was too quick. */
+static bool stop_with_file(const char *const *words, const char *path, int sig)
+{
+    pid_t pid = start(words, -1);
+    siginfo_t info = {0};
+    int status;
+
+    while (nr_files() == 0 && info.si_pid == 0)
+        assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    (void)kill(pid, sig);
+    (void)kill(pid, SIGCONT);
+    status = ended(pid);
+    if (access(path, F_OK) == 0) {
+        assert_int_equal(nr_files(), 1);
+        assert_int_equal(unlink(path), 0);
+        return false;
+    }
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), sig);
+    assert_says("out was not made\n");
+    assert_int_equal(nr_files(), 0);
+    return true;
+}
+
+static void test_an_output_that_is_stopped_is_not_there(void **state)
+{
+    char out[512];
+    const char *const dump[] = {"dump", "--raw", "-o", out, fx.path, "a", NULL};
+    const char *const export[] = {"export", "-o", out, fx.path, "a", "b", NULL};
+    unsigned stopped = 0;
+
+    (void)state;
+    (void)snprintf(out, sizeof(out), "%s/out", fx.dir);
+    for (unsigned i = 0; i < 8; i++)
+        stopped += stop_with_file(i & 1 ? dump : export, out, both[i / 2 % 2]);
+    assert_true(stopped > 0);
+    /* Nor is one that fails, and nothing that is there is written over. */
+    assert_int_equal(run(CHSNAP " export -o %s %s a none 2>&1", out, fx.path), 1);
+    assert_int_equal(nr_files(), 0);
+    assert_int_equal(run("echo mine >%s; " CHSNAP " dump --raw -o %s %s a 2>&1", out, out, fx.path),
+                     1);
+    assert_says("out: File exists");
+    assert_int_equal(run("cat %s", out), 0);
+    assert_string_equal(output, "mine\n");
+}
+
+static void test_a_collection_is_stopped_at_any_time(void **state)
+{
+    struct fixture copy;
+    const char *const words[] = {"gc", copy.path, NULL};
+
+    (void)state;
+    assert_int_equal(run(CHSNAP " rm %s a", fx.path), 0);
+    for (unsigned i = 0; i < 24; i++) {
+        pid_t pid;
+
+        fixture_make(&copy);
+        tree_copy(fx.path, copy.path);
+        pid = start(words, -1);
+        sleep_us(500 * i);
+        (void)kill(pid, both[i % 2]);
+        (void)ended(pid);
+        assert_store(copy.path, 1);
+        fixture_remove(&copy);
+    }
+}
+
+#define stop_test(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        stop_test(test_an_import_that_is_stopped_leaves_what_came_before),
+        stop_test(test_a_wait_for_others_is_stopped),
+        stop_test(test_a_prune_that_is_stopped_tells_how_far_it_is),
+        stop_test(test_an_output_that_is_stopped_is_not_there),
+        stop_test(test_a_collection_is_stopped_at_any_time),
+    };
+
+    return cmocka_run_group_tests_name("chsnap stop", tests, NULL, NULL);
+}
