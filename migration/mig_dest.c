@@ -13,6 +13,7 @@
 #include "core/loop.h"
 #include "core/rate_limit.h"
 #include "core/state.h"
+#include "core/thread_slice.h"
 #include "migration/mig_ctl.h"
 #include "migration/mig_door.h"
 #include "migration/mig_progress_internal.h"
@@ -714,7 +715,10 @@ static int fail(struct mig_dest *dst, int rc, struct err *err)
 int mig_dest_run(struct mig_dest *dst, struct err *err)
 {
     struct err mine = {0};
-    int rc = take_in(dst, &mine);
+    int rc;
+
+    thread_be_prompt(); /* lanes work, this thread sees to it that the guest runs soon */
+    rc = take_in(dst, &mine);
 
     mig_progress_took(&dst->progress, &dst->took);
     if (rc < 0) {

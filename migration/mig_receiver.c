@@ -10,6 +10,7 @@
 
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/thread_slice.h"
 #include "migration/mig_codec.h"
 
 enum {
@@ -380,6 +381,7 @@ static void *lane_main(void *arg)
 
     (void)snprintf(name, sizeof(name), "mig-recv%u", l->index);
     log_thread_name(name);
+    thread_be_patient();
     while (rc >= 0 && !last)
         rc = receive_message(l, &last, &err);
     if (rc < 0)

@@ -11,6 +11,7 @@
 #include "core/loop.h"
 #include "core/page_present.h"
 #include "core/page_scan.h"
+#include "core/thread_slice.h"
 #include "migration/mig_pace.h"
 
 enum {
@@ -478,6 +479,7 @@ static void *lane_main(void *arg)
 
     (void)snprintf(name, sizeof(name), "mig-send%u", l->index);
     log_thread_name(name);
+    thread_be_patient();
     block_sigpipe();
     rc = send_hello(l, &err);
     if (rc >= 0 && l->index == 0 && !l->s->p.consumer)

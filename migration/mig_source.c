@@ -10,6 +10,7 @@
 
 #include "core/gmem.h"
 #include "core/loop.h"
+#include "core/thread_slice.h"
 #include "migration/mig_ctl.h"
 #include "migration/mig_progress_internal.h"
 #include "migration/mig_sender.h"
@@ -826,6 +827,7 @@ int mig_source_run(struct mig_source *src, struct mig_refusal *why, struct err *
     struct err mine = {0};
     int rc;
 
+    thread_be_prompt(); /* lanes work, this thread sees to it that the guest stands still for a short time */
     src->begin_ns = loop_now_ns();
     rc = move(src, why, &mine);
 

@@ -18,6 +18,7 @@
 #include "core/gmem.h"
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/thread_slice.h"
 #include "snapshot/snap_uffd.h"
 
 enum {
@@ -239,6 +240,7 @@ static void *handler_main(void *arg)
     struct carrier c = {.l = l, .buf = malloc((size_t)LAZY_WINDOW_PAGES << PAGE_SHIFT_4K)};
 
     log_thread_name("lazy-fault");
+    thread_be_prompt();
     if (!c.buf) {
         log_debug("out of memory: one handler less");
         return NULL;
@@ -436,6 +438,7 @@ static void *filler_main(void *arg)
     int rc = 0;
 
     log_thread_name("lazy-fill");
+    thread_be_patient();
     /* Here, so that whoever restores goes on meanwhile; before the priority, which they inherit. */
     start_handlers(l);
     if (l->nr_handlers)

@@ -16,6 +16,7 @@
 #include "core/log.h"
 #include "core/page_present.h"
 #include "core/page_scan.h"
+#include "core/thread_slice.h"
 #include "snapshot/snap_uffd.h"
 
 enum {
@@ -188,6 +189,7 @@ static void *fault_main(void *arg)
     int rc = 0;
 
     log_thread_name("snap-fault");
+    thread_be_prompt();
     while (rc == 0 && !p[1].revents) {
         if (poll(p, ARRAY_LEN(p), -1) < 0)
             rc = errno == EINTR ? 0 : -errno;

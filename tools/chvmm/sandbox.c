@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 
 #include "core/log.h"
+#include "core/thread_slice.h"
 #include "sandbox_bpf.h"
 
 enum {
@@ -73,6 +74,15 @@ static int drop_caps(uint32_t keep)
     return syscall(SYS_capset, &head, caps) < 0 ? -errno : 0;
 }
 
+/* Whom others wait for, and who works for long. */
+static void set_slice(enum thread_role role)
+{
+    if (role == THREAD_VCPU || role == THREAD_WORKER)
+        thread_be_patient();
+    else
+        thread_be_prompt();
+}
+
 void sandbox_enter(enum thread_role role)
 {
     struct sock_filter code[SANDBOX_PROGRAM_MAX];
@@ -80,6 +90,7 @@ void sandbox_enter(enum thread_role role)
 
     int rc = drop_caps(kept_caps[role]);
 
+    set_slice(role);
     _Static_assert(ARRAY_LEN(sandbox_control) <= SANDBOX_PROGRAM_MAX, "grow SANDBOX_PROGRAM_MAX");
     if (rc < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
         log_error("sandbox: cannot give up capabilities: %s", strerror(rc < 0 ? -rc : errno));
