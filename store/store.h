@@ -280,7 +280,7 @@ struct store_verify_result {
     uint64_t bytes;    /* read from packs */
     uint64_t problems; /* of severity STORE_WRONG */
     /* With repair, what was done. */
-    uint64_t pages_moved;      /* still readable, or found elsewhere */
+    uint64_t pages_moved;      /* that have a row again, there or in a new place */
     uint64_t pages_dropped;    /* lost until their contents come again */
     uint64_t objects_dropped;  /* the same of nodes and pieces of state */
     uint64_t rows_mended;      /* of segments and packs, that led elsewhere */

@@ -38,6 +38,13 @@ struct gc_snapshot {
     struct store_found found;
 };
 
+/* A leaf that names lost pages, and its hints without their places; owned. */
+struct gc_hurt {
+    struct store_digest d;
+    size_t len;
+    uint8_t *hints;
+};
+
 struct gc {
     struct store *st;
     struct store_index *ix; /* its own connection */
@@ -55,6 +62,8 @@ struct gc {
 
     size_t nr_snaps, cap_snaps;
     struct gc_snapshot *snaps;
+    size_t nr_hurt, cap_hurt;
+    struct gc_hurt *hurt;
     size_t nr_packs, cap_packs;
     struct gc_pack *packs; /* in order of id */
     size_t nr_extents, cap_extents;
@@ -95,18 +104,60 @@ static int gc_mark_object(struct gc *g, const struct store_digest *d)
     return 0;
 }
 
-/* A page is alive where the index has it; if it has lost it, where the hint says. */
-static int gc_mark_page(struct gc *g, const struct store_node *leaf, unsigned i)
+static int gc_has_segment(struct gc *g, uint64_t id)
+{
+    struct store_extent e;
+    int n = store_index_extents(g->ix, id, &e, 1, g->err);
+
+    return n > 0 ? e.id == id : n;
+}
+
+/*
+ * A page is alive where the index has it; if it has lost it, where the hint says.  If there is
+ * nothing either the place becomes 0, and @ret_lost true.
+ */
+static int gc_mark_page(struct gc *g, struct store_node *leaf, unsigned i, bool *ret_lost)
 {
     uint64_t loc = 0;
     int rc = store_index_page(g->ix, &leaf->digest[i], &loc, g->err);
 
+    if (rc == 0 && leaf->loc[i]) {
+        rc = gc_has_segment(g, store_loc_segment(leaf->loc[i]));
+        loc = rc > 0 ? leaf->loc[i] : 0;
+        if (rc == 0) {
+            leaf->loc[i] = 0;
+            *ret_lost = true;
+        }
+    }
     if (rc < 0)
         return rc;
-    if (rc == 0)
-        loc = leaf->loc[i];
     if (loc && store_id_map_or(&g->segments, store_loc_segment(loc), 1U << store_loc_slot(loc)) < 0)
         return gc_no_memory(g);
+    return 0;
+}
+
+static int gc_mark_leaf(struct gc *g, const struct store_digest *d, struct store_node *leaf)
+{
+    uint8_t hints[STORE_HINTS_LEN_MAX];
+    bool lost = false;
+    int rc = 0;
+    void *p;
+
+    for (unsigned e = 0; e < leaf->nr && rc == 0; e++)
+        if (!store_digest_is_zero(&leaf->digest[e]))
+            rc = gc_mark_page(g, leaf, e, &lost);
+    if (rc < 0 || !lost)
+        return rc;
+    p = store_grow(g->hurt, g->nr_hurt, &g->cap_hurt, sizeof(g->hurt[0]));
+    if (!p)
+        return gc_no_memory(g);
+    g->hurt = p;
+    g->hurt[g->nr_hurt] = (struct gc_hurt){.d = *d, .len = store_hints_encode(leaf, hints)};
+    g->hurt[g->nr_hurt].hints = malloc(g->hurt[g->nr_hurt].len + 1);
+    if (!g->hurt[g->nr_hurt].hints)
+        return gc_no_memory(g);
+    memcpy(g->hurt[g->nr_hurt].hints, hints, g->hurt[g->nr_hurt].len);
+    g->nr_hurt++;
     return 0;
 }
 
@@ -136,12 +187,10 @@ static int gc_mark_tree(struct gc *g, const struct store_digest *d, uint64_t pag
     rc = store_load_node(g->st, d, &(struct store_place){pages, level, i}, n, g->err);
     if (rc == 0)
         rc = gc_mark_object(g, d);
-    for (unsigned e = 0; e < n->nr && rc == 0; e++) {
-        if (level == 0)
-            rc = store_digest_is_zero(&n->digest[e]) ? 0 : gc_mark_page(g, n, e);
-        else
-            rc = gc_mark_tree(g, &n->digest[e], pages, level - 1, (i << STORE_NODE_SHIFT) + e);
-    }
+    if (rc == 0 && level == 0)
+        rc = gc_mark_leaf(g, d, n);
+    for (unsigned e = 0; level && e < n->nr && rc == 0; e++)
+        rc = gc_mark_tree(g, &n->digest[e], pages, level - 1, (i << STORE_NODE_SHIFT) + e);
     if (rc == 0 && level == 0)
         gc_marked(g, pages, level, i);
     free(n);
@@ -512,6 +561,20 @@ static int gc_drop_page(struct gc *g, size_t i)
     return store_index_del_page(g->ix, &g->dead[i], g->err);
 }
 
+/* A repair says so as well.  Without it a writer takes for known what the leaf names. */
+static int gc_tell_lost(struct gc *g, size_t i)
+{
+    const struct gc_hurt *h = &g->hurt[i];
+    uint64_t segment = 0;
+    int rc = store_index_object(g->ix, &h->d, &segment, NULL, NULL, g->err);
+
+    if (rc > 0)
+        rc = store_index_del_object(g->ix, &h->d, g->err);
+    return rc < 0 || !segment
+               ? rc
+               : store_index_add_object(g->ix, &h->d, segment, h->hints, h->len, g->err);
+}
+
 static int gc_drop_object(struct gc *g, size_t i)
 {
     return store_index_del_object(g->ix, &g->dead[i], g->err);
@@ -561,6 +624,8 @@ static int gc_sweep_rows(struct gc *g)
     g->res->objects_dropped = g->nr_dead;
     if (rc == 0)
         rc = gc_change(g, g->nr_dead, gc_drop_object);
+    if (rc == 0 && !g->slice)
+        rc = gc_change(g, g->nr_hurt, gc_tell_lost);
     return rc;
 }
 
@@ -730,6 +795,9 @@ static void gc_release(struct gc *g)
     store_id_map_release(&g->rewriting);
     store_id_map_release(&g->copied);
     free(g->snaps);
+    for (size_t i = 0; i < g->nr_hurt; i++)
+        free(g->hurt[i].hints);
+    free(g->hurt);
     free(g->packs);
     free(g->extents);
     free(g->dead);

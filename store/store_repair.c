@@ -8,10 +8,10 @@
 #include "store/store_reader_internal.h"
 #include "store/store_whole.h"
 
-/* A row that leads to nothing true, and what becomes of it. */
+/* What has a row that leads to nothing true, or has none, and what becomes of it. */
 struct broken {
     struct store_digest d;
-    uint64_t at; /* loc or segment, as the row says; then the new one */
+    uint64_t at; /* loc or segment, as the row or the hint says; then the new one */
     bool found;  /* @at is true now */
     size_t hints_len;
     uint8_t *hints; /* of a leaf; owned */
@@ -65,6 +65,66 @@ static int look_object(void *arg, const struct store_digest *d, uint64_t segment
     struct repair *r = arg;
 
     return r->in->object_is_true(r->in->arg, d, segment) ? 0 : list_add(r, &r->objects, d, segment);
+}
+
+/* ---- leaves ---- */
+
+static int take_leaf(void *arg, const struct store_digest *d, uint64_t segment)
+{
+    struct repair *r = arg;
+    size_t len = 0;
+    int rc = store_index_object(r->in->ix, d, &segment, r->hints, &len, r->err);
+
+    return rc > 0 && len ? list_add(r, &r->leaves, d, segment) : rc < 0 ? rc : 0;
+}
+
+/* Into @leaf, with its hints; false if it is no leaf. */
+static bool load_leaf(struct repair *r, const struct store_digest *d)
+{
+    struct store_object *o = &r->object;
+    struct store_node_wire w;
+
+    if (store_fetch_object(r->in->st->fetch, d, STORE_KIND_NODE, o, NULL) < 0 || o->len < sizeof(w))
+        return false;
+    memcpy(&w, o->raw, sizeof(w));
+    if (le16_get(w.nr) > STORE_NODE_ENTRIES ||
+        store_node_decode(o->raw, o->len, 0, le16_get(w.nr), &r->leaf, NULL) < 0)
+        return false;
+    (void)store_hints_decode(o->hints, o->hints_len, &r->leaf);
+    return true;
+}
+
+/* A page that a leaf names, and that has no row: it may be where the hint says. */
+static int look_rowless(struct repair *r, const struct store_digest *d, uint64_t hint,
+                        struct store_digest_map *seen)
+{
+    uint64_t loc;
+    int rc;
+
+    if (!hint || store_digest_is_zero(d) || store_digest_map_find(seen, d))
+        return 0;
+    rc = store_index_page(r->in->ix, d, &loc, r->err);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    if (store_digest_map_put(seen, d, hint) < 0)
+        return store_no_memory(r->err);
+    return list_add(r, &r->pages, d, hint);
+}
+
+static int look_leaves(struct repair *r)
+{
+    struct store_digest_map seen = {0};
+    int rc = store_index_each_object(r->in->ix, take_leaf, r, r->err);
+
+    for (size_t i = 0; i < r->leaves.nr && rc == 0; i++) {
+        if (!load_leaf(r, &r->leaves.b[i].d))
+            continue;
+        for (unsigned e = 0; e < r->leaf.nr && rc == 0; e++)
+            rc = look_rowless(r, &r->leaf.digest[e], r->leaf.loc[e], &seen);
+    }
+    store_digest_map_release(&seen);
+    r->leaves.nr = 0;
+    return rc;
 }
 
 /* ---- the new pack ---- */
@@ -143,7 +203,9 @@ static int save_page(struct repair *r, struct broken *b)
         b->found = true;
         return 0;
     }
-    if (!page_reads(r, b))
+    b->found = page_reads(r, b);
+    /* It had no row, and is sound where it is. */
+    if (!b->found || r->in->page_is_true(r->in->arg, &b->d, b->at))
         return 0;
     if (!r->file)
         rc = pack_open(r);
@@ -151,7 +213,6 @@ static int save_page(struct repair *r, struct broken *b)
         return rc;
     assert(r->file);
     b->at = store_loc_make(store_segment_id_make(r->file->id, r->nr_ids), r->nr);
-    b->found = true;
     r->digests[r->nr++] = b->d;
     return r->nr == STORE_SEGMENT_SLOTS ? pack_flush_pages(r) : 0;
 }
@@ -249,31 +310,6 @@ static int change_objects(struct repair *r)
 
 /* ---- what is lost ---- */
 
-static int take_leaf(void *arg, const struct store_digest *d, uint64_t segment)
-{
-    struct repair *r = arg;
-    size_t len = 0;
-    int rc = store_index_object(r->in->ix, d, &segment, r->hints, &len, r->err);
-
-    return rc > 0 && len ? list_add(r, &r->leaves, d, segment) : rc < 0 ? rc : 0;
-}
-
-/* Into @leaf, with its hints; false if it is no leaf. */
-static bool load_leaf(struct repair *r, const struct store_digest *d)
-{
-    struct store_object *o = &r->object;
-    struct store_node_wire w;
-
-    if (store_fetch_object(r->in->st->fetch, d, STORE_KIND_NODE, o, NULL) < 0 || o->len < sizeof(w))
-        return false;
-    memcpy(&w, o->raw, sizeof(w));
-    if (le16_get(w.nr) > STORE_NODE_ENTRIES ||
-        store_node_decode(o->raw, o->len, 0, le16_get(w.nr), &r->leaf, NULL) < 0)
-        return false;
-    (void)store_hints_decode(o->hints, o->hints_len, &r->leaf);
-    return true;
-}
-
 /* Hints that lead to what is lost say from now on that it is. */
 static int mark_leaf(struct repair *r, const struct broken *b)
 {
@@ -369,6 +405,8 @@ static int repair_run(struct repair *r)
 
     if (rc == 0)
         rc = store_index_each_object(ix, look_object, r, r->err);
+    if (rc == 0)
+        rc = look_leaves(r);
     if (rc == 0)
         rc = save_all(r);
     if (rc == 0)
