@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/bus.h"
 #include "core/x86/layout.h"
@@ -191,15 +192,18 @@ static int add_rng(struct board *b)
     const struct rng_config *r = &b->cfg->rng;
     struct vrng_config cfg = {.place = next_place(b, r->pci_device_id), .fd = -1};
     struct device *dev = NULL;
-    int rc;
+    struct stat st;
+    int rc = 0;
 
     /* The kernel's own generator needs no descriptor. */
     if (strcmp(r->src, "/dev/urandom") != 0) {
         cfg.fd = open(r->src, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (cfg.fd < 0)
-            return err_set(b->err, -errno, "rng.src: %s: %s", r->src, strerror(errno));
+        rc = cfg.fd < 0 || fstat(cfg.fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? -EISDIR : 0;
     }
-    rc = vm_add_device(b->vm, &vrng_ops, VM_ID_RNG, &cfg, &dev, b->err);
+    if (rc >= 0)
+        rc = vm_add_device(b->vm, &vrng_ops, VM_ID_RNG, &cfg, &dev, b->err);
+    else
+        rc = err_set(b->err, rc, "rng.src: %s: %s", r->src, strerror(-rc));
     if (rc < 0) {
         if (cfg.fd >= 0)
             (void)close(cfg.fd);

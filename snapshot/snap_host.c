@@ -7,21 +7,34 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "core/image_file.h"
+#include "core/tap_name.h"
 #include "snapshot/snap_disks.h"
 
-/* Whether a file can be made at a path, or is there and may be written. */
+static bool is_directory(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Whether a file can be made at a path, or is there and may be written; else errno says why not. */
 static bool can_write(const char *path)
 {
     char dir[PATH_MAX];
     char *slash;
 
+    if (is_directory(path)) {
+        errno = EISDIR;
+        return false;
+    }
     if (access(path, W_OK) == 0)
         return true;
-    if (errno != ENOENT)
+    if (errno != ENOENT || !*path)
         return false;
     (void)snprintf(dir, sizeof(dir), "%s", path);
     slash = strrchr(dir, '/');
@@ -93,6 +106,16 @@ void snap_host_check_locks(const struct vm_config *cfg, struct snap_problems *wh
     }
 }
 
+static void check_tap(const struct net_config *n, struct snap_problems *why)
+{
+    enum tap_name_is is = tap_name_look(n->tap);
+
+    if (is == TAP_NAME_OTHER)
+        snap_problem(why, "net %s: interface %s is not a tap", n->id, n->tap);
+    else if (is == TAP_NAME_BUSY)
+        snap_problem(why, "net %s: tap %s is in use", n->id, n->tap);
+}
+
 static void check_nets(const struct vm_config *cfg, struct snap_problems *why)
 {
     for (unsigned i = 0; i < cfg->nr_nets; i++) {
@@ -103,6 +126,8 @@ static void check_nets(const struct vm_config *cfg, struct snap_problems *why)
                          n->id);
         } else if (!n->nr_fds && access("/dev/net/tun", R_OK | W_OK) < 0) {
             snap_problem(why, "net %s: /dev/net/tun: %s", n->id, strerror(errno));
+        } else if (!n->nr_fds && n->tap) {
+            check_tap(n, why);
         }
     }
 }
@@ -217,6 +242,8 @@ void snap_host_check(const struct vm_config *cfg, bool copied, struct snap_probl
     check_console("serial", &cfg->serial, why);
     check_console("console", &cfg->console, why);
     check_console("debug_console", &cfg->debug_console, why);
-    if (access(cfg->rng.src, R_OK) < 0)
+    if (is_directory(cfg->rng.src))
+        snap_problem(why, "rng.src: %s: %s", cfg->rng.src, strerror(EISDIR));
+    else if (access(cfg->rng.src, R_OK) < 0)
         snap_problem(why, "rng.src: %s: %s", cfg->rng.src, strerror(errno));
 }

@@ -352,6 +352,18 @@ class CloneTest(LaneTest):
             self.assertIn("own.img is in use by another process", log)
         self.assertEqual(sorted(p.name for p in self.dir.glob("disk*.img*")), [d.name for d in disks])
 
+    def test_a_tap_of_another_vm_is_said_with_all_that_is_wrong(self):
+        lane_base.need_root()
+        ip = lane_base.need_tool("ip")
+        tap = f"lane{os.getpid() % 100000}"
+        vmm = self.frozen(net=f"tap={tap}")
+        subprocess.run([ip, "link", "set", tap, "up"], check=True)
+        log = self.refused(",resume=on,set=[serial.file=/nonexistent/log]")
+        for text in (f"net _net0: tap {tap} is in use", "serial.file: /nonexistent/log: No such file"):
+            self.assertIn(text, log.rsplit("chain of errors", 1)[1])
+        vmm.kill()
+        Vmm(self, "back", ["--restore", f"source_url=store:{self.dir}/store#warm,resume=on"]).wait_state("Running")
+
     def test_a_restore_that_stands_still_waits_for_its_disks(self):
         disk = self.make_disk("disk.img", 8 * MIB)
         self.frozen(disk=f"path={disk}").kill()

@@ -359,6 +359,25 @@ static void test_what_is_no_image_is_refused(void **state)
     snap_fixture_one_problem(s, "ro.img: neither a file nor a block device");
 }
 
+/* Found when the machine is built, one by one and with the disks copied, they were once. */
+static void test_what_is_no_file_and_no_tap_is_refused(void **state)
+{
+    struct snap_fixture *s = *state;
+    struct net_config *net = &s->cfg.nets[0];
+
+    assert_int_equal(vm_config_set_string(&s->cfg.serial.file, s->f.dir), 0);
+    assert_int_equal(vm_config_set_string(&s->cfg.rng.src, s->f.dir), 0);
+    assert_int_equal(vm_config_set_string(&net->tap, "lo"), 0);
+    snap_host_check(&s->cfg, false, &s->why);
+    assert_int_equal(s->why.nr, 3);
+    if (access("/dev/net/tun", R_OK | W_OK) == 0)
+        assert_string_equal(s->why.text[0], "net lan: interface lo is not a tap");
+    assert_non_null(strstr(s->why.text[1], "serial.file: "));
+    assert_non_null(strstr(s->why.text[1], ": Is a directory"));
+    assert_non_null(strstr(s->why.text[2], "rng.src: "));
+    assert_non_null(strstr(s->why.text[2], ": Is a directory"));
+}
+
 static void test_one_image_for_two_disks_is_refused_if_one_writes(void **state)
 {
     struct snap_fixture *s = *state;
@@ -440,6 +459,7 @@ int main(void)
         T(test_a_disk_is_missed_once),
         T(test_a_copy_that_is_still_to_be_made_is_not_missed),
         T(test_what_is_no_image_is_refused),
+        T(test_what_is_no_file_and_no_tap_is_refused),
         T(test_one_image_for_two_disks_is_refused_if_one_writes),
         T(test_all_disks_that_others_have_are_listed),
     };

@@ -15,6 +15,7 @@
 #include "core/json_get.h"
 #include "core/log.h"
 #include "core/state.h"
+#include "core/tap_name.h"
 
 /* --- This host ------------------------------------------------------------ */
 
@@ -262,29 +263,15 @@ static void check_disk(struct judge *j, const struct facts *f, const char *boot,
                  d->id, d->path);
 }
 
+/* On the source's host the tap may be the source's. */
 static void check_tap(struct judge *j, bool same_host, const struct net_config *n)
 {
-    char path[80], state = '0';
-    int fd;
+    enum tap_name_is is = n->tap && !n->nr_fds ? tap_name_look(n->tap) : TAP_NAME_FREE;
 
-    if (!n->tap || n->nr_fds)
-        return;
-    (void)snprintf(path, sizeof(path), "/sys/class/net/%.16s", n->tap);
-    if (access(path, F_OK) < 0)
-        return; /* it will be made */
-    (void)snprintf(path, sizeof(path), "/sys/class/net/%.16s/tun_flags", n->tap);
-    if (access(path, F_OK) < 0) {
+    if (is == TAP_NAME_OTHER)
         say(j, "net %s: interface %s is not a tap", n->id, n->tap);
-        return;
-    }
-    /* A tap has a carrier while a process has it; on the source's host that may be the source. */
-    (void)snprintf(path, sizeof(path), "/sys/class/net/%.16s/carrier", n->tap);
-    fd = same_host ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        if (read(fd, &state, 1) == 1 && state == '1')
-            say(j, "net %s: tap %s is in use", n->id, n->tap);
-        (void)close(fd);
-    }
+    else if (is == TAP_NAME_BUSY && !same_host)
+        say(j, "net %s: tap %s is in use", n->id, n->tap);
 }
 
 static uint64_t ram_of(const struct vm_config *cfg)
