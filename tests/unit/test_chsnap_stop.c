@@ -49,6 +49,7 @@ static pid_t start(const char *const *words, int in)
 {
     char said[512];
     const char *argv[12] = {CHSNAP};
+    auto_close int err = -1;
     pid_t pid;
 
     for (size_t i = 0; words[i]; i++) {
@@ -56,10 +57,11 @@ static pid_t start(const char *const *words, int in)
         argv[i + 1] = words[i];
     }
     (void)snprintf(said, sizeof(said), "%s/said", fx.dir);
+    err = open(said, O_WRONLY | O_CREAT | O_TRUNC, 0600); /* the child may not come to it */
+    assert_true(err >= 0);
     pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        int err = open(said, O_WRONLY | O_CREAT | O_TRUNC, 0600);
         int none = open("/dev/null", O_RDWR);
 
         if (dup2(in >= 0 ? in : none, 0) < 0 || dup2(none, 1) < 0 || dup2(err, 2) < 0)
