@@ -76,4 +76,25 @@ static inline int steal_fd(int *fd)
     return v;
 }
 
+/**
+ * array_grow() - room for one more element in an array that doubles.
+ * @array: of @nr elements of @size bytes, with room for *@cap; NULL: none yet.
+ *
+ * Return: the array, which may have moved, and *@cap; NULL if there is no memory,
+ * then @array is as it was.
+ * Threads: any.
+ */
+CHECKED static inline void *array_grow(void *array, size_t nr, size_t *cap, size_t size)
+{
+    size_t more = *cap ? 2 * *cap : 64;
+    void *p;
+
+    if (nr < *cap)
+        return array;
+    p = reallocarray(array, more, size);
+    if (p)
+        *cap = more;
+    return p;
+}
+
 #endif

@@ -38,18 +38,6 @@ void snap_touch_release(struct snap_touch *t)
     *t = (struct snap_touch){0};
 }
 
-static bool grow(struct snap_touch *t)
-{
-    unsigned cap = t->cap ? t->cap * 2 : 256;
-    struct snap_touch_run *runs = reallocarray(t->runs, cap, sizeof(*runs));
-
-    if (!runs)
-        return false;
-    t->runs = runs;
-    t->cap = cap;
-    return true;
-}
-
 void snap_touch_add(struct snap_touch *t, const struct snap_touch_run *run)
 {
     struct snap_touch_run *last = t->nr ? &t->runs[t->nr - 1] : NULL;
@@ -59,9 +47,12 @@ void snap_touch_add(struct snap_touch *t, const struct snap_touch_run *run)
         last->nr = (uint16_t)(last->nr + run->nr);
         return;
     }
-    if (t->nr == SNAP_TOUCH_MAX || (t->nr == t->cap && !grow(t)))
+    if (t->nr == SNAP_TOUCH_MAX)
         return;
-    assert(t->runs);
+    last = array_grow(t->runs, t->nr, &t->cap, sizeof(*last));
+    if (!last)
+        return;
+    t->runs = last;
     t->runs[t->nr++] = *run;
 }
 
@@ -153,7 +144,8 @@ int snap_touch_decode(const uint8_t *data, size_t len, const struct store_digest
     t.runs = calloc(nr ? nr : 1, sizeof(*t.runs));
     if (!t.runs)
         return err_set(err, -ENOMEM, "order of touch: out of memory");
-    t.nr = t.cap = nr;
+    t.nr = nr;
+    t.cap = nr;
     for (unsigned i = 0; i < nr; i++) {
         le64 wire;
         uint64_t v;

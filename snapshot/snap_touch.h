@@ -32,7 +32,7 @@ struct snap_touch_run {
 /* All zero is an empty order. */
 struct snap_touch {
     unsigned nr;
-    unsigned cap;
+    size_t cap;
     struct snap_touch_run *runs; /* owned */
 };
 

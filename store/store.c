@@ -12,21 +12,6 @@ enum {
     STORE_PREFIX_MIN = 4, /* digits of an id that may stand for it */
 };
 
-/* ---- arrays ---- */
-
-void *store_grow(void *array, size_t nr, size_t *cap, size_t size)
-{
-    size_t more = *cap ? 2 * *cap : 64;
-    void *p;
-
-    if (nr < *cap)
-        return array;
-    p = reallocarray(array, more, size);
-    if (p)
-        *cap = more;
-    return p;
-}
-
 /* ---- a full disk ---- */
 
 bool store_make_room(struct store_backend *be, int rc)
@@ -255,7 +240,7 @@ struct id_list {
 static int list_take_id(void *arg, const struct store_info *info)
 {
     struct id_list *l = arg;
-    void *p = store_grow(l->ids, l->nr, &l->cap, sizeof(l->ids[0]));
+    void *p = array_grow(l->ids, l->nr, &l->cap, sizeof(l->ids[0]));
 
     if (!p)
         return store_no_memory(l->err);

@@ -148,7 +148,7 @@ static int gc_mark_leaf(struct gc *g, const struct store_digest *d, struct store
             rc = gc_mark_page(g, leaf, e, &lost);
     if (rc < 0 || !lost)
         return rc;
-    p = store_grow(g->hurt, g->nr_hurt, &g->cap_hurt, sizeof(g->hurt[0]));
+    p = array_grow(g->hurt, g->nr_hurt, &g->cap_hurt, sizeof(g->hurt[0]));
     if (!p)
         return gc_no_memory(g);
     g->hurt = p;
@@ -228,7 +228,7 @@ static int gc_take_snapshot(void *arg, const struct store_snap_row *row)
 
     if (gc_knows_snapshot(g, row->seq))
         return 0;
-    p = store_grow(g->snaps, g->nr_snaps, &g->cap_snaps, sizeof(g->snaps[0]));
+    p = array_grow(g->snaps, g->nr_snaps, &g->cap_snaps, sizeof(g->snaps[0]));
     if (!p)
         return gc_no_memory(g);
     g->snaps = p;
@@ -259,7 +259,7 @@ static int gc_mark(struct gc *g)
 static int gc_take_pack(void *arg, uint64_t id, uint64_t len)
 {
     struct gc *g = arg;
-    void *p = store_grow(g->packs, g->nr_packs, &g->cap_packs, sizeof(g->packs[0]));
+    void *p = array_grow(g->packs, g->nr_packs, &g->cap_packs, sizeof(g->packs[0]));
 
     if (!p)
         return gc_no_memory(g);
@@ -271,7 +271,7 @@ static int gc_take_pack(void *arg, uint64_t id, uint64_t len)
 static int gc_take_extent(void *arg, const struct store_extent *e)
 {
     struct gc *g = arg;
-    void *p = store_grow(g->extents, g->nr_extents, &g->cap_extents, sizeof(g->extents[0]));
+    void *p = array_grow(g->extents, g->nr_extents, &g->cap_extents, sizeof(g->extents[0]));
 
     if (!p)
         return gc_no_memory(g);
@@ -375,7 +375,7 @@ static int gc_move(struct gc *g, const struct store_extent *e)
     void *p;
     int rc;
 
-    p = store_grow(g->moved, g->nr_moved, &g->cap_moved, sizeof(g->moved[0]));
+    p = array_grow(g->moved, g->nr_moved, &g->cap_moved, sizeof(g->moved[0]));
     if (!bytes || !p)
         return gc_no_memory(g);
     g->moved = p;
@@ -465,7 +465,7 @@ static int gc_rewrite_if_room(struct gc *g)
 
 static int gc_add_dead(struct gc *g, const struct store_digest *d)
 {
-    void *p = store_grow(g->dead, g->nr_dead, &g->cap_dead, sizeof(g->dead[0]));
+    void *p = array_grow(g->dead, g->nr_dead, &g->cap_dead, sizeof(g->dead[0]));
 
     if (!p)
         return gc_no_memory(g);
@@ -716,7 +716,7 @@ static int gc_look_file(void *arg, uint64_t id, uint64_t len)
         s->g->res->packs_removed++;
         s->g->res->bytes_freed += len;
     }
-    more = store_grow(s->ids, s->nr, &s->cap, sizeof(s->ids[0]));
+    more = array_grow(s->ids, s->nr, &s->cap, sizeof(s->ids[0]));
     if (!more)
         return gc_no_memory(s->g);
     s->ids = more;

@@ -101,14 +101,4 @@ bool store_make_room(struct store_backend *be, int rc);
  */
 CHECKED int store_write_check(const struct store *st, struct err *err);
 
-/**
- * store_grow() - room for one more element in an array that doubles.
- * @array: of @nr elements of @size bytes, with room for *@cap; NULL: none yet.
- *
- * Return: the array, which may have moved, and *@cap; NULL if there is no memory,
- * then @array is as it was.
- * Threads: any.
- */
-CHECKED void *store_grow(void *array, size_t nr, size_t *cap, size_t size);
-
 #endif

@@ -104,7 +104,7 @@ static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct w
 /* Make room for so many more extents: at most WRITER_OUT_SEGMENTS. */
 static int extents_reserve_locked(struct store_writer *w, size_t nr, struct err *err)
 {
-    void *p = store_grow(w->extents, w->nr_extents + nr, &w->cap_extents, sizeof(w->extents[0]));
+    void *p = array_grow(w->extents, w->nr_extents + nr, &w->cap_extents, sizeof(w->extents[0]));
 
     if (!p)
         return store_no_memory(err);

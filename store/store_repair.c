@@ -44,7 +44,7 @@ struct repair {
 static int list_add(struct repair *r, struct broken_list *l, const struct store_digest *d,
                     uint64_t at)
 {
-    void *p = store_grow(l->b, l->nr, &l->cap, sizeof(l->b[0]));
+    void *p = array_grow(l->b, l->nr, &l->cap, sizeof(l->b[0]));
 
     if (!p)
         return store_no_memory(r->err);
@@ -148,7 +148,7 @@ static int pack_append(struct repair *r, enum store_segment_kind kind, unsigned 
                        uint32_t raw_len)
 {
     struct store_segment seg = {.kind = kind, .nr_items = items, .raw_len = raw_len};
-    void *p = store_grow(r->moved, r->nr_moved, &r->cap_moved, sizeof(r->moved[0]));
+    void *p = array_grow(r->moved, r->nr_moved, &r->cap_moved, sizeof(r->moved[0]));
     int n, rc = 0;
 
     if (!p)

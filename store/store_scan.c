@@ -25,7 +25,7 @@ struct store_scan {
 static int scan_take_segment(void *arg, const struct store_segment *seg, uint64_t off)
 {
     struct store_scan *s = arg;
-    void *p = store_grow(s->e, s->nr, &s->cap, sizeof(s->e[0]));
+    void *p = array_grow(s->e, s->nr, &s->cap, sizeof(s->e[0]));
 
     if (!p || s->nr == UINT32_MAX - 1)
         return -ENOMEM;
@@ -66,7 +66,7 @@ static int scan_walk(struct store_scan *s, struct store_hasher *h, struct scan_p
 static int scan_take_pack(void *arg, uint64_t id, uint64_t len)
 {
     struct store_scan *s = arg;
-    void *p = store_grow(s->packs, s->nr_packs, &s->cap_packs, sizeof(s->packs[0]));
+    void *p = array_grow(s->packs, s->nr_packs, &s->cap_packs, sizeof(s->packs[0]));
 
     (void)len;
     if (!p)

@@ -54,7 +54,7 @@ int verify_no_memory(struct verify *v)
 static int verify_take_pack(void *arg, uint64_t id, uint64_t len)
 {
     struct verify *v = arg;
-    void *p = store_grow(v->packs, v->nr_packs, &v->cap_packs, sizeof(v->packs[0]));
+    void *p = array_grow(v->packs, v->nr_packs, &v->cap_packs, sizeof(v->packs[0]));
 
     if (!p)
         return verify_no_memory(v);
@@ -147,7 +147,7 @@ static int verify_packs(struct verify *v)
 static int verify_take_extent(void *arg, const struct store_extent *e)
 {
     struct verify *v = arg;
-    void *p = store_grow(v->extents, v->nr_extents, &v->cap_extents, sizeof(v->extents[0]));
+    void *p = array_grow(v->extents, v->nr_extents, &v->cap_extents, sizeof(v->extents[0]));
 
     if (!p)
         return verify_no_memory(v);
@@ -239,7 +239,7 @@ static int verify_scan(struct verify *v)
 
 static int verify_mend(struct verify *v, const struct store_extent *e)
 {
-    void *p = store_grow(v->mended, v->nr_mended, &v->cap_mended, sizeof(v->mended[0]));
+    void *p = array_grow(v->mended, v->nr_mended, &v->cap_mended, sizeof(v->mended[0]));
 
     if (!p)
         return verify_no_memory(v);

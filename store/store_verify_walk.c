@@ -162,7 +162,7 @@ static int verify_take_row(void *arg, const struct store_snap_row *row)
         store_found_release(&found);
         return 0;
     }
-    p = store_grow(l->found, l->nr, &l->cap, sizeof(l->found[0]));
+    p = array_grow(l->found, l->nr, &l->cap, sizeof(l->found[0]));
     if (!p) {
         store_found_release(&found);
         return verify_no_memory(l->v);

@@ -87,24 +87,19 @@ const char *chsnap_time_json(uint64_t time_ns, char *buf)
 
 void chsnap_cell(struct chsnap_table *t, const char *fmt, ...)
 {
-    char *text = NULL;
+    char *text = NULL, **cells;
     va_list ap;
 
     va_start(ap, fmt);
     if (vasprintf(&text, fmt, ap) < 0)
         text = NULL;
     va_end(ap);
-    if (t->nr_cells == t->cap_cells) {
-        size_t cap = t->cap_cells ? 2 * t->cap_cells : 64;
-        char **more = reallocarray(t->cells, cap, sizeof(*more));
-
-        if (!more) {
-            free(text);
-            return;
-        }
-        t->cells = more;
-        t->cap_cells = cap;
+    cells = array_grow(t->cells, t->nr_cells, &t->cap_cells, sizeof(*cells));
+    if (!cells) {
+        free(text);
+        return;
     }
+    t->cells = cells;
     t->cells[t->nr_cells++] = text;
 }
 

@@ -62,15 +62,10 @@ static int take(void *arg, const struct store_info *info)
 
     if (p->vm && strcmp(p->vm, info->rec->vm) != 0)
         return 0;
-    if (p->nr == p->cap) {
-        size_t cap = 2 * p->cap + 64;
-        struct candidate *more = reallocarray(p->all, cap, sizeof(*more));
-
-        if (!more)
-            return -1;
-        p->all = more;
-        p->cap = cap;
-    }
+    s = array_grow(p->all, p->nr, &p->cap, sizeof(*s));
+    if (!s)
+        return -1;
+    p->all = s;
     s = &p->all[p->nr++];
     *s = (struct candidate){.time_ns = info->rec->time_ns,
                             .seq = info->seq,
