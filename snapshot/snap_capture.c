@@ -423,9 +423,11 @@ static int copy_all(struct capture *c, enum snap_mode mode, struct err *err)
 
 /* --- Publishing ---------------------------------------------------------------- */
 
-static int publish(struct capture *c, char *ret_id, struct err *err)
+static int publish(struct capture *c, struct snap_result *ret_result, struct err *err)
 {
-    struct store_publish what = {.state = c->state.data, .state_len = c->state.len};
+    struct store_counts counts = {0};
+    struct store_publish what = {
+        .state = c->state.data, .state_len = c->state.len, .ret_counts = &counts};
     auto_free char *config = NULL;
     size_t len;
     int rc = vm_config_to_text(vm_config(c->vm), &config, &len);
@@ -440,14 +442,15 @@ static int publish(struct capture *c, char *ret_id, struct err *err)
     what.config = config;
     what.disks = c->disks;
     atomic_store(&c->p->phase, SNAP_PHASE_PUBLISH);
-    return store_writer_publish(steal_ptr(c->writer), &what, ret_id, err);
+    rc = store_writer_publish(steal_ptr(c->writer), &what, ret_result->id, err);
+    ret_result->bytes_stored = counts.bytes_stored;
+    return rc;
 }
 
 /* All that may fail. */
 static int capture(struct capture *c, const struct snap_capture_cfg *cfg,
                    struct snap_result *ret_result, struct err *err)
 {
-    struct store_counts counts = {0};
     int rc = open_store(c, cfg->url, err);
 
     if (rc >= 0)
@@ -455,9 +458,7 @@ static int capture(struct capture *c, const struct snap_capture_cfg *cfg,
     if (rc < 0)
         return rc;
     snap_moment_free(steal_ptr(c->moment)); /* nobody needs to wait for what is left to do */
-    store_writer_counts(c->writer, &counts);
-    ret_result->bytes_stored = counts.bytes_stored;
-    return publish(c, ret_result->id, err);
+    return publish(c, ret_result, err);
 }
 
 int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_progress *p,

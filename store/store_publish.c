@@ -489,6 +489,8 @@ int store_writer_publish(struct store_writer *w, const struct store_publish *wha
     }
     if (rc == 0)
         store_digest_hex(&id, ret_id);
+    if (rc == 0 && what->ret_counts)
+        *what->ret_counts = rec->counts;
     store_record_free(rec);
     writer_free(w, committing);
     return rc;

@@ -158,6 +158,8 @@ struct store_publish {
     const uint8_t *record;
     size_t record_len;
     bool heal; /* that snapshot is here, and has lost something: bring only its contents */
+    struct store_counts
+        *ret_counts; /* as in the new record; written on success; NULL: not wanted */
 };
 
 /**

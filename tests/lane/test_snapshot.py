@@ -191,6 +191,10 @@ class SnapshotTest(LaneTest):
         self.assertEqual(listing.returncode, 0, listing.stderr)
         for name in names:
             self.assertIn(name, listing.stdout)
+        # What the VM says of the last one is what the store has: nodes and state are stored at the very end.
+        last = json.loads(chsnap("list", "--json", store).stdout)[-1]
+        progress = vmm.get("vm.snapshot-progress")
+        self.assertEqual((progress["id"], progress["bytes_stored"]), (last["id"], last["stored_bytes"]))
         verify = chsnap("verify", store)
         self.assertEqual(verify.returncode, 0, verify.stderr)
 
