@@ -348,7 +348,7 @@ class CloneTest(LaneTest):
             # Nor does a clone begin to copy.
             own = self.make_disk("own.img", 8 * MIB)
             with self.lock(own):
-                log = self.refused(f",clone=on,resume=on,changed_disks=on,set=[disks._disk1.path={own}]")
+                log = self.refused(f",clone=on,changed_disks=on,set=[disks._disk1.path={own}]")
             self.assertIn("own.img is in use by another process", log)
         self.assertEqual(sorted(p.name for p in self.dir.glob("disk*.img*")), [d.name for d in disks])
 

@@ -243,12 +243,12 @@ static int check_disks(struct snapshot_job *j, struct snap *snap, struct err *er
     return rc;
 }
 
-/* Disks that another process has: refused if the guest is to run at once, else only said. */
+/* Disks that another process has: only said if the guest is to run later, with disks that are no clone's. */
 static void check_locks(struct snapshot_job *j)
 {
     struct snap_problems locked = {0};
 
-    snap_host_check_locks(&j->cfg, j->resume ? &j->why : &locked);
+    snap_host_check_locks(&j->cfg, j->resume || j->clone ? &j->why : &locked);
     for (unsigned i = 0; i < locked.nr; i++)
         log_warn("restore: %s: it cannot run on before that ends", locked.text[i]);
 }
