@@ -254,7 +254,12 @@ class LazyTest(RestoreTest):
         copied = self.restore("copied", mode=None, options=options)
         self.assertEqual(self.took(copied), "copy")
         self.check(copied, digest)
-        self.assertEqual(self.took(self.restore("told", options=options)), "ondemand")
+        for mode in ("ondemand", "mapped"):
+            both = Vmm(self, f"both-{mode}", ["--restore", f"source_url={self.url()},"
+                                              f"memory_restore_mode={mode}{options}"],
+                       wait_api=False)
+            self.assertEqual(both.wait_exit(), 1)
+            self.assertIn(f"memory_restore_mode {mode}: the machine has prefault=on", both.log())
 
     def test_huge_pages_are_copied(self):
         pages = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"

@@ -253,6 +253,26 @@ static void check_locks(struct snapshot_job *j)
         log_warn("restore: %s: it cannot run on before that ends", locked.text[i]);
 }
 
+static bool is_prefaulted(const struct memory_config *m)
+{
+    bool any = m->prefault;
+
+    for (unsigned i = 0; i < m->nr_zones; i++)
+        any |= m->zones[i].prefault;
+    return any;
+}
+
+/* Memory cannot be there at once and come later; one of the two has to be asked for. */
+static void check_mode(struct snapshot_job *j)
+{
+    if ((j->memory_mode == SNAP_MEMORY_LAZY || j->memory_mode == SNAP_MEMORY_MAPPED) &&
+        is_prefaulted(&j->cfg.memory))
+        snap_problem(&j->why,
+                     "memory_restore_mode %s: the machine has prefault=on; set "
+                     "memory.prefault=off, or that of its zones, or use copy",
+                     snap_memory_mode_name(j->memory_mode));
+}
+
 /* The machine as it shall be on this host; everything that is wrong with that at once. */
 static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
 {
@@ -271,6 +291,7 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
     if (rc >= 0 && j->clone)
         rc = snap_identity_renew(&original, &j->cfg, &sets, &j->why, err);
     if (rc >= 0) {
+        check_mode(j);
         snap_host_check(&j->cfg, j->clone, &j->why);
         check_locks(j);
         for (unsigned i = 0; i < j->why.nr; i++)
@@ -283,15 +304,6 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
                                      &j->progress, &j->copies, err);
     vm_config_release(&original);
     return rc;
-}
-
-static bool is_prefaulted(const struct memory_config *m)
-{
-    bool any = m->prefault;
-
-    for (unsigned i = 0; i < m->nr_zones; i++)
-        any |= m->zones[i].prefault;
-    return any;
 }
 
 static void prefault(struct memory_config *m)
