@@ -237,7 +237,7 @@ struct id_list {
     struct err *err;
 };
 
-static int list_take_id(void *arg, const struct store_info *info)
+static int list_take_id(void *arg, const struct store_snap_row *row)
 {
     struct id_list *l = arg;
     void *p = array_grow(l->ids, l->nr, &l->cap, sizeof(l->ids[0]));
@@ -245,7 +245,7 @@ static int list_take_id(void *arg, const struct store_info *info)
     if (!p)
         return store_no_memory(l->err);
     l->ids = p;
-    memcpy(l->ids[l->nr++], info->id, sizeof(info->id));
+    store_digest_hex(&row->id, l->ids[l->nr++]);
     return 0;
 }
 
@@ -253,8 +253,11 @@ int store_list_ids(struct store *st, char (**ret_ids)[STORE_DIGEST_HEX + 1], siz
                    struct err *err)
 {
     struct id_list l = {.err = err};
-    int rc = store_list(st, list_take_id, &l, err);
+    int rc;
 
+    (void)pthread_mutex_lock(&st->ix_lock);
+    rc = store_index_each_snapshot(st->ix, list_take_id, &l, err);
+    (void)pthread_mutex_unlock(&st->ix_lock);
     if (rc < 0) {
         free(l.ids);
         return rc;

@@ -131,8 +131,8 @@ CHECKED int store_list(struct store *st, store_list_fn *fn, void *arg, struct er
  * store_list_ids() - the ids of all snapshots, in order of publication.
  * @ret_ids: @ret_nr of them, owned by the caller, for free(); NULL if there is none.
  *
- * For who opens them one by one, which a store_list_fn may not.
- * Return: 0; -ENOMEM; or as store_list(), and then nothing is to be freed.
+ * For who opens them one by one, which a store_list_fn may not: then it turns out which are damaged.
+ * Return: 0; -ENOMEM, -EBADMSG or the kernel's errno, and then nothing is to be freed.
  * Threads: any.
  */
 CHECKED int store_list_ids(struct store *st, char (**ret_ids)[STORE_DIGEST_HEX + 1], size_t *ret_nr,

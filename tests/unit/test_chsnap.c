@@ -8,11 +8,16 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/unit/chsnap_fixture.h"
 #include "tests/unit/store_fixture.h"
@@ -237,6 +242,122 @@ static void test_prune_removes_what_no_rule_keeps(void **state)
     fixture_remove(&copy);
 }
 
+/* For programs: each reason by itself. */
+static void test_prune_gives_its_reasons_one_by_one(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        run(CHSNAP " prune -n --json --keep-last 2 --keep-daily 1 %s | tr -d ' \\n'", fx.path), 0);
+    assert_says("\"reasons\":[\"last\",\"daily\"]");
+    assert_says("\"reasons\":[\"last\"]");
+}
+
+static void test_options_of_every_command_stand_before_it_too(void **state)
+{
+    (void)state;
+    assert_int_equal(run(CHSNAP " --color always list %s", fx.path), 0);
+    assert_says("\033[1m");
+    assert_int_equal(run(CHSNAP " --color always list --color never %s", fx.path), 0);
+    assert_null(strchr(output, '\033'));
+    assert_int_equal(run(CHSNAP " --color sometimes list %s 2>&1", fx.path), 2);
+    assert_says("none of always, never, auto");
+}
+
+/* What chsnap says on a terminal so wide, in @output; 0 columns: it does not tell, COLUMNS does. */
+static void run_on_terminal(unsigned short columns, const char *env)
+{
+    const struct winsize size = {.ws_row = 24, .ws_col = columns};
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), other;
+    char name[64];
+    size_t len = 0;
+    pid_t pid;
+
+    assert_true(terminal >= 0);
+    assert_int_equal(grantpt(terminal) | unlockpt(terminal), 0);
+    assert_int_equal(ptsname_r(terminal, name, sizeof(name)), 0);
+    other = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_int_equal(ioctl(other, TIOCSWINSZ, &size), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)setenv("COLUMNS", env, 1);
+        (void)dup2(other, STDERR_FILENO);
+        (void)dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
+        (void)execl(CHSNAP, CHSNAP, "verify", "-r", fx.path, (char *)NULL);
+        _exit(127);
+    }
+    (void)close(other);
+    for (ssize_t n = 1; n > 0; len += n > 0 ? (size_t)n : 0)
+        n = read(terminal, output + len, sizeof(output) - 1 - len);
+    output[len] = 0;
+    (void)close(terminal);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+/* A line that is wider goes on in the next one, and is never wiped off whole. */
+static void test_progress_has_room_on_the_terminal(void **state)
+{
+    static const struct {
+        unsigned short columns;
+        const char *env;
+        size_t width;
+    } terminals[] = {
+        {200, "10", 200},
+        {80,  "",   80 },
+        {30,  "",   30 },
+        {12,  "",   12 },
+        {0,   "30", 30 },
+        {0,   "",   80 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(terminals); i++) {
+        size_t widest = 0;
+
+        run_on_terminal(terminals[i].columns, terminals[i].env);
+        for (char *p = strstr(output, "\r\033[K"); p; p = strstr(p, "\r\033[K")) {
+            size_t len;
+
+            p += strlen("\r\033[K");
+            len = strcspn(p, "\r");
+            widest = len > widest ? len : widest;
+        }
+        assert_true(widest >= strlen("verifying")); /* there was one */
+        assert_true(widest < terminals[i].width);
+    }
+    /* None where there is no terminal. */
+    assert_int_equal(run(CHSNAP " verify -r %s 2>&1 >/dev/null", fx.path), 0);
+    assert_string_equal(output, "");
+}
+
+/* One snapshot that is damaged keeps nobody from copying the others. */
+static void test_a_copy_goes_on_past_what_is_damaged(void **state)
+{
+    struct fixture copy, other;
+    sqlite3 *db = NULL;
+    char path[512];
+
+    (void)state;
+    fixture_make(&copy);
+    fixture_make(&other);
+    tree_copy(fx.path, copy.path);
+    (void)snprintf(path, sizeof(path), "%s/store.db", copy.path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE snapshots SET record = x'00' WHERE name = 'a'", NULL,
+                                  NULL, NULL),
+                     SQLITE_OK);
+    (void)sqlite3_close(db);
+    assert_int_equal(run(CHSNAP " copy %s %s 2>&1", copy.path, other.path), 1);
+    assert_says(": record: does not match the id\n");
+    assert_says("copied: ");
+    assert_says("1 of 2 snapshots could not be copied\n");
+    assert_int_equal(run(CHSNAP " show %s b", other.path), 0);
+    assert_int_equal(run(CHSNAP " copy --json %s %s 2>/dev/null", copy.path, other.path), 1);
+    assert_says("\"error\": ");
+    fixture_remove(&copy);
+    fixture_remove(&other);
+}
+
 /* What is left over on a command line is a mistake, not to be passed over. */
 static void test_nothing_on_the_command_line_is_passed_over(void **state)
 {
@@ -324,6 +445,10 @@ int main(void)
         cmocka_unit_test(test_a_core_file_has_registers_and_memory),
         cmocka_unit_test(test_a_core_file_needs_a_processor),
         cmocka_unit_test(test_prune_removes_what_no_rule_keeps),
+        cmocka_unit_test(test_prune_gives_its_reasons_one_by_one),
+        cmocka_unit_test(test_options_of_every_command_stand_before_it_too),
+        cmocka_unit_test(test_progress_has_room_on_the_terminal),
+        cmocka_unit_test(test_a_copy_goes_on_past_what_is_damaged),
         cmocka_unit_test(test_nothing_on_the_command_line_is_passed_over),
         cmocka_unit_test(test_a_name_with_a_colon_is_no_store),
         cmocka_unit_test(test_an_import_that_fails_tells_what_came_before),

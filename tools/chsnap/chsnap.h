@@ -66,6 +66,14 @@ int chsnap_getopt(struct chsnap *c, int argc, char **argv, const char *shorts,
                   const struct option *longs);
 
 /**
+ * chsnap_take_color() - the value of --color.
+ *
+ * Return: whether it is one; if not, after a complaint.
+ * Threads: main.
+ */
+bool chsnap_take_color(struct chsnap *c, const char *when);
+
+/**
  * chsnap_option_end() - what a subcommand does with '?' and 'h'.
  *
  * Return: the exit code.
@@ -248,6 +256,7 @@ void chsnap_progress_phase(struct chsnap_progress *p, const char *what);
  * chsnap_progress_step() - show how far it is, at most ten times a second.
  * @done, @total: bytes, or of @p->unit; @total may be 0 if it is not known.
  *
+ * Never wider than the terminal, without what has no room.
  * Threads: one at a time.
  */
 void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t total);

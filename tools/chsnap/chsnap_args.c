@@ -45,6 +45,18 @@ int chsnap_usage_error(const struct chsnap *c, const char *fmt, ...)
     return CHSNAP_USAGE;
 }
 
+bool chsnap_take_color(struct chsnap *c, const char *when)
+{
+    if (strcmp(when, "auto") == 0)
+        return true;
+    if (strcmp(when, "always") != 0 && strcmp(when, "never") != 0) {
+        (void)chsnap_usage_error(c, "--color: \"%s\" is none of always, never, auto", when);
+        return false;
+    }
+    c->colour = c->colour_err = strcmp(when, "always") == 0;
+    return true;
+}
+
 static int common_option(struct chsnap *c, int opt)
 {
     switch (opt) {
@@ -56,15 +68,7 @@ static int common_option(struct chsnap *c, int opt)
         c->json = true;
         return 0;
     case OPT_COLOR:
-        if (strcmp(optarg, "always") == 0)
-            c->colour = c->colour_err = true;
-        else if (strcmp(optarg, "never") == 0)
-            c->colour = c->colour_err = false;
-        else if (strcmp(optarg, "auto") != 0) {
-            (void)chsnap_usage_error(c, "--color: \"%s\" is none of always, never, auto", optarg);
-            return '?';
-        }
-        return 0;
+        return chsnap_take_color(c, optarg) ? 0 : '?';
     case 'h':
         chsnap_print_help(c);
         return 'h';

@@ -29,6 +29,7 @@ struct move {
     int fd;           /* what is imported */
     struct chsnap_file out;
     struct json_object *list;
+    size_t nr_failed;
 };
 
 static void move_progress(void *arg, uint64_t done, uint64_t total)
@@ -290,7 +291,30 @@ const struct chsnap_command chsnap_import = {
 
 /* ---- copy ---- */
 
-static int copy_one(struct move *m, struct store *to, const char *ref)
+/* What the next snapshot would meet as well. */
+static bool is_hopeless(int rc)
+{
+    static const int all[] = {ENOSPC, EDQUOT, EROFS, EACCES, ENOMEM, EMFILE, ENFILE};
+
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (rc == -all[i])
+            return true;
+    return false;
+}
+
+/* For programs: one that could not be copied, and why. */
+static void copy_failed_json(struct move *m, const char *ref, const struct err *err)
+{
+    struct json_object *o = json_object_new_object();
+
+    (void)json_object_object_add(o, "snapshot", json_object_new_string(ref));
+    (void)json_object_object_add(o, "done", json_object_new_boolean(false));
+    (void)json_object_object_add(o, "error", json_object_new_string(err->msg));
+    (void)json_object_array_add(m->list, o);
+}
+
+/* False if there is no sense in going on. */
+static bool copy_one(struct move *m, struct store *to, const char *ref)
 {
     struct store_stream_result res = {0};
     struct store_snapshot *snap;
@@ -303,12 +327,28 @@ static int copy_one(struct move *m, struct store *to, const char *ref)
         store_snapshot_close(snap);
     }
     chsnap_progress_clear(&m->progress);
-    if (rc == -EEXIST && store_resolve(to, res.id, res.id, NULL) == 0)
+    if (rc == -EEXIST && store_resolve(to, res.id, res.id, NULL) == 0) {
         move_report(m, stdout, "copied", &res, false);
-    else if (rc < 0)
-        return chsnap_error(m->c, "%s", err.msg);
-    else
+    } else if (rc < 0) {
+        m->nr_failed++;
+        copy_failed_json(m, ref, &err);
+        if (strncmp(err.msg, "snapshot ", strlen("snapshot ")) == 0)
+            (void)chsnap_error(m->c, "%s", err.msg);
+        else
+            (void)chsnap_error(m->c, "snapshot %.*s: %s", STORE_NAME_MAX, ref, err.msg);
+        return !is_hopeless(rc);
+    } else {
         move_report(m, stdout, "copied", &res, true);
+    }
+    return true;
+}
+
+/* What is damaged keeps nobody from copying the rest, but is told once more in the end. */
+static int copy_end(struct move *m, size_t nr, bool all)
+{
+    if (m->nr_failed)
+        return chsnap_error(m->c, "%zu of %zu snapshots could not be copied%s", m->nr_failed, nr,
+                            all ? "" : ", and others were not tried");
     return CHSNAP_OK;
 }
 
@@ -316,22 +356,24 @@ static int copy_all(struct move *m, struct store *to, char **refs)
 {
     char(*ids)[STORE_DIGEST_HEX + 1] = NULL;
     struct err err = {0};
-    int rc = CHSNAP_OK;
     size_t nr = 0;
+    bool on = true;
 
     chsnap_stop_state(m->c, MOVE_STOPPED);
-    if (m->c->url.snapshot[0])
-        rc = copy_one(m, to, m->c->url.snapshot);
-    for (char **ref = refs; *ref && rc == CHSNAP_OK; ref++)
-        rc = copy_one(m, to, *ref);
-    if (*refs || m->c->url.snapshot[0])
-        return rc;
+    if (m->c->url.snapshot[0]) {
+        on = copy_one(m, to, m->c->url.snapshot);
+        nr++;
+    }
+    for (char **ref = refs; *ref; ref++, nr++)
+        on = on && copy_one(m, to, *ref);
+    if (nr)
+        return copy_end(m, nr, on);
     if (store_list_ids(m->c->st, &ids, &nr, &err) < 0)
-        rc = chsnap_error(m->c, "%s", err.msg);
-    for (size_t i = 0; i < nr && rc == CHSNAP_OK; i++)
-        rc = copy_one(m, to, ids[i]);
+        return chsnap_error(m->c, "%s", err.msg);
+    for (size_t i = 0; i < nr && on; i++)
+        on = copy_one(m, to, ids[i]);
     free(ids);
-    return rc;
+    return copy_end(m, nr, on);
 }
 
 static int copy_run(struct chsnap *c, int argc, char **argv)
@@ -376,12 +418,14 @@ const struct chsnap_command chsnap_copy = {
     .name = "copy",
     .summary = "copy snapshots to another store, sending what it lacks",
     .usage = "[OPTION...] [STORE] STORE [SNAPSHOT...]",
-    .help = "From the first store to the second, which is made if it is not there; all\n"
-            "snapshots unless some are named. They keep their ids; one that is there already is\n"
-            "left alone, or healed as by import. Reads and sends only pages whose contents the\n"
-            "other store does not have.\n"
-            "\n"
-            "      --name NAME      give it this name instead of its own\n"
-            "      --no-name        give it no name\n",
+    .help =
+        "From the first store to the second, which is made if it is not there; all\n"
+        "snapshots unless some are named. They keep their ids; one that is there already is\n"
+        "left alone, or healed as by import. One that is damaged is named, and the rest copied\n"
+        "all the same; the exit status is 1 then. Reads and sends only pages whose contents the\n"
+        "other store does not have.\n"
+        "\n"
+        "      --name NAME      give it this name instead of its own\n"
+        "      --no-name        give it no name\n",
     .run = copy_run,
 };

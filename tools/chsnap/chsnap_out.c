@@ -6,12 +6,23 @@
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tools/chsnap/chsnap.h"
 
 enum {
     PROGRESS_EVERY_MS = 100,
+    PROGRESS_WIDTH = 80, /* of a terminal that does not say */
+    PROGRESS_WIDTH_MAX = 200,
+};
+
+/* A line of progress while it is made. */
+struct progress_line {
+    char text[PROGRESS_WIDTH_MAX + 1];
+    size_t len, width;
+    bool full; /* a part had no room, so what follows has no sense */
 };
 
 /* ---- words ---- */
@@ -194,9 +205,46 @@ static const char *progress_amount(const struct chsnap_progress *p, uint64_t n,
     return text;
 }
 
+/* Columns that a line may have: the last one is left, some terminals go to the next line there. */
+static size_t progress_width(void)
+{
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): nobody changes the environment */
+    const char *columns = getenv("COLUMNS");
+    struct winsize size = {0};
+    unsigned long width = 0;
+
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0)
+        width = size.ws_col;
+    if (!width && columns)
+        width = strtoul(columns, NULL, 10);
+    if (!width)
+        width = PROGRESS_WIDTH;
+    return (width < PROGRESS_WIDTH_MAX ? width : PROGRESS_WIDTH_MAX) - 1;
+}
+
+/* Add a part to a line, all of it or nothing. */
+static void line_add(struct progress_line *l, const char *fmt, ...) PRINTF(2, 3);
+static void line_add(struct progress_line *l, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    if (l->full)
+        return;
+    va_start(ap, fmt);
+    n = vsnprintf(l->text + l->len, sizeof(l->text) - l->len, fmt, ap);
+    va_end(ap);
+    l->full = n < 0 || (size_t)n > l->width - l->len;
+    if (l->full)
+        l->text[l->len] = 0;
+    else
+        l->len += (size_t)n;
+}
+
 void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t total)
 {
     char a[CHSNAP_TEXT_MAX], b[CHSNAP_TEXT_MAX], r[CHSNAP_TEXT_MAX];
+    struct progress_line l = {0};
     uint64_t now = p->on ? now_ns() : 0;
     double seconds = (double)(now - p->start_ns) / 1e9;
     double rate;
@@ -205,14 +253,17 @@ void chsnap_progress_step(struct chsnap_progress *p, uint64_t done, uint64_t tot
         return;
     p->shown_ns = now;
     rate = (double)done / seconds;
-    (void)fprintf(stderr, "\r\033[K%s  %s", p->what, progress_amount(p, done, a));
+    l.width = progress_width();
+    line_add(&l, "%s", p->what);
+    line_add(&l, "  %s", progress_amount(p, done, a));
     if (total)
-        (void)fprintf(stderr, " of %s  %.0f %%", progress_amount(p, total, b),
-                      100.0 * (double)done / (double)total);
-    (void)fprintf(stderr, "  %s%s%s/s", progress_amount(p, (uint64_t)rate, r), p->unit ? " " : "",
-                  p->unit ? p->unit : "");
+        line_add(&l, " of %s  %.0f %%", progress_amount(p, total, b),
+                 100.0 * (double)done / (double)total);
+    line_add(&l, "  %s%s%s/s", progress_amount(p, (uint64_t)rate, r), p->unit ? " " : "",
+             p->unit ? p->unit : "");
     if (total > done && rate > 0)
-        (void)fprintf(stderr, "  %.0f s left", (double)(total - done) / rate + 0.5);
+        line_add(&l, "  %.0f s left", (double)(total - done) / rate + 0.5);
+    (void)fprintf(stderr, "\r\033[K%s", l.text);
     (void)fflush(stderr);
 }
 

@@ -113,7 +113,17 @@ static void reasons(unsigned kept, char *ret, size_t cap)
             len += (size_t)snprintf(ret + len, cap - len, "%s%s", len ? ", " : "", rule_names[i]);
 }
 
-static struct json_object *item_json(const struct candidate *s, const char *why)
+static struct json_object *reasons_json(unsigned kept)
+{
+    struct json_object *all = json_object_new_array();
+
+    for (unsigned i = 0; i < ARRAY_LEN(rule_names); i++)
+        if (kept >> i & 1)
+            (void)json_object_array_add(all, json_object_new_string(rule_names[i]));
+    return all;
+}
+
+static struct json_object *item_json(const struct candidate *s, unsigned kept)
 {
     struct json_object *o = json_object_new_object();
     char time[CHSNAP_TEXT_MAX];
@@ -123,8 +133,8 @@ static struct json_object *item_json(const struct candidate *s, const char *why)
     (void)json_object_object_add(o, "vm", json_object_new_string(s->vm));
     (void)json_object_object_add(o, "time",
                                  json_object_new_string(chsnap_time_json(s->time_ns, time)));
-    if (why[0])
-        (void)json_object_object_add(o, "reasons", json_object_new_string(why));
+    if (kept)
+        (void)json_object_object_add(o, "reasons", reasons_json(kept));
     return o;
 }
 
@@ -141,7 +151,8 @@ static int report(struct prune *p)
         const struct candidate *s = candidate_of(p, p->items[i].seq);
 
         reasons(p->items[i].kept, why, sizeof(why));
-        (void)json_object_array_add(p->items[i].kept ? kept : removed, item_json(s, why));
+        (void)json_object_array_add(p->items[i].kept ? kept : removed,
+                                    item_json(s, p->items[i].kept));
         chsnap_cell(&t, "%.*s", STORE_ID_SHORT, s->id);
         chsnap_cell(&t, "%s", chsnap_time(s->time_ns, time));
         chsnap_cell(&t, "%s", s->vm[0] ? s->vm : "-");

@@ -28,6 +28,7 @@ static void print_overview(void)
         "  -s, --store STORE    the store; also from CHSNAP_STORE; else the first argument.\n"
         "                       A directory, or a URL: store:/path#snapshot\n"
         "  -j, --json           print JSON\n"
+        "      --color WHEN     always, never, or auto\n"
         "  -h, --help           this text\n"
         "  -V, --version        print the version\n"
         "\n"
@@ -48,9 +49,10 @@ static int global_options(struct chsnap *c, int argc, char **argv)
     static const struct option longs[] = {
         {"store",      required_argument, NULL, 's'},
         {"json",        no_argument, NULL, 'j'},
-        {"help",            no_argument, NULL, 'h'},
-        {"version",no_argument, NULL, 'V'},
-        {0        },
+        {"color",            required_argument, NULL, 'c'},
+        {"help",no_argument, NULL, 'h'},
+        {"version",         no_argument, NULL, 'V'},
+        {0     },
     };
     int opt;
 
@@ -63,6 +65,10 @@ static int global_options(struct chsnap *c, int argc, char **argv)
             break;
         case 'j':
             c->json = true;
+            break;
+        case 'c':
+            if (!chsnap_take_color(c, optarg))
+                return CHSNAP_USAGE;
             break;
         case 'h':
             print_overview();

@@ -204,7 +204,7 @@ _chsnap_options()
     tag) echo "--add --remove --name --no-name $all" ;;
     gc) echo "--dry-run --no-wait $all" ;;
     stats) echo "$all" ;;
-    *) echo "--store --json --help --version" ;;
+    *) echo "--store --json --color --help --version" ;;
     esac
 }
 
@@ -215,7 +215,7 @@ _chsnap()
     _chrysalis_words
     for ((i = 1; i < ${#words[@]}; i++)); do
         case ${words[i]} in
-        -s | --store) ((++i)) ;;
+        -s | --store | --color) ((++i)) ;;
         -*) ;;
         *)
             command=${words[i]}
