@@ -255,6 +255,34 @@ static void test_a_wait_for_others_is_stopped(void **state)
     }
 }
 
+/* What is opened next would get their numbers, and what is said be written there. */
+static void test_no_file_of_a_store_takes_the_place_of_standard_error(void **state)
+{
+    int here = lock_byte(fx.path, 0);
+    pid_t pid = fork();
+
+    (void)state;
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)close_range(0, ~0U, 0);
+        (void)execl(CHSNAP, CHSNAP, "gc", fx.path, (char *)NULL);
+        _exit(127);
+    }
+    wait_blocked(pid);
+    for (int fd = 0; fd < 3; fd++) {
+        char link[64], target[512] = "";
+
+        (void)snprintf(link, sizeof(link), "/proc/%d/fd/%d", pid, fd);
+        assert_true(readlink(link, target, sizeof(target) - 1) > 0);
+        assert_string_equal(target, "/dev/null");
+    }
+    (void)kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    (void)close(here);
+    /* And what cannot be written is still told by the exit status. */
+    assert_int_equal(run(CHSNAP " list %s >&- 2>/dev/null", fx.path), 1);
+}
+
 static void test_a_prune_that_is_stopped_tells_how_far_it_is(void **state)
 {
     const char *const words[] = {"prune", "--keep-tag", "none", fx.path, NULL};
@@ -364,6 +392,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         stop_test(test_an_import_that_is_stopped_leaves_what_came_before),
         stop_test(test_a_wait_for_others_is_stopped),
+        stop_test(test_no_file_of_a_store_takes_the_place_of_standard_error),
         stop_test(test_a_prune_that_is_stopped_tells_how_far_it_is),
         stop_test(test_an_output_that_is_stopped_is_not_there),
         stop_test(test_a_collection_is_stopped_at_any_time),

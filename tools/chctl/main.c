@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/std_fds.h"
 #include "tools/chctl/chctl.h"
 
 struct command_line {
@@ -85,6 +86,8 @@ int main(int argc, char *argv[])
     char *const *words;
     int nr;
 
+    if (std_fds_fill() < 0)
+        return CHCTL_FAILED;
     if (parse_options(argc, argv, &line, &err))
         return chctl_complain(CHCTL_USAGE, &err);
     words = argv + line.command;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/std_fds.h"
 #include "tools/chsnap/chsnap.h"
 
 static const struct chsnap_command *const commands[] = {
@@ -126,8 +127,11 @@ int main(int argc, char **argv)
         .colour_err = !plain && isatty(STDERR_FILENO),
         .progress = isatty(STDERR_FILENO),
     };
-    int rc = run(&c, argc, argv);
+    int rc = std_fds_fill();
 
+    if (rc < 0)
+        return CHSNAP_FAILED; /* and nothing to say it by */
+    rc = run(&c, argc, argv);
     store_close(c.st);
     if (fflush(stdout) != 0 && rc == CHSNAP_OK)
         rc = chsnap_error(&c, "standard output: %m");

@@ -14,6 +14,7 @@
 
 #include "core/event_monitor.h"
 #include "core/log.h"
+#include "core/std_fds.h"
 #include "core/vm_ground.h"
 #include "snapshot/snap_sizes.h"
 #include "store/store_digest.h"
@@ -213,6 +214,8 @@ int main(int argc, char **argv)
     struct err err = {0};
     int rc;
 
+    if (std_fds_fill() < 0)
+        return CHVMM_EXIT_FAILED;
     /* A heap of a thread grows by a page a call otherwise. */
     (void)mallopt(M_TOP_PAD, HEAP_STEP);
     rc = chvmm_options_parse(argc, argv, stdout, &p.opts, &err);
