@@ -397,6 +397,19 @@ static void test_a_name_with_a_colon_is_no_store(void **state)
     fixture_remove(&copy);
 }
 
+/* A wrong name of the input is no reason to make a store. */
+static void test_an_import_of_nothing_makes_no_store(void **state)
+{
+    struct fixture other;
+
+    (void)state;
+    fixture_make(&other);
+    assert_int_equal(run(CHSNAP " import -i %s/none %s 2>&1", other.dir, other.path), 1);
+    assert_says("none: No such file or directory");
+    assert_int_not_equal(access(other.path, F_OK), 0);
+    fixture_remove(&other);
+}
+
 /* For programs: what was done before a failure is told too. */
 static void test_an_import_that_fails_tells_what_came_before(void **state)
 {
@@ -451,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_a_copy_goes_on_past_what_is_damaged),
         cmocka_unit_test(test_nothing_on_the_command_line_is_passed_over),
         cmocka_unit_test(test_a_name_with_a_colon_is_no_store),
+        cmocka_unit_test(test_an_import_of_nothing_makes_no_store),
         cmocka_unit_test(test_an_import_that_fails_tells_what_came_before),
         cmocka_unit_test(test_a_clone_keeps_off_a_socket_that_is_answered),
     };

@@ -347,7 +347,8 @@ static bool parse_count(const char *text, unsigned lowest, unsigned highest, uns
     char *end;
     unsigned long n = strtoul(text, &end, 10);
 
-    if (end == text || *end || n < lowest || n > highest)
+    /* strtoul() takes spaces and signs too. */
+    if (text[0] < '0' || text[0] > '9' || *end || n < lowest || n > highest)
         return false;
     *ret = (unsigned)n;
     return true;
@@ -364,7 +365,7 @@ static int take_option(struct chsnap *c, int opt, struct cloning *k, const char 
             return chsnap_usage_error(c, "--number %s: 1 to %d", optarg, CLONES_MAX);
     } else if (opt == 'F') {
         if (!parse_count(optarg, 0, INT_MAX, &k->first))
-            return chsnap_usage_error(c, "--first %s: is not a number", optarg);
+            return chsnap_usage_error(c, "--first %s: 0 to %d", optarg, INT_MAX);
     } else {
         return chsnap_restore_opt(c, opt, &k->how);
     }

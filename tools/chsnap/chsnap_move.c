@@ -211,9 +211,6 @@ static int import_all(struct move *m)
 {
     int rc;
 
-    m->fd = m->path ? open(m->path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
-    if (m->fd < 0)
-        return chsnap_error(m->c, "%s: %m", m->path);
     chsnap_stop_state(m->c, MOVE_STOPPED);
     for (bool any = false;; any = true) {
         struct store_stream_result res = {0};
@@ -267,7 +264,9 @@ static int import_run(struct chsnap *c, int argc, char **argv)
         }
     }
     args = argv + optind;
-    rc = chsnap_open(c, STORE_CREATE, &args);
+    /* First: no store is made for what is not there. */
+    m.fd = m.path ? open(m.path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+    rc = m.fd < 0 ? chsnap_error(c, "%s: %m", m.path) : chsnap_open(c, STORE_CREATE, &args);
     if (rc == CHSNAP_OK)
         rc = chsnap_only_store(c, args);
     if (rc == CHSNAP_OK)
@@ -294,7 +293,7 @@ const struct chsnap_command chsnap_import = {
 /* What the next snapshot would meet as well. */
 static bool is_hopeless(int rc)
 {
-    static const int all[] = {ENOSPC, EDQUOT, EROFS, EACCES, ENOMEM, EMFILE, ENFILE};
+    static const int all[] = {ENOSPC, EDQUOT, EROFS, EACCES, ENOMEM, EMFILE, ENFILE, EINVAL};
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (rc == -all[i])
@@ -332,10 +331,10 @@ static bool copy_one(struct move *m, struct store *to, const char *ref)
     } else if (rc < 0) {
         m->nr_failed++;
         copy_failed_json(m, ref, &err);
-        if (strncmp(err.msg, "snapshot ", strlen("snapshot ")) == 0)
+        if (strstr(err.msg, "snapshot "))
             (void)chsnap_error(m->c, "%s", err.msg);
         else
-            (void)chsnap_error(m->c, "snapshot %.*s: %s", STORE_NAME_MAX, ref, err.msg);
+            (void)chsnap_error(m->c, "snapshot %.*s: %s", STORE_ID_SHORT, ref, err.msg);
         return !is_hopeless(rc);
     } else {
         move_report(m, stdout, "copied", &res, true);
@@ -346,6 +345,8 @@ static bool copy_one(struct move *m, struct store *to, const char *ref)
 /* What is damaged keeps nobody from copying the rest, but is told once more in the end. */
 static int copy_end(struct move *m, size_t nr, bool all)
 {
+    if (m->nr_failed && nr == 1)
+        return CHSNAP_FAILED; /* it has been said */
     if (m->nr_failed)
         return chsnap_error(m->c, "%zu of %zu snapshots could not be copied%s", m->nr_failed, nr,
                             all ? "" : ", and others were not tried");
