@@ -75,16 +75,20 @@ def runs_iret():
 
 
 class GuestMemory:
-    """The RAM of a VM in another process, found by the test guest's image at 2 MiB."""
+    """
+    The RAM of a VM in another process, found by the test guest's image at 2 MiB; or, for another
+    guest, by the bytes that it has at an address.
+    """
 
-    def __init__(self, pid, ram_len):
+    def __init__(self, pid, ram_len, head=None, gpa=GUEST_IMAGE_GPA):
         self.pid = pid
         self.low_len = min(ram_len, 3 << 30)
         self.mem = open(f"/proc/{pid}/mem", "rb", buffering=0)
-        head = (BUILD / "tests" / "guest" / "guest.bin").read_bytes()[:4096]
-        self.base = self._find(head)
+        if head is None:
+            head = (BUILD / "tests" / "guest" / "guest.bin").read_bytes()[:4096]
+        self.base = self._find(head, gpa)
 
-    def _find(self, head):
+    def _find(self, head, gpa):
         with open(f"/proc/{self.pid}/maps", encoding="ascii") as maps:
             for line in maps:
                 match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
@@ -93,7 +97,7 @@ class GuestMemory:
                     continue
                 # Neighbouring mappings may have been merged: RAM starts at a page of this one.
                 for base in {start, end - self.low_len}:
-                    if self.read_at(base + GUEST_IMAGE_GPA, len(head)) == head:
+                    if self.read_at(base + gpa, len(head)) == head:
                         return base
         raise AssertionError(f"no test guest in the memory of process {self.pid}")
 
