@@ -321,10 +321,19 @@ static bool is_known(unsigned type)
 /* Bring in the next message that is to be shown; it stays until it is taken. */
 static int receive_shown(struct mig_ctl *ctl, uint64_t tick_ns, struct err *err)
 {
-    for (;;) {
-        int rc = receive(ctl, tick_ns, err);
-        unsigned type = le16_get(ctl->hdr.type);
+    for (unsigned skipped = 0;; skipped++) {
+        struct mig_wait at_once = {
+            .cancel_fd = atomic_load(&ctl->cancel_fd), .wake_fd = -1, .deadline_ns = 1};
+        unsigned type;
+        int rc;
 
+        /* Who never pauses is never waited for: nothing else would cancel, or look at the clock. */
+        if (mig_channel_wait_fd(-1, 0, &at_once, 0) == -ECANCELED)
+            return err_set(err, -ECANCELED, "cancelled");
+        if (skipped && tick_ns && loop_now_ns() >= tick_ns)
+            return -EAGAIN;
+        rc = receive(ctl, tick_ns, err);
+        type = le16_get(ctl->hdr.type);
         if (rc < 0 || (type != MIG_MSG_KEEPALIVE &&
                        (is_known(type) || !(le16_get(ctl->hdr.flags) & MIG_MSG_OPTIONAL))))
             return rc;

@@ -353,6 +353,16 @@ static int receive_message(struct lane *l, bool *ret_last, struct err *err)
                    type);
 }
 
+static bool is_quitting(struct mig_receiver *r)
+{
+    bool quit;
+
+    (void)pthread_mutex_lock(&r->lock);
+    quit = r->quit;
+    (void)pthread_mutex_unlock(&r->lock);
+    return quit;
+}
+
 static void lane_ended(struct mig_receiver *r, int rc, const struct err *err)
 {
     (void)pthread_mutex_lock(&r->lock);
@@ -382,8 +392,11 @@ static void *lane_main(void *arg)
     (void)snprintf(name, sizeof(name), "mig-recv%u", l->index);
     log_thread_name(name);
     thread_be_patient();
-    while (rc >= 0 && !last)
-        rc = receive_message(l, &last, &err);
+    /* A source that is quicker than we are is never waited for, and a wait would be cancelled. */
+    while (rc >= 0 && !last) {
+        rc = is_quitting(l->r) ? err_set(&err, -ECANCELED, "cancelled")
+                               : receive_message(l, &last, &err);
+    }
     if (rc < 0)
         rc = err_prefix(&err, rc, "lane %u", l->index);
     mig_progress_cpu(l->r->p.counters);

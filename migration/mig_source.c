@@ -33,6 +33,9 @@ enum {
     STATE_PART = 4096,     /* bytes of state that are worth a message of their own */
 };
 
+/* Taken for the estimated blackout where there is no saying: 15 minutes. */
+#define ESTIMATE_NONE ((uint64_t)900 * 1000000000)
+
 struct mig_source {
     struct mig_source_params p;
     struct mig_progress progress;
@@ -384,27 +387,29 @@ static uint64_t per_second(uint64_t n, uint64_t ns)
     return (uint64_t)((unsigned __int128)n * 1000000000 / ns);
 }
 
+static int check_round_done(const struct mig_message *msg, uint32_t round, struct err *err)
+{
+    uint32_t done;
+    int rc = mig_round_done_get(msg->body, msg->len, &done, err);
+
+    if (rc >= 0 && done != round)
+        return err_set(err, -EPROTO, "ROUND_DONE: %u, %u was due", done, round);
+    return rc;
+}
+
 /* Wait until the destination has all of a round. */
 static int await_round(struct mig_source *src, uint32_t round, struct err *err)
 {
     for (;;) {
         uint64_t now = loop_now_ns();
         struct mig_message msg;
-        uint32_t done;
         int rc;
 
         if (is_overdue(src))
             return overdue(src, err);
         rc = mig_ctl_recv(src->ctl, now + (uint64_t)TICK_MS * 1000000, &msg, err);
-        if (rc == -EAGAIN)
-            continue;
-        if (rc >= 0)
-            rc = mig_round_done_get(msg.body, msg.len, &done, err);
-        if (rc < 0)
-            return rc;
-        if (done != round)
-            return err_set(err, -EPROTO, "ROUND_DONE: %u, %u was due", done, round);
-        return 0;
+        if (rc != -EAGAIN)
+            return rc < 0 ? rc : check_round_done(&msg, round, err);
     }
 }
 
@@ -618,15 +623,19 @@ static int stop_and_send(struct mig_source *src, struct err *err)
 
 static int await_loaded(struct mig_source *src, uint64_t stopped_ns, struct err *err)
 {
-    uint64_t estimate = mig_policy_estimate(&src->m), limit = (uint64_t)LOADED_MS * 1000000;
-    uint64_t end = loop_now_ns();
+    uint64_t estimate = mig_policy_estimate(&src->m), end = loop_now_ns();
     struct mig_message msg;
     int rc;
 
-    end += estimate < UINT64_MAX / 8 ? 4 * estimate + limit : UINT64_MAX / 2;
-    do {
-        rc = mig_ctl_recv(src->ctl, end, &msg, err);
-    } while (rc >= 0 && msg.type == MIG_MSG_ROUND_DONE);
+    if (estimate >= UINT64_MAX / 8)
+        estimate = ESTIMATE_NONE;
+    end += 4 * estimate + (uint64_t)LOADED_MS * 1000000;
+    rc = mig_ctl_recv(src->ctl, end, &msg, err);
+    if (rc >= 0 && msg.type == MIG_MSG_ROUND_DONE) {
+        rc = check_round_done(&msg, src->round, err);
+        if (rc >= 0)
+            rc = mig_ctl_expect(src->ctl, MIG_MSG_LOADED, end, &msg, NULL, err);
+    }
     if (rc == -EAGAIN)
         return err_set(err, -ETIMEDOUT, "the destination did not load the state in time");
     src->took.send =

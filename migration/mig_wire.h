@@ -3,8 +3,8 @@
  * The bytes of the migration protocol: docs/migration-protocol.md.
  *
  * A connection carries messages: a header of 8 bytes, then the body.  Bodies
- * come from a peer that may be hostile: every decoder checks lengths, limits
- * and reserved bytes, and writes to its result only what it has checked.
+ * come from a peer that may be hostile: every decoder checks lengths and
+ * limits, and writes to its result only what it has checked.
  *
  * Threads: any.
  */

@@ -292,6 +292,25 @@ static void test_unknown_messages_are_skipped_if_they_are_optional(void **state)
     }
 }
 
+/* Any number of them would keep the guest standing still. */
+static void test_a_round_is_done_once(void **state)
+{
+    const struct mig_round_done_wire again = {.round = le32_make(1)};
+    struct transcript t = {0}, got;
+    enum mig_result result;
+    struct fake_guest from;
+
+    (void)state;
+    transcript_read(&t, "v1");
+    replace(&t.to_source, MIG_MSG_LOADED, MIG_MSG_ROUND_DONE, 0, &again, sizeof(again),
+            sizeof(again));
+    assert_int_equal(transcript_run_source(&t, &nothing, &from, &result, &got), -EPROTO);
+    assert_int_equal(result, MIG_RESULT_FAILED);
+    transcript_release(&got);
+    transcript_release(&t);
+    fake_guest_release(&from);
+}
+
 static void hello_with(struct transcript *t, uint16_t min, uint16_t max, const char *cap,
                        bool required)
 {
@@ -500,6 +519,7 @@ int main(void)
         cmocka_unit_test(test_messages_out_of_place_are_refused),
         cmocka_unit_test(test_lengths_beyond_the_limits_are_refused_at_once),
         cmocka_unit_test(test_unknown_messages_are_skipped_if_they_are_optional),
+        cmocka_unit_test(test_a_round_is_done_once),
         cmocka_unit_test(test_versions_and_capabilities_are_negotiated),
         cmocka_unit_test(test_strangers_do_not_stop_a_destination),
         cmocka_unit_test(test_what_a_source_says_explains_more_than_that_its_lane_is_gone),
