@@ -12,6 +12,7 @@
 
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/thread_slice.h"
 #include "migration/mig_fsm.h"
 
 enum {
@@ -173,10 +174,10 @@ static int judge(struct mig_door *door, struct caller *c, struct err *err)
     int rc;
 
     if (type == MIG_MSG_LANE) {
-        memcpy(&lane, c->v.body, sizeof(lane));
-        return has_the_secret(door, &lane)
-                   ? let_in(door, c, err)
-                   : err_set(err, -EACCES, "a lane came without the secret of this migration");
+        rc = mig_lane_get(c->v.body, c->body_got, &lane, err);
+        if (rc >= 0 && !has_the_secret(door, &lane))
+            rc = err_set(err, -EACCES, "a lane came without the secret of this migration");
+        return rc < 0 ? rc : let_in(door, c, err);
     }
     if (type == 0 || type >= MIG_NR_MSGS)
         return err_set(err, -ENOTSUP, "message type %u is not known here", type);
@@ -425,6 +426,7 @@ static void *door_main(void *arg)
     };
 
     log_thread_name("mig-door");
+    thread_be_patient(); /* who knocks is not to keep the guest from running */
     while (!p[0].revents) {
         unsigned nr = door->nr_callers;
 
