@@ -21,12 +21,16 @@ enum {
 
 static int open_image(const struct disk_params *p, struct err *err)
 {
-    int flags = (p->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (p->direct ? O_DIRECT : 0);
-    int fd = open(p->path, flags);
+    int direct = p->direct ? O_DIRECT : 0;
+    /* O_NONBLOCK: opening a FIFO must not wait for its other end.  Requests are to wait. */
+    int fd = open(p->path, (p->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | direct);
 
     if (fd < 0 && errno == EINVAL && p->direct)
         return err_set(err, -EINVAL, "disk %s: its file system does not do direct=on", p->path);
-    return fd < 0 ? err_set(err, -errno, "disk %s: open: %s", p->path, strerror(errno)) : fd;
+    if (fd < 0)
+        return err_set(err, -errno, "disk %s: open: %s", p->path, strerror(errno));
+    (void)fcntl(fd, F_SETFL, direct);
+    return fd;
 }
 
 /* Alignment that O_DIRECT asks for on a file. */

@@ -2,6 +2,7 @@
 """The API's answers to what is wrong."""
 
 import json
+import os
 
 import lane_base
 from lane_base import GUEST_ELF, MIB, LaneTest
@@ -132,6 +133,13 @@ class CommandLineTest(LaneTest):
             path = self.dir / name
             path.write_bytes(content)
             self.refuses(vm_args(kernel=path), "kernel")
+
+    def test_a_fifo_is_not_waited_for(self):
+        fifo = self.dir / "fifo"
+        os.mkfifo(fifo)
+        self.refuses(vm_args(kernel=fifo), "kernel")
+        self.refuses([*vm_args(), "--initramfs", str(fifo)], "initramfs")
+        self.refuses(vm_args(disk=f"path={fifo},readonly=on"), "neither a file nor a block device")
 
 
 if __name__ == "__main__":

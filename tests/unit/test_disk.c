@@ -407,6 +407,35 @@ static void test_what_is_no_disk_is_refused(void **state)
     assert_int_equal(fcntl(fd, F_GETFD), -1);
 }
 
+/* Whoever opens a FIFO to read waits for one who writes. */
+static void test_a_fifo_is_refused_and_not_waited_for(void **state)
+{
+    struct fix *f = *state;
+    struct disk_params p = params(f, &variants[2]);
+    char path[80];
+    int rc;
+
+    (void)snprintf(path, sizeof(path), "%s.fifo", f->path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    p.path = path;
+    p.readonly = true;
+    (void)alarm(60);
+    rc = disk_open(&p, &f->d, NULL);
+    (void)alarm(0);
+    (void)unlink(path);
+    assert_int_equal(rc, -EINVAL);
+    /* And requests on what is opened wait, as they must. */
+    p.path = f->path;
+    p.readonly = false;
+    assert_int_equal(disk_open(&p, &f->d, NULL), 0);
+    for (int fd = 3; fd < 64; fd++) {
+        struct stat a, b;
+
+        if (fstat(fd, &a) == 0 && fstat(f->fd, &b) == 0 && a.st_ino == b.st_ino)
+            assert_false(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    }
+}
+
 static int sync_errno;
 
 int __real_fdatasync(int fd);
@@ -471,6 +500,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_locks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock_ranges, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_no_disk_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_fifo_is_refused_and_not_waited_for, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("disk", tests, NULL, NULL);
