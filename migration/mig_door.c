@@ -451,8 +451,10 @@ static void *door_main(void *arg)
 
 static void door_free(struct mig_door *door)
 {
-    while (door->nr_callers)
-        forget(door, 0);
+    for (; door->nr_callers; forget(door, 0))
+        /* Bytes that nobody has read would take our last word with them. */
+        if (door->callers[0].at == CALLER_LEAVES)
+            (void)mig_channel_drain(door->callers[0].v.ch);
     for (unsigned i = door->nr_fetched; i < door->nr_let_in; i++)
         mig_visitor_release(&door->let_in[i]);
     if (door->quit_fd >= 0)
