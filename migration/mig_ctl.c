@@ -313,18 +313,12 @@ static int peer_aborted(const struct mig_message *msg, struct err *err)
     return err_set(err, -ECONNABORTED, "the peer gave up: %s", n ? text : "no reason given");
 }
 
-static bool is_known(unsigned type)
-{
-    return type > 0 && type < MIG_NR_MSGS;
-}
-
 /* Bring in the next message that is to be shown; it stays until it is taken. */
 static int receive_shown(struct mig_ctl *ctl, uint64_t tick_ns, struct err *err)
 {
     for (unsigned skipped = 0;; skipped++) {
         struct mig_wait at_once = {
             .cancel_fd = atomic_load(&ctl->cancel_fd), .wake_fd = -1, .deadline_ns = 1};
-        unsigned type;
         int rc;
 
         /* Who never pauses is never waited for: nothing else would cancel, or look at the clock. */
@@ -333,9 +327,7 @@ static int receive_shown(struct mig_ctl *ctl, uint64_t tick_ns, struct err *err)
         if (skipped && tick_ns && loop_now_ns() >= tick_ns)
             return -EAGAIN;
         rc = receive(ctl, tick_ns, err);
-        type = le16_get(ctl->hdr.type);
-        if (rc < 0 || (type != MIG_MSG_KEEPALIVE &&
-                       (is_known(type) || !(le16_get(ctl->hdr.flags) & MIG_MSG_OPTIONAL))))
+        if (rc < 0 || !mig_hdr_is_skipped(&ctl->hdr))
             return rc;
         ctl->hdr_got = ctl->body_got = 0;
     }
@@ -351,7 +343,7 @@ int mig_ctl_recv(struct mig_ctl *ctl, uint64_t tick_ns, struct mig_message *ret_
         return rc;
     msg = (struct mig_message){le16_get(ctl->hdr.type), ctl->body, ctl->body_got};
     ctl->hdr_got = ctl->body_got = 0;
-    if (!is_known(msg.type))
+    if (!mig_msg_is_known(msg.type))
         return err_set(err, -ENOTSUP, "message type %u is not known here", msg.type);
     rc = mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_IN, msg.type, err);
     if (rc < 0)

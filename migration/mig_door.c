@@ -179,7 +179,7 @@ static int judge(struct mig_door *door, struct caller *c, struct err *err)
             rc = err_set(err, -EACCES, "a lane came without the secret of this migration");
         return rc < 0 ? rc : let_in(door, c, err);
     }
-    if (type == 0 || type >= MIG_NR_MSGS)
+    if (!mig_msg_is_known(type))
         return err_set(err, -ENOTSUP, "message type %u is not known here", type);
     rc = mig_fsm_step(&mig_dest_fsm, &state, MIG_IN, type, err);
     if (rc >= 0)
@@ -189,15 +189,6 @@ static int judge(struct mig_door *door, struct caller *c, struct err *err)
     if (has_source(door))
         return refuse(c, "another VM is moving to this destination already", err);
     return let_in(door, c, err);
-}
-
-/* Whether a message says nothing of who it is from. */
-static bool is_small_talk(const struct mig_msg_hdr *hdr)
-{
-    unsigned type = le16_get(hdr->type);
-
-    return type == MIG_MSG_KEEPALIVE ||
-           ((type == 0 || type >= MIG_NR_MSGS) && le16_get(hdr->flags) & MIG_MSG_OPTIONAL);
 }
 
 /* Some bytes of its first message; -EAGAIN as long as it is not whole. */
@@ -244,7 +235,7 @@ static int listen_to(struct mig_door *door, struct caller *c, struct err *err)
 
         if (rc < 0)
             return rc;
-        if (!is_small_talk(&c->v.hdr))
+        if (!mig_hdr_is_skipped(&c->v.hdr))
             return judge(door, c, err);
         free(steal_ptr(c->v.body));
         c->hdr_got = c->body_got = 0;

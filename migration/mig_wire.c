@@ -46,9 +46,14 @@ static const struct {
   /* clang-format on */
 };
 
+bool mig_msg_is_known(unsigned type)
+{
+    return type < MIG_NR_MSGS && msgs[type].name;
+}
+
 const char *mig_msg_name(unsigned type)
 {
-    return type < MIG_NR_MSGS && msgs[type].name ? msgs[type].name : "?";
+    return mig_msg_is_known(type) ? msgs[type].name : "?";
 }
 
 struct mig_msg_hdr mig_hdr_make(enum mig_msg type, size_t len)
@@ -56,9 +61,17 @@ struct mig_msg_hdr mig_hdr_make(enum mig_msg type, size_t len)
     return (struct mig_msg_hdr){.type = le16_make((uint16_t)type), .len = le32_make((uint32_t)len)};
 }
 
+bool mig_hdr_is_skipped(const struct mig_msg_hdr *hdr)
+{
+    unsigned type = le16_get(hdr->type);
+
+    return type == MIG_MSG_KEEPALIVE ||
+           (!mig_msg_is_known(type) && le16_get(hdr->flags) & MIG_MSG_OPTIONAL);
+}
+
 int mig_hdr_check(unsigned type, uint32_t len, struct err *err)
 {
-    bool known = type < MIG_NR_MSGS && msgs[type].name;
+    bool known = mig_msg_is_known(type);
     uint32_t max = known ? msgs[type].max : (uint32_t)MIG_SMALL_MAX;
 
     if (len > max)

@@ -272,6 +272,22 @@ int mig_refuse(struct mig_refusal *why, const char *fmt, ...) PRINTF(2, 3);
 const char *mig_msg_name(unsigned type);
 
 /**
+ * mig_msg_is_known() - whether there is such a type of message in this version.
+ * @type: any number.
+ *
+ * Threads: any.
+ */
+bool mig_msg_is_known(unsigned type);
+
+/**
+ * mig_hdr_is_skipped() - whether nothing is done about a message: KEEPALIVE, and what is
+ * optional and not known.
+ *
+ * Threads: any.
+ */
+bool mig_hdr_is_skipped(const struct mig_msg_hdr *hdr);
+
+/**
  * mig_hdr_make() - a message's header.
  *
  * Threads: any.
