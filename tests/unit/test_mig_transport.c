@@ -40,6 +40,45 @@ static int teardown_tls(void **state)
     return 0;
 }
 
+/* A destination that listens, and a source that will connect to it. */
+struct ends {
+    struct mig_tls *server, *client;
+    struct mig_dial to, at;
+    struct mig_listener *ls;
+    struct fake_pair p;
+};
+
+/* @server_dir, @client_dir: NULL: without TLS. */
+static void ends_open(struct ends *e, const char *url, const struct fake_guest_config *guest,
+                      const char *server_dir, const char *client_dir)
+{
+    memset(e, 0, sizeof(*e));
+    if (server_dir)
+        assert_int_equal(mig_tls_new(server_dir, MIG_TLS_SERVER, &e->server, NULL), 0);
+    if (client_dir)
+        assert_int_equal(mig_tls_new(client_dir, MIG_TLS_CLIENT, &e->client, NULL), 0);
+    assert_int_equal(mig_url_parse(url, &e->at.url, NULL), 0);
+    e->at.tls = e->server;
+    assert_int_equal(mig_listen(&e->at, &e->ls, NULL), 0);
+    assert_int_equal(mig_url_parse(mig_listener_url(e->ls).s, &e->to.url, NULL), 0);
+    e->to.tls = e->client;
+    fake_pair_init(&e->p, guest);
+    e->p.sp.open = mig_open_by_connect;
+    e->p.sp.open_arg = &e->to;
+    e->p.dp.open = mig_open_by_accept;
+    e->p.dp.open_arg = e->ls;
+    e->p.dp.open_fd = mig_listener_fd(e->ls);
+    e->p.dp.tls = e->server;
+}
+
+static void ends_close(struct ends *e)
+{
+    fake_pair_release(&e->p);
+    mig_listener_close(e->ls);
+    mig_tls_free(e->server);
+    mig_tls_free(e->client);
+}
+
 static void move_over(const char *url, const char *tls_dir, unsigned lanes)
 {
     static const struct fake_guest_config busy = {
@@ -49,40 +88,17 @@ static void move_over(const char *url, const char *tls_dir, unsigned lanes)
         .dirty_rate = 20000,
         .dirty_pages = 1000
     };
-    struct mig_tls *server = NULL, *client = NULL;
-    struct mig_dial to = {0}, at = {0};
-    struct mig_listener *ls;
-    struct fake_pair p;
+    struct ends e;
 
-    if (tls_dir) {
-        assert_int_equal(mig_tls_new(tls_dir, MIG_TLS_SERVER, &server, NULL), 0);
-        assert_int_equal(mig_tls_new(tls_dir, MIG_TLS_CLIENT, &client, NULL), 0);
-    }
-    assert_int_equal(mig_url_parse(url, &at.url, NULL), 0);
-    to = at;
-    at.tls = server;
-    to.tls = client;
-    assert_int_equal(mig_listen(&at, &ls, NULL), 0);
-    if (!to.url.is_unix)
-        (void)snprintf(to.url.port, sizeof(to.url.port), "%u", mig_listener_port(ls) & 0xffff);
-    fake_pair_init(&p, &busy);
-    p.sp.open = mig_open_by_connect;
-    p.sp.open_arg = &to;
-    p.dp.open = mig_open_by_accept;
-    p.dp.open_arg = ls;
-    p.dp.open_fd = mig_listener_fd(ls);
-    p.dp.tls = server;
-    p.sp.lanes = lanes;
-    p.sp.keepalive_ms = p.dp.keepalive_ms = 1; /* all the time, between everything */
-    fake_pair_run(&p);
-    if (p.src_rc < 0)
-        fail_msg("%s: source: %s; destination: %s", url, p.src_err.msg, p.dst_err.msg);
-    assert_int_equal(p.src_st.encrypted, tls_dir != NULL);
-    assert_int_equal(p.dst_st.encrypted, tls_dir != NULL);
-    fake_pair_release(&p);
-    mig_listener_close(ls);
-    mig_tls_free(server);
-    mig_tls_free(client);
+    ends_open(&e, url, &busy, tls_dir, tls_dir);
+    e.p.sp.lanes = lanes;
+    e.p.sp.keepalive_ms = e.p.dp.keepalive_ms = 1; /* all the time, between everything */
+    fake_pair_run(&e.p);
+    if (e.p.src_rc < 0)
+        fail_msg("%s: source: %s; destination: %s", url, e.p.src_err.msg, e.p.dst_err.msg);
+    assert_int_equal(e.p.src_st.encrypted, tls_dir != NULL);
+    assert_int_equal(e.p.dst_st.encrypted, tls_dir != NULL);
+    ends_close(&e);
 }
 
 /* One end has a tls_dir, and the other none. */
@@ -90,43 +106,23 @@ static void move_between_strangers(bool tls_at_source, const char *source_says,
                                    const char *dest_says)
 {
     static const struct fake_guest_config tiny = {.len = {KIB(512)}, .seed = 3};
-    struct mig_tls *server = NULL, *client = NULL;
-    struct mig_dial to = {0}, at = {0};
-    struct mig_listener *ls;
     struct mig_status st;
-    struct fake_pair p;
+    struct ends e;
 
-    if (tls_at_source)
-        assert_int_equal(mig_tls_new(good_dir, MIG_TLS_CLIENT, &client, NULL), 0);
-    else
-        assert_int_equal(mig_tls_new(good_dir, MIG_TLS_SERVER, &server, NULL), 0);
-    assert_int_equal(mig_url_parse("tcp:127.0.0.1:0", &at.url, NULL), 0);
-    at.tls = server;
-    assert_int_equal(mig_listen(&at, &ls, NULL), 0);
-    assert_int_equal(mig_url_parse(mig_listener_url(ls).s, &to.url, NULL), 0);
-    to.tls = client;
-    fake_pair_init(&p, &tiny);
-    p.sp.open = mig_open_by_connect;
-    p.sp.open_arg = &to;
-    p.dp.open = mig_open_by_accept;
-    p.dp.open_arg = ls;
-    p.dp.open_fd = mig_listener_fd(ls);
-    p.dp.tls = server;
-    fake_pair_start(&p);
+    ends_open(&e, "tcp:127.0.0.1:0", &tiny, tls_at_source ? NULL : good_dir,
+              tls_at_source ? good_dir : NULL);
+    fake_pair_start(&e.p);
     /* The source may be gone by now, and then nobody waits for it any longer. */
     do {
         (void)sched_yield();
-        mig_progress_read(mig_dest_progress(p.dst), &st);
+        mig_progress_read(mig_dest_progress(e.p.dst), &st);
     } while (st.nr_refused == 0);
     assert_string_equal(st.err.msg, dest_says);
-    fake_pair_join(&p);
-    fake_pair_check(&p);
-    assert_true(p.src_rc < 0);
-    assert_string_equal(p.src_err.msg, source_says);
-    fake_pair_release(&p);
-    mig_listener_close(ls);
-    mig_tls_free(server);
-    mig_tls_free(client);
+    fake_pair_join(&e.p);
+    fake_pair_check(&e.p);
+    assert_true(e.p.src_rc < 0);
+    assert_string_equal(e.p.src_err.msg, source_says);
+    ends_close(&e);
 }
 
 static void test_one_end_without_tls_is_told_so(void **state)
@@ -151,38 +147,28 @@ static struct mig_status hand_over(bool shared)
         .dirty_rate = 20000,
         .dirty_pages = 1000
     };
-    struct mig_dial dial = {0};
-    struct mig_listener *ls;
     struct mig_status st;
-    struct fake_pair p;
-    char path[64];
+    struct ends e;
+    char url[64];
 
-    (void)snprintf(path, sizeof(path), "unix:/tmp/test_mig_hand.%d", getpid());
-    assert_int_equal(mig_url_parse(path, &dial.url, NULL), 0);
-    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
-    fake_pair_init(&p, &guest);
-    p.sp.open = mig_open_by_connect;
-    p.sp.open_arg = &dial;
-    p.dp.open = mig_open_by_accept;
-    p.dp.open_arg = ls;
-    p.dp.open_fd = mig_listener_fd(ls);
-    p.sp.lanes = 2;
-    p.sp.local = true;
-    fake_pair_run(&p);
-    if (p.src_rc < 0)
-        fail_msg("source: %s; destination: %s", p.src_err.msg, p.dst_err.msg);
-    assert_int_equal(p.src_st.handed, p.dst_st.handed);
+    (void)snprintf(url, sizeof(url), "unix:/tmp/test_mig_hand.%d", getpid());
+    ends_open(&e, url, &guest, NULL, NULL);
+    e.p.sp.lanes = 2;
+    e.p.sp.local = true;
+    fake_pair_run(&e.p);
+    if (e.p.src_rc < 0)
+        fail_msg("source: %s; destination: %s", e.p.src_err.msg, e.p.dst_err.msg);
+    assert_int_equal(e.p.src_st.handed, e.p.dst_st.handed);
     if (shared) {
         struct stat a, b;
 
         /* The very same memory. */
-        assert_int_equal(fstat(gmem_region(p.from.gm, 1)->fd, &a), 0);
-        assert_int_equal(fstat(gmem_region(p.to.gm, 1)->fd, &b), 0);
+        assert_int_equal(fstat(gmem_region(e.p.from.gm, 1)->fd, &a), 0);
+        assert_int_equal(fstat(gmem_region(e.p.to.gm, 1)->fd, &b), 0);
         assert_int_equal(a.st_ino, b.st_ino);
     }
-    st = p.src_st;
-    fake_pair_release(&p);
-    mig_listener_close(ls);
+    st = e.p.src_st;
+    ends_close(&e);
     return st;
 }
 
