@@ -123,6 +123,15 @@ class GuestMemory:
         self.mem.close()
 
 
+def page_digests_of(pid, ram_len):
+    """GuestMemory.page_digests() of a VM of the test guest."""
+    memory = GuestMemory(pid, ram_len)
+    try:
+        return memory.page_digests()
+    finally:
+        memory.close()
+
+
 def differing_pages(before, after):
     """Addresses of pages that differ, and of those that only one side has."""
     pages = [i * PAGE for i, (a, b) in enumerate(zip(before, after)) if a != b]

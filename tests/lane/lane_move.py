@@ -70,6 +70,21 @@ class Move:
         wait_until(lambda: self._nr_failures() > self.failures, timeout_s, "a failed migration")
 
 
+def how_ended(source, timeout_s):
+    """What the source of a migration says at its end; "gone" if its process has ended."""
+    def look():
+        if not source.is_running():
+            return "gone"
+        try:
+            progress = source.get("vm.migration-progress")
+        except AssertionError:
+            return None
+        # One that was completed ends its process.
+        return progress["phase"] == "done" and progress["result"] != "completed" and \
+            progress["result"]
+    return wait_until(look, timeout_s, "the end of the migration")
+
+
 def move(source, name, url, **options):
     """A whole migration.  Return: the destination."""
     migration = Move(source, name, url, **options)

@@ -13,8 +13,8 @@ import time
 
 import lane_base
 from lane_base import MIB, LaneTest, wait_until
-from lane_host import GuestMemory, differing_pages
-from lane_move import Move, free_port
+from lane_host import differing_pages, page_digests_of
+from lane_move import Move, free_port, how_ended
 from lane_tls import Authority
 from lane_vmm import Background, Vmm, vm_args
 
@@ -52,11 +52,7 @@ class AnytimeTest(LaneTest):
         self.assertEqual(vmm.guest.do("cmos 0x40").text, "0x77")
 
     def pages(self, vmm):
-        memory = GuestMemory(vmm.pid, RAM)
-        try:
-            return memory.page_digests()
-        finally:
-            memory.close()
+        return page_digests_of(vmm.pid, RAM)
 
     def tls(self):
         if not (self.dir / "tls").exists():
@@ -154,19 +150,6 @@ class CancelTest(AnytimeTest):
 
 
 class KillTest(AnytimeTest):
-    def end(self, source):
-        """How a move ended whose destination is dead."""
-        def look():
-            if not source.is_running():
-                return "gone"
-            try:
-                progress = source.get("vm.migration-progress")
-            except AssertionError:
-                return None
-            return progress["phase"] == "done" and progress["result"] != "completed" and \
-                progress["result"]
-        return wait_until(look, 90, "the end of a move")
-
     def test_a_destination_that_is_killed_and_a_fresh_one(self):
         tls = self.tls()
         everything = {"receive": {"tls_dir": tls}, "tls_dir": tls, "connections": 8,
@@ -176,7 +159,7 @@ class KillTest(AnytimeTest):
             move = self.move(vmm, **everything)
             time.sleep(self.random.random() * 0.1)
             move.destination.kill()
-            end = self.end(vmm)
+            end = how_ended(vmm, 90)
             move.receiving.wait(20)
             if end == "gone":  # it had been taken, and died there
                 (self.dir / "source").rename(self.dir / f"source{i}")

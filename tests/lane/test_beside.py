@@ -17,7 +17,7 @@ import subprocess
 
 import lane_base
 from lane_base import MIB, LaneTest, program, wait_until
-from lane_host import GuestMemory, differing_pages
+from lane_host import GuestMemory, differing_pages, page_digests_of
 from lane_vmm import Background, Vmm, vm_args
 
 RAM = 256 * MIB
@@ -52,11 +52,7 @@ class BesideTest(LaneTest):
             memory.close()
 
     def pages(self, vmm):
-        memory = GuestMemory(vmm.pid, RAM)
-        try:
-            return memory.page_digests()
-        finally:
-            memory.close()
+        return page_digests_of(vmm.pid, RAM)
 
     def filled(self):
         """Snapshots "dead" and "live" of a VM; most of the pack that both need is dead once the first has gone."""

@@ -12,7 +12,7 @@ import subprocess
 
 import lane_base
 from lane_base import MIB, LaneTest, wait_until
-from lane_move import free_port
+from lane_move import free_port, how_ended
 from lane_proxy import TO_DESTINATION, TO_SOURCE, Border, Proxy
 from lane_vmm import Background, Vmm
 
@@ -81,20 +81,6 @@ class CommitTest(LaneTest):
         source.call("PUT", "vm.send-migration", {"destination_url": proxy.url()})
         return proxy, waiting
 
-    def result(self, source):
-        """What the source says at the end; "gone" if its process has ended."""
-        def look():
-            if not source.is_running():
-                return "gone"
-            try:
-                progress = source.get("vm.migration-progress")
-            except AssertionError:
-                return None
-            # One that was completed ends its process.
-            return progress["phase"] == "done" and progress["result"] != "completed" and \
-                progress["result"]
-        return wait_until(look, 60, "the end of the migration")
-
     def goes_on(self, vmm):
         """It runs, with its locks, and its guest is whole."""
         self.assertEqual(vmm.state(), "Running")
@@ -126,7 +112,7 @@ class CutTest(CommitTest):
             if border.name == "RUNNING" or str(border) == "behind COMMIT 1":
                 continue  # it is the destination's: ResolveTest
             proxy, waiting = self.attempt(source, destination, border)
-            result = self.result(source)
+            result = how_ended(source, 60)
             if str(border) in ("behind LOADED 1", "before COMMIT 1"):
                 # COMMIT goes into a wire that is being cut.
                 self.assertIn(result, ("failed", "undecided"), str(border))
@@ -180,7 +166,7 @@ class CutTest(CommitTest):
             self.assertEqual(is_locked(self.disk), taken)
             destination.close()
             return self.start(f"from{name}")
-        result = self.result(source)
+        result = how_ended(source, 60)
         if border.name == "RUNNING":
             # It had been taken, and died there.
             self.assertIn(result, ("gone", "undecided") if border.when == "behind" else
@@ -214,7 +200,7 @@ class ResolveTest(CommitTest):
         source = self.start()
         destination = self.destination(source, "destination")
         _, waiting = self.attempt(source, destination, border)
-        self.assertEqual(self.result(source), "undecided")
+        self.assertEqual(how_ended(source, 60), "undecided")
         waiting.wait(60)
         self.assertEqual(source.state(), "Paused")
         return source, destination
@@ -327,7 +313,7 @@ class RefusalTest(CommitTest):
             fcntl.fcntl(locked.fileno(), F_OFD_SETLK,
                         struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, MIB, 0))
             _, waiting = self.attempt(source, destination)
-            self.assertEqual(self.result(source), "failed")
+            self.assertEqual(how_ended(source, 60), "failed")
             waiting.wait(60)
         for reason in (r"refused: disk _disk0: .*short has 524288 bytes, 1048576 at the source",
                        r"refused: disk _disk1: .*gone: No such file or directory",

@@ -9,7 +9,7 @@ import time
 
 import lane_base
 from lane_base import MIB, LaneTest, program
-from lane_host import GuestMemory, differing_pages
+from lane_host import GuestMemory, differing_pages, page_digests_of
 from lane_move import Move, free_port
 from lane_vmm import Vmm, vm_args
 
@@ -49,11 +49,7 @@ class RestoreTest(LaneTest):
         return digest, pages
 
     def pages(self, vmm, ram):
-        memory = GuestMemory(vmm.pid, ram)
-        try:
-            return memory.page_digests()
-        finally:
-            memory.close()
+        return page_digests_of(vmm.pid, ram)
 
     def restore(self, name, mode="ondemand", options=",resume=on", state="Running"):
         mode = f",memory_restore_mode={mode}" if mode else ""

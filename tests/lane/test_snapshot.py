@@ -11,7 +11,7 @@ import time
 
 import lane_base
 from lane_base import MIB, LaneTest, program
-from lane_host import GuestMemory, differing_pages
+from lane_host import GuestMemory, differing_pages, page_digests_of
 from lane_vmm import Background, Vmm, vm_args
 
 RAM = 256 * MIB
@@ -37,9 +37,7 @@ class SnapshotTest(LaneTest):
         return vmm
 
     def pages(self, vmm):
-        memory = GuestMemory(vmm.pid, RAM)
-        self.addCleanup(memory.close)
-        return memory.page_digests()
+        return page_digests_of(vmm.pid, RAM)
 
     def busy_guest(self, vmm):
         guest = vmm.guest
