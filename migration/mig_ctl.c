@@ -2,6 +2,7 @@
 #include "migration/mig_ctl.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -116,6 +117,22 @@ void mig_ctl_abort(struct mig_ctl *ctl, const char *reason)
 
 /* --- Keepalive ----------------------------------------------------------- */
 
+/*
+ * Nobody waits to send one: a peer that has so much to read needs no other sign of life, and who
+ * has something to say, as that we give up, would have to wait too.
+ */
+static void send_keepalive(struct mig_ctl *ctl)
+{
+    const struct mig_wait at_once = {.cancel_fd = -1, .wake_fd = -1, .deadline_ns = 1};
+    struct mig_wait wait = write_wait(ctl);
+
+    (void)pthread_mutex_lock(&ctl->tx_lock);
+    /* A failure is noticed by whoever reads, or sends something that matters. */
+    if (mig_channel_wait_fd(mig_channel_fd(ctl->ch), POLLOUT, &at_once, 0) == 0)
+        (void)send_locked(ctl, MIG_MSG_KEEPALIVE, NULL, 0, &wait, NULL);
+    (void)pthread_mutex_unlock(&ctl->tx_lock);
+}
+
 static void *keepalive_main(void *arg)
 {
     struct mig_ctl *ctl = arg;
@@ -124,7 +141,6 @@ static void *keepalive_main(void *arg)
     log_thread_name("mig-keepalive");
     (void)pthread_mutex_lock(&ctl->ka_lock);
     while (!ctl->ka_stop) {
-        struct mig_wait wait = write_wait(ctl);
         uint64_t ns = loop_now_ns() + (uint64_t)ctl->p.keepalive_ms * 1000000;
         int rc = 0;
 
@@ -134,10 +150,7 @@ static void *keepalive_main(void *arg)
         if (ctl->ka_stop)
             break;
         (void)pthread_mutex_unlock(&ctl->ka_lock);
-        (void)pthread_mutex_lock(&ctl->tx_lock);
-        /* A failure is noticed by whoever reads, or sends something that matters. */
-        (void)send_locked(ctl, MIG_MSG_KEEPALIVE, NULL, 0, &wait, NULL);
-        (void)pthread_mutex_unlock(&ctl->tx_lock);
+        send_keepalive(ctl);
         (void)pthread_mutex_lock(&ctl->ka_lock);
     }
     (void)pthread_mutex_unlock(&ctl->ka_lock);

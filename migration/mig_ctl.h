@@ -5,7 +5,8 @@
  *
  * Each end sends KEEPALIVE once a second from a thread of its own, whatever
  * its engine is doing; so a peer that is silent for longer than idle_ms is
- * dead, however long building or loading takes.
+ * dead, however long building or loading takes.  None is sent while there is
+ * no room for it: the peer has other bytes to read then.
  */
 #ifndef MIGRATION_MIG_CTL_H
 #define MIGRATION_MIG_CTL_H
