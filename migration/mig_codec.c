@@ -118,15 +118,35 @@ void *mig_packer_input(struct mig_packer *c)
     return have_buffers(c) ? c->in : NULL;
 }
 
+/* The decoder would take several frames as well, those that are to be skipped, and ancient ones. */
+static int check_frame(const uint8_t *in, size_t len, struct err *err)
+{
+    struct rd r = {in, len, false};
+    size_t n;
+
+    if (rd_le32(&r) != ZSTD_MAGICNUMBER)
+        return err_set(err, -EBADMSG, "PAGES: zstd: the payload does not begin with a frame");
+    n = ZSTD_findFrameCompressedSize(in, len);
+    if (ZSTD_isError(n))
+        return err_set(err, -EBADMSG, "PAGES: zstd: %s", ZSTD_getErrorName(n));
+    if (n != len)
+        return err_set(err, -EBADMSG, "PAGES: zstd: the frame ends after %zu of %zu bytes", n, len);
+    return 0;
+}
+
 int mig_packer_unpack(struct mig_packer *c, size_t len, size_t want, const void **ret_data,
                       struct err *err)
 {
     size_t n;
+    int rc;
 
     if (!c->dctx)
         c->dctx = ZSTD_createDCtx();
     if (!c->dctx || !have_buffers(c))
         return err_set(err, -ENOMEM, "no memory to decompress with");
+    rc = check_frame(c->in, len, err);
+    if (rc < 0)
+        return rc;
     n = ZSTD_decompressDCtx(c->dctx, c->out, want, c->in, len);
     if (ZSTD_isError(n))
         return err_set(err, -EBADMSG, "PAGES: zstd: %s", ZSTD_getErrorName(n));

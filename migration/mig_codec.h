@@ -93,7 +93,7 @@ void *mig_packer_input(struct mig_packer *c);
  * @want: bytes that it must become, at most MIG_PAYLOAD_MAX.
  * @ret_data: @want bytes, borrowed until the next call.
  *
- * Return: 0; -EBADMSG if it is anything else; -ENOMEM.
+ * Return: 0; -EBADMSG if it is anything but one frame of just so many bytes; -ENOMEM.
  * Threads: one.
  */
 CHECKED int mig_packer_unpack(struct mig_packer *c, size_t len, size_t want, const void **ret_data,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as a compressed payload.  Refused: explained.  Accepted: as many
- * bytes as the runs have.
+ * bytes as the runs have, and nothing may follow them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -30,6 +30,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (rc == 0)
         for (size_t i = 0; i < want; i += 512)
             (void)*((const volatile uint8_t *)got + i);
+    if (rc == 0) {
+        memcpy((uint8_t *)mig_packer_input(p) + len - 1, data, 1);
+        if (mig_packer_unpack(p, len, want, &got, NULL) != -EBADMSG)
+            abort();
+    }
     mig_packer_free(p);
     return 0;
 }

@@ -119,6 +119,50 @@ static void test_what_is_packed_comes_out_again(void **state)
     mig_packer_free(b);
 }
 
+/* What zstd itself would take, and become the right pages. */
+static void test_nothing_but_one_frame_is_taken(void **state)
+{
+    static const uint8_t skipped[] = {0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0};
+    static const uint8_t zero[1], no_bytes[] = {0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0};
+    static const struct {
+        const char *why;
+        const uint8_t *data;
+        size_t len;
+        bool before; /* what has the pages */
+        const char *says;
+    } rows[] = {
+        {"skipped before", skipped,  sizeof(skipped),  true,  "does not begin with a frame"},
+        {"skipped behind", skipped,  sizeof(skipped),  false, "the frame ends after"       },
+        {"empty before",   no_bytes, sizeof(no_bytes), true,  "the frame ends after"       },
+        {"empty behind",   no_bytes, sizeof(no_bytes), false, "the frame ends after"       },
+        {"a byte behind",  zero,     1,                false, "the frame ends after"       },
+    };
+    static uint8_t pages[4 * PAGE_SIZE_4K];
+    struct iovec iov = {pages, sizeof(pages)};
+    struct mig_packer *a, *b;
+    const void *packed, *got;
+    size_t len;
+
+    (void)state;
+    fill(pages, sizeof(pages));
+    assert_int_equal(mig_packer_new(&a), 0);
+    assert_int_equal(mig_packer_new(&b), 0);
+    len = (size_t)mig_packer_pack(a, &iov, 1, &packed);
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        uint8_t *in = mig_packer_input(b);
+        struct err err = {0};
+
+        memcpy(in + (rows[i].before ? 0 : len), rows[i].data, rows[i].len);
+        memcpy(in + (rows[i].before ? rows[i].len : 0), packed, len);
+        if (mig_packer_unpack(b, len + rows[i].len, sizeof(pages), &got, &err) != -EBADMSG)
+            fail_msg("%s", rows[i].why);
+        if (!strstr(err.msg, rows[i].says))
+            fail_msg("%s: %s", rows[i].why, err.msg);
+    }
+    mig_packer_free(a);
+    mig_packer_free(b);
+}
+
 static void test_what_does_not_get_smaller_is_left(void **state)
 {
     static uint64_t noise[8 * PAGE_SIZE_4K / 8];
@@ -146,6 +190,7 @@ int main(void)
         cmocka_unit_test(test_it_switches_with_the_link),
         cmocka_unit_test(test_short_frames_do_not_make_a_link_slow),
         cmocka_unit_test(test_what_is_packed_comes_out_again),
+        cmocka_unit_test(test_nothing_but_one_frame_is_taken),
         cmocka_unit_test(test_what_does_not_get_smaller_is_left),
     };
 
