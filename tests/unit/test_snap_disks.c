@@ -58,6 +58,20 @@ static void test_disks_that_are_as_they_were_are_good(void **state)
     assert_int_equal(s->why.nr, 0);
 }
 
+/* After a reboot, and on btrfs after any mount, its file system has another number. */
+static void test_the_device_may_have_another_number(void **state)
+{
+    struct snap_fixture *s = *state;
+    auto_free char *json = describe(s);
+
+    for (char *at = json; (at = strstr(at, "\"device\":"));) {
+        at += strlen("\"device\":");
+        *at = *at == '1' ? '2' : '1';
+    }
+    check(s, json, NULL, false);
+    assert_int_equal(s->why.nr, 0);
+}
+
 static void test_each_change_is_named(void **state)
 {
     struct snap_fixture *s = *state;
@@ -168,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_disks_that_are_as_they_were_are_good),
+        T(test_the_device_may_have_another_number),
         T(test_each_change_is_named),
         T(test_all_disks_that_changed_are_listed),
         T(test_another_image_has_to_be_as_long),
