@@ -14,7 +14,6 @@
 
 #define CHECKED          __attribute__((warn_unused_result))
 #define PRINTF(fmt, arg) __attribute__((format(printf, fmt, arg)))
-#define NONNULL(...)     __attribute__((nonnull(__VA_ARGS__)))
 
 #if defined(__clang__)
 #define TSA(x) __attribute__((x))

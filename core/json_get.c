@@ -241,14 +241,6 @@ int json_get_u64(struct json_object *obj, const char *key, uint64_t min, uint64_
     return rc < 0 ? rc : !!val;
 }
 
-int json_get_bool(struct json_object *obj, const char *key, bool *ret_v, struct err *err)
-{
-    struct json_object *val = json_member(obj, key);
-    int rc = val ? json_value_bool(val, key, ret_v, err) : 0;
-
-    return rc < 0 ? rc : !!val;
-}
-
 int json_get_string(struct json_object *obj, const char *key, size_t max, const char **ret_v,
                     struct err *err)
 {
@@ -256,34 +248,4 @@ int json_get_string(struct json_object *obj, const char *key, size_t max, const 
     int rc = val ? json_value_string(val, key, max, ret_v, err) : 0;
 
     return rc < 0 ? rc : !!val;
-}
-
-int json_get_name(struct json_object *obj, const char *key, const char *const names[],
-                  unsigned *ret_i, struct err *err)
-{
-    struct json_object *val = json_member(obj, key);
-    int rc = val ? json_value_name(val, key, names, err) : 0;
-
-    if (rc < 0)
-        return rc;
-    if (val)
-        *ret_i = (unsigned)rc;
-    return !!val;
-}
-
-int json_check_keys(struct json_object *obj, const char *const known[], struct err *err)
-{
-    if (!json_object_is_type(obj, json_type_object))
-        return err_set(err, -EINVAL, "must be a JSON object");
-    json_object_object_foreach(obj, key, val)
-    {
-        unsigned i = 0;
-
-        (void)val;
-        while (known[i] && strcmp(known[i], key) != 0)
-            i++;
-        if (!known[i])
-            return err_set(err, -EINVAL, "%.64s: unknown field", key);
-    }
-    return 0;
 }

@@ -92,14 +92,6 @@ CHECKED int json_get_u64(struct json_object *obj, const char *key, uint64_t min,
                          uint64_t *ret_v, struct err *err);
 
 /**
- * json_get_bool() - a member that is true or false.
- *
- * Return: 1; 0; -EINVAL.
- * Threads: any.
- */
-CHECKED int json_get_bool(struct json_object *obj, const char *key, bool *ret_v, struct err *err);
-
-/**
  * json_get_string() - a member that is a string; see json_value_string().
  *
  * Return: 1 and *@ret_v, borrowed from @obj; 0; -EINVAL; -E2BIG.
@@ -107,23 +99,5 @@ CHECKED int json_get_bool(struct json_object *obj, const char *key, bool *ret_v,
  */
 CHECKED int json_get_string(struct json_object *obj, const char *key, size_t max,
                             const char **ret_v, struct err *err);
-
-/**
- * json_get_name() - a member that is one of several strings; see json_value_name().
- *
- * Return: 1 and *@ret_i, its index; 0; -EINVAL.
- * Threads: any.
- */
-CHECKED int json_get_name(struct json_object *obj, const char *key, const char *const names[],
-                          unsigned *ret_i, struct err *err);
-
-/**
- * json_check_keys() - refuse a value that is no object or has other members.
- * @known: the keys there may be; ends with NULL.
- *
- * Return: 0; -EINVAL with @err naming the key.
- * Threads: any.
- */
-CHECKED int json_check_keys(struct json_object *obj, const char *const known[], struct err *err);
 
 #endif

@@ -8,16 +8,13 @@
 
 #include "core/gmem.h"
 #include "core/kvm_internal.h"
+#include "core/x86/layout.h"
 
 enum {
     KVM_API = 12,
-    /* Intel hosts want 4 pages for a task state segment and an identity map where no RAM is. */
     KVM_CPUID_MAX = 512,
     KVM_MSRS_MAX = 1024,
 };
-
-static const uint64_t tss_gpa = 0xf8000000;
-static const uint64_t identity_map_gpa = 0xf8003000;
 
 /* --- Life cycle ---------------------------------------------------------- */
 
@@ -100,12 +97,13 @@ static void set_up_events(struct kvm *kvm)
 
 static int set_up_vm(struct kvm *kvm, struct err *err)
 {
-    uint64_t identity = identity_map_gpa;
+    /* Intel hosts want 4 pages for a task state segment and an identity map where no RAM is. */
+    uint64_t identity = X86_KVM_IDENTITY_GPA;
     int manual = kvm_has(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
     const int want = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
     int rc;
 
-    if (ioctl(kvm->fd, KVM_SET_TSS_ADDR, (unsigned long)tss_gpa) < 0)
+    if (ioctl(kvm->fd, KVM_SET_TSS_ADDR, (unsigned long)X86_KVM_TSS_GPA) < 0)
         return err_set(err, -errno, "KVM_SET_TSS_ADDR: %s", strerror(errno));
     if (ioctl(kvm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0)
         return err_set(err, -errno, "KVM_SET_IDENTITY_MAP_ADDR: %s", strerror(errno));

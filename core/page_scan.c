@@ -50,11 +50,6 @@ __attribute__((target("avx2"))) SCANS_GUEST_MEMORY static uint64_t scan_run_avx2
 }
 #endif
 
-SCANS_GUEST_MEMORY bool page_is_zero(const void *page)
-{
-    return is_zero_body(page);
-}
-
 SCANS_GUEST_MEMORY uint64_t page_scan_run(const uint8_t *pages, uint64_t nr, bool *ret_zero)
 {
 #if defined(__x86_64__)

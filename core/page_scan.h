@@ -11,21 +11,12 @@
 #include "core/base.h"
 
 /**
- * page_is_zero() - whether a page holds only zeroes.
- * @page: PAGE_SIZE_4K bytes, any alignment; only read.
+ * page_scan_run() - length of the run of equal kind at the start of some pages.
+ * @pages: @nr pages, > 0, at any alignment; only read.
+ * @ret_zero: whether the run is of zero pages, or of pages with data.
  *
  * Reading memory that was never touched maps the kernel's zero page, and in a
  * memfd allocates a page: page_scan_populated() tells where that would be.
- *
- * Return: true if so.
- * Threads: any.
- */
-bool page_is_zero(const void *page);
-
-/**
- * page_scan_run() - length of the run of equal kind at the start of some pages.
- * @pages: @nr pages, > 0; only read.
- * @ret_zero: whether the run is of zero pages, or of pages with data.
  *
  * Return: pages in the run, 1..@nr.
  * Threads: any.

@@ -17,7 +17,6 @@ enum {
     OP_DWORD = 0x0c,
     OP_STRING = 0x0d,
     OP_QWORD = 0x0e,
-    OP_SCOPE = 0x10,
     OP_BUFFER = 0x11,
     OP_PACKAGE = 0x12,
     OP_METHOD = 0x14,
@@ -27,9 +26,6 @@ enum {
     OP_LOCAL0 = 0x60,
     OP_ARG0 = 0x68,
     OP_IF = 0xa0,
-    OP_ELSE = 0xa1,
-    OP_WHILE = 0xa2,
-    EXT_MUTEX = 0x01,
     EXT_REGION = 0x80,
     EXT_FIELD = 0x81,
     EXT_DEVICE = 0x82,
@@ -253,13 +249,6 @@ void aml_end(struct aml *a)
     insert(a, f.at, enc, pkg_length_encode(enc, len + bytes, bytes));
 }
 
-void aml_scope_begin(struct aml *a, const char *path)
-{
-    put8(a, OP_SCOPE);
-    frame_push(a, false);
-    name_string(a, path);
-}
-
 void aml_device_begin(struct aml *a, const char *path)
 {
     put8(a, OP_EXT);
@@ -279,18 +268,6 @@ void aml_method_begin(struct aml *a, const char *path, unsigned nr_args, bool se
 void aml_if_begin(struct aml *a)
 {
     put8(a, OP_IF);
-    frame_push(a, false);
-}
-
-void aml_else_begin(struct aml *a)
-{
-    put8(a, OP_ELSE);
-    frame_push(a, false);
-}
-
-void aml_while_begin(struct aml *a)
-{
-    put8(a, OP_WHILE);
     frame_push(a, false);
 }
 
@@ -332,24 +309,51 @@ void aml_name_int(struct aml *a, const char *path, uint64_t val)
     aml_int(a, val);
 }
 
+static void put_string(struct aml *a, const char *s)
+{
+    put8(a, OP_STRING);
+    put(a, s, strlen(s) + 1);
+}
+
 void aml_name_string(struct aml *a, const char *path, const char *s)
 {
     aml_name(a, path);
-    aml_string(a, s);
+    put_string(a, s);
+}
+
+static unsigned hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return (unsigned)(c - '0');
+    if (c >= 'a' && c <= 'f')
+        return (unsigned)(c - 'a' + 10);
+    return (unsigned)(c - 'A' + 10) & 0xf;
+}
+
+/* ACPI 6.5, 19.3.4: three letters of five bits, four hex digits, big-endian. */
+static void put_eisa_id(struct aml *a, const char *id)
+{
+    unsigned v = 0;
+
+    if (strlen(id) != 7) {
+        a->failed = a->failed ? a->failed : -EINVAL;
+        return;
+    }
+    for (unsigned i = 0; i < 3; i++)
+        v = v << 5 | ((unsigned)(id[i] - 0x40) & 0x1f);
+    for (unsigned i = 3; i < 7; i++)
+        v = v << 4 | hex_digit(id[i]);
+    put8(a, OP_DWORD);
+    put8(a, v >> 24);
+    put8(a, v >> 16 & 0xff);
+    put8(a, v >> 8 & 0xff);
+    put8(a, v & 0xff);
 }
 
 void aml_name_eisa_id(struct aml *a, const char *path, const char *id)
 {
     aml_name(a, path);
-    aml_eisa_id(a, id);
-}
-
-void aml_mutex(struct aml *a, const char *path)
-{
-    put8(a, OP_EXT);
-    put8(a, EXT_MUTEX);
-    name_string(a, path);
-    put8(a, 0); /* sync level */
+    put_eisa_id(a, id);
 }
 
 void aml_region(struct aml *a, const char *path, enum aml_space space, uint64_t base, uint64_t len)
@@ -411,17 +415,6 @@ void aml_int(struct aml *a, uint64_t val)
     }
 }
 
-void aml_word(struct aml *a, uint16_t val)
-{
-    put16(a, val);
-}
-
-void aml_string(struct aml *a, const char *s)
-{
-    put8(a, OP_STRING);
-    put(a, s, strlen(s) + 1);
-}
-
 void aml_buffer(struct aml *a, const void *bytes, size_t len)
 {
     put8(a, OP_BUFFER);
@@ -429,35 +422,6 @@ void aml_buffer(struct aml *a, const void *bytes, size_t len)
     aml_int(a, len);
     put(a, bytes, len);
     aml_end(a);
-}
-
-static unsigned hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return (unsigned)(c - '0');
-    if (c >= 'a' && c <= 'f')
-        return (unsigned)(c - 'a' + 10);
-    return (unsigned)(c - 'A' + 10) & 0xf;
-}
-
-/* ACPI 6.5, 19.3.4: three letters of five bits, four hex digits, big-endian. */
-void aml_eisa_id(struct aml *a, const char *id)
-{
-    unsigned v = 0;
-
-    if (strlen(id) != 7) {
-        a->failed = a->failed ? a->failed : -EINVAL;
-        return;
-    }
-    for (unsigned i = 0; i < 3; i++)
-        v = v << 5 | ((unsigned)(id[i] - 0x40) & 0x1f);
-    for (unsigned i = 3; i < 7; i++)
-        v = v << 4 | hex_digit(id[i]);
-    put8(a, OP_DWORD);
-    put8(a, v >> 24);
-    put8(a, v >> 16 & 0xff);
-    put8(a, v >> 8 & 0xff);
-    put8(a, v & 0xff);
 }
 
 /* ACPI 6.5, 19.6.142: the first three groups are little-endian. */
@@ -558,26 +522,16 @@ void aml_res_memory_window(struct aml *a, uint32_t base, uint32_t len)
     put32(a, len);
 }
 
-static void res_qword(struct aml *a, unsigned general, unsigned flags, uint64_t base, uint64_t len)
+void aml_res_memory64_window(struct aml *a, uint64_t base, uint64_t len)
 {
     put8(a, RES_QWORD);
     put16(a, 43);
     put8(a, RES_TYPE_MEMORY);
-    put8(a, general);
-    put8(a, flags);
+    put8(a, RES_WINDOW);
+    put8(a, RES_MEMORY_RW | RES_MEMORY_CACHEABLE);
     put64(a, 0);
     put64(a, base);
     put64(a, base + (len - 1));
     put64(a, 0);
     put64(a, len);
-}
-
-void aml_res_memory64_window(struct aml *a, uint64_t base, uint64_t len)
-{
-    res_qword(a, RES_WINDOW, RES_MEMORY_RW | RES_MEMORY_CACHEABLE, base, len);
-}
-
-void aml_res_memory64(struct aml *a, uint64_t base, uint64_t len)
-{
-    res_qword(a, RES_WINDOW | RES_CONSUMER, RES_MEMORY_RW, base, len);
 }

@@ -7,8 +7,7 @@
  * aml_x_begin() and its aml_end() is inside:
  *
  *     aml_device_begin(a, "PWRB");              Device (PWRB) {
- *     aml_name(a, "_HID");                          Name (_HID,
- *     aml_eisa_id(a, "PNP0C0C");                        EISAID ("PNP0C0C"))
+ *     aml_name_eisa_id(a, "_HID", "PNP0C0C");       Name (_HID, EISAID ("PNP0C0C"))
  *     aml_end(a);                               }
  *
  *     aml_if_begin(a);                          If (
@@ -53,35 +52,10 @@ struct aml {
 /* Operators; those above 0xff are two bytes. */
 enum aml_opcode {
     AML_STORE = 0x70,
-    AML_ADD = 0x72,
-    AML_CONCAT = 0x73,
-    AML_SUBTRACT = 0x74,
-    AML_INCREMENT = 0x75,
-    AML_DECREMENT = 0x76,
-    AML_MULTIPLY = 0x77,
-    AML_SHIFT_LEFT = 0x79,
-    AML_SHIFT_RIGHT = 0x7a,
     AML_AND = 0x7b,
-    AML_OR = 0x7d,
-    AML_XOR = 0x7f,
-    AML_NOT = 0x80,
-    AML_DEREF_OF = 0x83,
     AML_NOTIFY = 0x86,
-    AML_SIZE_OF = 0x87,
-    AML_INDEX = 0x88,
-    AML_CREATE_DWORD_FIELD = 0x8a,
-    AML_CREATE_QWORD_FIELD = 0x8f,
-    AML_LAND = 0x90,
-    AML_LOR = 0x91,
-    AML_LNOT = 0x92,
     AML_LEQUAL = 0x93,
-    AML_LGREATER = 0x94,
-    AML_LLESS = 0x95,
-    AML_TO_INTEGER = 0x99,
     AML_RETURN = 0xa4,
-    AML_BREAK = 0xa5,
-    AML_ACQUIRE = 0x5b23, /* followed by a name and aml_word() of milliseconds */
-    AML_RELEASE = 0x5b27,
 };
 
 enum aml_space {
@@ -91,23 +65,14 @@ enum aml_space {
 
 /* Field flags: access width, lock rule, what happens to bits not written. */
 enum {
-    AML_FIELD_ANY = 0,
     AML_FIELD_BYTE = 1,
-    AML_FIELD_WORD = 2,
-    AML_FIELD_DWORD = 3,
-    AML_FIELD_QWORD = 4,
     AML_FIELD_LOCK = 1 << 4,
-    AML_FIELD_PRESERVE = 0 << 5,
-    AML_FIELD_WRITE_AS_ONES = 1 << 5,
     AML_FIELD_WRITE_AS_ZEROS = 2 << 5,
 };
 
 /* Interrupt flags. */
 enum {
-    AML_IRQ_LEVEL_HIGH = 0,
     AML_IRQ_EDGE_HIGH = 1 << 1,
-    AML_IRQ_LEVEL_LOW = 1 << 2,
-    AML_IRQ_SHARED = 1 << 3,
 };
 
 /**
@@ -130,12 +95,9 @@ CHECKED int aml_finish(const struct aml *a, struct err *err);
 /* --- Blocks -------------------------------------------------------------- */
 
 /**
- * aml_scope_begin() - Scope (path) {.
  * aml_device_begin() - Device (path) {.
  * aml_method_begin() - Method (path, nr_args, Serialized or not) {.
  * aml_if_begin() - If (; the condition follows, then the body.
- * aml_else_begin() - Else {, right after the end of an If.
- * aml_while_begin() - While (; the condition follows, then the body.
  * aml_package_begin() - Package (nr) {; the elements follow.
  * aml_field_begin() - Field (region, flags) {; aml_field_unit() follow.
  * aml_resources_begin() - ResourceTemplate () {; aml_res_*() follow.
@@ -143,12 +105,9 @@ CHECKED int aml_finish(const struct aml *a, struct err *err);
  *
  * Threads: any, one at a time on one writer.
  */
-void aml_scope_begin(struct aml *a, const char *path);
 void aml_device_begin(struct aml *a, const char *path);
 void aml_method_begin(struct aml *a, const char *path, unsigned nr_args, bool serialized);
 void aml_if_begin(struct aml *a);
-void aml_else_begin(struct aml *a);
-void aml_while_begin(struct aml *a);
 void aml_package_begin(struct aml *a, unsigned nr);
 void aml_field_begin(struct aml *a, const char *region, unsigned flags);
 void aml_resources_begin(struct aml *a);
@@ -161,17 +120,13 @@ void aml_end(struct aml *a);
  * aml_name_int() - Name (path, val).
  * aml_name_string() - Name (path, "s").
  * aml_name_eisa_id() - Name (path, EISAID ("id")).
- * aml_mutex() - Mutex (path, 0).
  * aml_region() - OperationRegion (path, space, base, len).
  * aml_field_unit() - a field of @bits bits; NULL: skip them.
  * aml_op() - an operator; its operands follow.
  * aml_path() - a reference to an object, or a call of a method.
  * aml_notify() - Notify (path, val).
  * aml_int() - an integer in its shortest form.
- * aml_word() - two bytes as they are: the time-out of AML_ACQUIRE.
- * aml_string() - a string of ASCII characters.
  * aml_buffer() - Buffer () {bytes}.
- * aml_eisa_id() - EISAID ("PNP0A08").
  * aml_uuid() - ToUUID ("e5c937d0-3553-4d7a-9117-ea4d19c3434d").
  * aml_local() - Local0 to Local7.
  * aml_arg() - Arg0 to Arg6.
@@ -183,17 +138,13 @@ void aml_name(struct aml *a, const char *path);
 void aml_name_int(struct aml *a, const char *path, uint64_t val);
 void aml_name_string(struct aml *a, const char *path, const char *s);
 void aml_name_eisa_id(struct aml *a, const char *path, const char *id);
-void aml_mutex(struct aml *a, const char *path);
 void aml_region(struct aml *a, const char *path, enum aml_space space, uint64_t base, uint64_t len);
 void aml_field_unit(struct aml *a, const char *name, unsigned bits);
 void aml_op(struct aml *a, enum aml_opcode op);
 void aml_path(struct aml *a, const char *path);
 void aml_notify(struct aml *a, const char *path, uint64_t val);
 void aml_int(struct aml *a, uint64_t val);
-void aml_word(struct aml *a, uint16_t val);
-void aml_string(struct aml *a, const char *s);
 void aml_buffer(struct aml *a, const void *bytes, size_t len);
-void aml_eisa_id(struct aml *a, const char *id);
 void aml_uuid(struct aml *a, const char *uuid);
 void aml_local(struct aml *a, unsigned n);
 void aml_arg(struct aml *a, unsigned n);
@@ -209,7 +160,6 @@ void aml_null(struct aml *a);
  * aml_res_io_window() - WordIO (ResourceProducer) of first to last.
  * aml_res_memory_window() - DWordMemory (ResourceProducer) of [base, base + len).
  * aml_res_memory64_window() - QWordMemory (ResourceProducer).
- * aml_res_memory64() - QWordMemory (ResourceConsumer), not cacheable.
  *
  * Threads: any, one at a time on one writer.
  */
@@ -220,6 +170,5 @@ void aml_res_bus(struct aml *a, uint16_t first, uint16_t last);
 void aml_res_io_window(struct aml *a, uint16_t first, uint16_t last);
 void aml_res_memory_window(struct aml *a, uint32_t base, uint32_t len);
 void aml_res_memory64_window(struct aml *a, uint64_t base, uint64_t len);
-void aml_res_memory64(struct aml *a, uint64_t base, uint64_t len);
 
 #endif

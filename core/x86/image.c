@@ -2,7 +2,6 @@
 #include "core/x86/image.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,23 +12,6 @@
 enum {
     IMAGE_CHUNK = 16 << 20, /* bytes pinned and read at a time */
 };
-
-int x86_image_open(const char *path, const char *what, struct err *err)
-{
-    /* O_NONBLOCK: opening a FIFO must not wait for its other end. */
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct x86_image img;
-    int rc;
-
-    if (fd < 0) {
-        rc = -errno;
-        return err_set(err, rc, "%s: %s: %s", what, path, strerror(-rc));
-    }
-    rc = x86_image_init(&img, fd, what, err);
-    if (rc < 0)
-        return rc;
-    return steal_fd(&fd);
-}
 
 int x86_image_init(struct x86_image *img, int fd, const char *what, struct err *err)
 {

@@ -19,17 +19,6 @@ struct x86_image {
 };
 
 /**
- * x86_image_open() - open a file that may be anything.
- * @path: from the configuration.
- * @what: the option that named it.
- *
- * Return: a file descriptor of a regular file, owned by the caller; -EINVAL if
- * it is something else; or open()'s errno, with @what and @path in @err.
- * Threads: any.
- */
-CHECKED int x86_image_open(const char *path, const char *what, struct err *err);
-
-/**
  * x86_image_init() - look at an open file.
  * @fd:   borrowed; must stay open as long as @img is used.
  * @what: static.

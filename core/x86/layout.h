@@ -42,8 +42,6 @@
 #define X86_KVM_IDENTITY_GPA   UINT64_C(0xf8003000) /* KVM_SET_IDENTITY_MAP_ADDR: one page */
 #define X86_IOAPIC_GPA         UINT64_C(0xfec00000)
 #define X86_IOAPIC_SIZE        UINT64_C(0x20)
-#define X86_TPM_GPA            UINT64_C(0xfed40000)
-#define X86_TPM_SIZE           UINT64_C(0x1000)
 #define X86_LAPIC_GPA          UINT64_C(0xfee00000)
 #define X86_RAM64_GPA          UINT64_C(0x100000000) /* RAM above the hole */
 #define X86_MMIO64_ALIGN       (UINT64_C(128) << 20)
@@ -62,7 +60,6 @@
 #define X86_PLATFORM_MEMHP_SIZE UINT64_C(0x18)
 #define X86_PLATFORM_PCIHP_OFF  UINT64_C(0x3000)
 #define X86_PLATFORM_PCIHP_SIZE UINT64_C(0x10)
-#define X86_PLATFORM_USED_SIZE  UINT64_C(0x4000)
 
 /* Guest physical addresses [gpa, gpa + len). */
 struct x86_range {
@@ -106,8 +103,6 @@ enum x86_irq {
     X86_IRQ_RTC = 8,
     X86_IRQ_PCI_FIRST = 16, /* INTx of slot n is X86_IRQ_PCI_FIRST + n % X86_IRQ_PCI_NR */
     X86_IRQ_PCI_NR = 8,
-    X86_IOAPIC_PINS = 24,
-    X86_GSI_MSI_FIRST = 24, /* MSI routes of irqfds start here */
 };
 
 /* Bits of the event byte that the generic event device shows at its register. */

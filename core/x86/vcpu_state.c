@@ -295,26 +295,3 @@ const struct x86_msr *x86_vcpu_msr(const struct x86_vcpu_state *s, uint32_t inde
     }
     return NULL;
 }
-
-static uint8_t *blob_copy(const uint8_t *src, uint32_t len)
-{
-    uint8_t *p = malloc(len ? len : 1);
-
-    if (p && len)
-        memcpy(p, src, len);
-    return p;
-}
-
-int x86_vcpu_copy(struct x86_vcpu_state *dst, const struct x86_vcpu_state *src)
-{
-    auto_free uint8_t *xsave = blob_copy(src->xsave, src->xsave_len);
-    auto_free uint8_t *nested = blob_copy(src->nested, src->nested_len);
-
-    if (!xsave || !nested)
-        return -ENOMEM;
-    state_release(&x86_vcpu_state_desc, dst);
-    *dst = *src;
-    dst->xsave = steal_ptr(xsave);
-    dst->nested = steal_ptr(nested);
-    return 0;
-}

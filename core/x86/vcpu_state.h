@@ -136,15 +136,6 @@ extern const struct state_desc x86_vcpu_state_desc;
 const struct x86_msr *x86_vcpu_msr(const struct x86_vcpu_state *s, uint32_t index);
 
 /**
- * x86_vcpu_copy() - copy a state with its blobs.
- * @dst: released first.
- *
- * Return: 0; -ENOMEM, and @dst is as it was.
- * Threads: any.
- */
-CHECKED int x86_vcpu_copy(struct x86_vcpu_state *dst, const struct x86_vcpu_state *src);
-
-/**
  * x86_lapic_from_kvm() - the local APIC's registers.
  *
  * The processor priority follows from the task priority and the interrupts in service; KVM brings

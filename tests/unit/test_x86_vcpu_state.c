@@ -428,23 +428,6 @@ static void test_every_truncation_is_refused(void **state)
     state_release(&x86_vcpu_state_desc, &s);
 }
 
-static void test_a_copy_has_its_own_blobs(void **state)
-{
-    static struct x86_vcpu_state a;
-    static struct x86_vcpu_state b;
-
-    (void)state;
-    some_state(&a);
-    memset(&b, 0, sizeof(b));
-    assert_int_equal(x86_vcpu_copy(&b, &a), 0);
-    assert_ptr_not_equal(a.xsave, b.xsave);
-    assert_memory_equal(a.xsave, b.xsave, a.xsave_len);
-    assert_int_equal(x86_vcpu_copy(&b, &a), 0); /* the old blobs are freed */
-    state_release(&x86_vcpu_state_desc, &a);
-    assert_int_equal(b.msrs[2].value, 999999999);
-    state_release(&x86_vcpu_state_desc, &b);
-}
-
 static void test_the_processor_priority_is_what_it_follows_from(void **state)
 {
     static const struct {
@@ -486,7 +469,6 @@ int main(void)
         cmocka_unit_test(test_state_is_the_golden_one),
         cmocka_unit_test(test_impossible_state_is_refused_by_name),
         cmocka_unit_test(test_every_truncation_is_refused),
-        cmocka_unit_test(test_a_copy_has_its_own_blobs),
         cmocka_unit_test(test_the_processor_priority_is_what_it_follows_from),
     };
 
