@@ -37,7 +37,6 @@ enum api_method {
 enum api_route_flags {
     API_BODY = 1 << 0,          /* a body must be there; without this and the next: must not */
     API_BODY_OPTIONAL = 1 << 1, /* a body may be there */
-    API_TAKES_FDS = 1 << 2,     /* file descriptors are kept for the function */
 };
 
 /*

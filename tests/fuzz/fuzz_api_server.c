@@ -45,10 +45,10 @@ static void fn_take(void *arg, struct api_request *req)
 }
 
 static const struct api_route routes[] = {
-    {"vmm.ping",   API_GET, 0,                        fn_take},
-    {"vm.create",  API_PUT, API_BODY,                 fn_take},
-    {"vm.boot",    API_PUT, API_BODY_OPTIONAL,        fn_take},
-    {"vm.add-net", API_PUT, API_BODY | API_TAKES_FDS, fn_take},
+    {"vmm.ping",   API_GET, 0,                 fn_take},
+    {"vm.create",  API_PUT, API_BODY,          fn_take},
+    {"vm.boot",    API_PUT, API_BODY_OPTIONAL, fn_take},
+    {"vm.add-net", API_PUT, API_BODY,          fn_take},
 };
 
 /* One server for all inputs, on a socket without a file. */

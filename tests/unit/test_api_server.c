@@ -93,13 +93,13 @@ static void fn_fds(void *arg, struct api_request *req)
 }
 
 static const struct api_route routes[] = {
-    {"vmm.ping",   API_GET, 0,                        fn_ping},
-    {"vm.info",    API_GET, 0,                        fn_ping},
-    {"vm.create",  API_PUT, API_BODY,                 fn_done},
-    {"vm.pause",   API_PUT, 0,                        fn_done},
-    {"vm.fail",    API_PUT, API_BODY_OPTIONAL,        fn_fail},
-    {"vm.keep",    API_PUT, API_BODY_OPTIONAL,        fn_keep},
-    {"vm.add-net", API_PUT, API_BODY | API_TAKES_FDS, fn_fds },
+    {"vmm.ping",   API_GET, 0,                 fn_ping},
+    {"vm.info",    API_GET, 0,                 fn_ping},
+    {"vm.create",  API_PUT, API_BODY,          fn_done},
+    {"vm.pause",   API_PUT, 0,                 fn_done},
+    {"vm.fail",    API_PUT, API_BODY_OPTIONAL, fn_fail},
+    {"vm.keep",    API_PUT, API_BODY_OPTIONAL, fn_keep},
+    {"vm.add-net", API_PUT, API_BODY,          fn_fds },
 };
 
 static struct api_request *take_kept(struct fixture *fix)

@@ -100,22 +100,22 @@ static void fn_wait(void *arg, struct api_request *req)
 }
 
 static const struct api_route routes[] = {
-    {"vmm.ping",              API_GET, 0,                        fn_answer},
-    {"vm.pause",              API_PUT, 0,                        fn_done  },
-    {"vm.boot",               API_PUT, 0,                        fn_refuse},
-    {"vm.create",             API_PUT, API_BODY,                 fn_done  },
-    {"vm.snapshot",           API_PUT, API_BODY,                 fn_done  },
-    {"vm.restore",            API_PUT, API_BODY,                 fn_done  },
-    {"vm.send-migration",     API_PUT, API_BODY,                 fn_done  },
-    {"vm.receive-migration",  API_PUT, API_BODY,                 fn_done  },
-    {"vm.add-net",            API_PUT, API_BODY | API_TAKES_FDS, fn_done  },
-    {"vm.add-disk",           API_PUT, API_BODY,                 fn_answer},
-    {"vm.resize",             API_PUT, API_BODY,                 fn_done  },
-    {"vm.resize-disk",        API_PUT, API_BODY,                 fn_done  },
-    {"vm.remove-device",      API_PUT, API_BODY,                 fn_done  },
-    {"vm.migration-progress", API_GET, 0,                        fn_answer},
-    {"vm.migration-wait",     API_GET, 0,                        fn_wait  },
-    {"vmm.shutdown",          API_PUT, 0,                        fn_done  },
+    {"vmm.ping",              API_GET, 0,        fn_answer},
+    {"vm.pause",              API_PUT, 0,        fn_done  },
+    {"vm.boot",               API_PUT, 0,        fn_refuse},
+    {"vm.create",             API_PUT, API_BODY, fn_done  },
+    {"vm.snapshot",           API_PUT, API_BODY, fn_done  },
+    {"vm.restore",            API_PUT, API_BODY, fn_done  },
+    {"vm.send-migration",     API_PUT, API_BODY, fn_done  },
+    {"vm.receive-migration",  API_PUT, API_BODY, fn_done  },
+    {"vm.add-net",            API_PUT, API_BODY, fn_done  },
+    {"vm.add-disk",           API_PUT, API_BODY, fn_answer},
+    {"vm.resize",             API_PUT, API_BODY, fn_done  },
+    {"vm.resize-disk",        API_PUT, API_BODY, fn_done  },
+    {"vm.remove-device",      API_PUT, API_BODY, fn_done  },
+    {"vm.migration-progress", API_GET, 0,        fn_answer},
+    {"vm.migration-wait",     API_GET, 0,        fn_wait  },
+    {"vmm.shutdown",          API_PUT, 0,        fn_done  },
 };
 
 static int setup(void **state)
