@@ -63,7 +63,6 @@ struct lazy {
 struct carrier {
     struct lazy *l;
     uint8_t *buf; /* LAZY_WINDOW_PAGES */
-    bool for_fault;
 };
 
 /* --- Blocks -------------------------------------------------------------------- */

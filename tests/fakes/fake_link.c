@@ -345,16 +345,6 @@ void fake_link_free(struct fake_link *l)
     free(l);
 }
 
-unsigned fake_link_connections(struct fake_link *l)
-{
-    unsigned n;
-
-    (void)pthread_mutex_lock(&l->lock);
-    n = l->nr_conns;
-    (void)pthread_mutex_unlock(&l->lock);
-    return n;
-}
-
 uint64_t fake_link_bytes(struct fake_link *l, unsigned conn, enum fake_dir dir)
 {
     uint64_t n;
@@ -363,16 +353,6 @@ uint64_t fake_link_bytes(struct fake_link *l, unsigned conn, enum fake_dir dir)
     n = l->conns[conn].way[dir].bytes;
     (void)pthread_mutex_unlock(&l->lock);
     return n;
-}
-
-bool fake_link_is_cut(struct fake_link *l)
-{
-    bool cut;
-
-    (void)pthread_mutex_lock(&l->lock);
-    cut = l->cut;
-    (void)pthread_mutex_unlock(&l->lock);
-    return cut;
 }
 
 const uint8_t *fake_link_record(struct fake_link *l, unsigned conn, enum fake_dir dir,

@@ -48,14 +48,8 @@ int fake_link_fd(const struct fake_link *link);
 /* The destination takes no more connections; arg is the struct fake_link. */
 void fake_link_stop_listening(void *link);
 
-/* Connections that were made so far. */
-unsigned fake_link_connections(struct fake_link *link);
-
 /* Bytes forwarded so far. */
 uint64_t fake_link_bytes(struct fake_link *link, unsigned conn, enum fake_dir dir);
-
-/* Whether the cut has happened. */
-bool fake_link_is_cut(struct fake_link *link);
 
 /* What was recorded: borrowed until fake_link_free(). */
 const uint8_t *fake_link_record(struct fake_link *link, unsigned conn, enum fake_dir dir,
