@@ -258,7 +258,7 @@ static bool has_optional(const struct state_desc *desc)
     return false;
 }
 
-/* With an @id the object is a section; keys as in docs/state-format.md 3. */
+/* With an @id the object is a section; keys as in docs/state-format.md 2. */
 static int save_object(struct dcbor_out *out, const struct state_desc *desc, const char *id,
                        const void *obj, const struct path *path, struct err *err)
 {
