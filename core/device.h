@@ -16,8 +16,9 @@
  *                  +--- machine reset ---------------------------------------
  *     destroy at any moment after realize, when quiet.
  *
- * Locks: the machine holds dev->lock around every callback below; a device
- * takes it itself (device_lock()) only in callbacks from its loop.
+ * Locks: the machine holds dev->lock around every callback below but quiesce
+ * and destroy; a device takes it itself (device_lock()) only there and in
+ * callbacks from its loop.
  */
 #ifndef CORE_DEVICE_H
 #define CORE_DEVICE_H

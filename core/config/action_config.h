@@ -3,8 +3,8 @@
  * What the actions on a VM take: snapshot, restore, migration.
  *
  * As for struct vm_config: the same structs from the API's JSON and from the
- * command line, all zero means default, the *_read() functions put the defaults
- * in place.  Names are Cloud Hypervisor's.
+ * command line, all zero means default, and whoever reads them checks them and puts
+ * the defaults in place.  Names are Cloud Hypervisor's.
  */
 #ifndef CORE_CONFIG_ACTION_CONFIG_H
 #define CORE_CONFIG_ACTION_CONFIG_H

@@ -246,7 +246,7 @@ CHECKED int vm_config_set_string(char **field, const char *value);
  *
  * Return: 0; -EINVAL with @err naming the option ("disks[1].queue_size: 3 is
  * not a power of two"); -ENOTSUP for what this version cannot do; -EEXIST for
- * an id or a path that is there twice; -ENOMEM.  On failure @cfg may be partly
+ * an id, a path or a PCI slot that is there twice; -ENOMEM.  On failure @cfg may be partly
  * completed and is good only for vm_config_release().
  * Threads: any.
  */
