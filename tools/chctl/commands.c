@@ -88,7 +88,7 @@ static const struct chctl_command commands[] = {
      "downtime_ms (300) is how long the guest may stand still, timeout_s (3600) how long all may\n"
      "take until it is stopped, connecting too; then timeout_strategy=cancel gives up and ignore\n"
      "lets the guest stand still longer.\n"
-     "connections are chosen from the processors unless said; bandwidth (100M) caps all of them.\n"
+     "connections are chosen from the processors unless said; bandwidth (as 100M) caps all of them.\n"
      "compression=auto compresses where the link is slower than that.\n"
      "See also: chctl help migration-progress\n",
      "Live migration"},
@@ -101,7 +101,7 @@ static const struct chctl_command commands[] = {
      "migration-receive-ready and migration-progress say which.\n"
      "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n"
      "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n"
-     "memory_size (8G) has the VM's memory made ready before it comes, which makes the move\n"
+     "memory_size (as 8G) has the VM's memory made ready before it comes, which makes the move\n"
      "shorter; what the VM does not need of it is given back.\n", NULL},
     {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0,
      "[--follow] [--plot <file>]",
