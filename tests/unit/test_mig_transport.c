@@ -15,8 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "migration/mig_dial.h"
-#include "tests/fakes/fake_pair.h"
+#include "tests/fakes/fake_ends.h"
 #include "tests/fakes/fake_pki.h"
 
 static char good_dir[64];
@@ -40,45 +39,6 @@ static int teardown_tls(void **state)
     return 0;
 }
 
-/* A destination that listens, and a source that will connect to it. */
-struct ends {
-    struct mig_tls *server, *client;
-    struct mig_dial to, at;
-    struct mig_listener *ls;
-    struct fake_pair p;
-};
-
-/* @server_dir, @client_dir: NULL: without TLS. */
-static void ends_open(struct ends *e, const char *url, const struct fake_guest_config *guest,
-                      const char *server_dir, const char *client_dir)
-{
-    memset(e, 0, sizeof(*e));
-    if (server_dir)
-        assert_int_equal(mig_tls_new(server_dir, MIG_TLS_SERVER, &e->server, NULL), 0);
-    if (client_dir)
-        assert_int_equal(mig_tls_new(client_dir, MIG_TLS_CLIENT, &e->client, NULL), 0);
-    assert_int_equal(mig_url_parse(url, &e->at.url, NULL), 0);
-    e->at.tls = e->server;
-    assert_int_equal(mig_listen(&e->at, &e->ls, NULL), 0);
-    assert_int_equal(mig_url_parse(mig_listener_url(e->ls).s, &e->to.url, NULL), 0);
-    e->to.tls = e->client;
-    fake_pair_init(&e->p, guest);
-    e->p.sp.open = mig_open_by_connect;
-    e->p.sp.open_arg = &e->to;
-    e->p.dp.open = mig_open_by_accept;
-    e->p.dp.open_arg = e->ls;
-    e->p.dp.open_fd = mig_listener_fd(e->ls);
-    e->p.dp.tls = e->server;
-}
-
-static void ends_close(struct ends *e)
-{
-    fake_pair_release(&e->p);
-    mig_listener_close(e->ls);
-    mig_tls_free(e->server);
-    mig_tls_free(e->client);
-}
-
 static void move_over(const char *url, const char *tls_dir, unsigned lanes)
 {
     static const struct fake_guest_config busy = {
@@ -88,9 +48,9 @@ static void move_over(const char *url, const char *tls_dir, unsigned lanes)
         .dirty_rate = 20000,
         .dirty_pages = 1000
     };
-    struct ends e;
+    struct fake_ends e;
 
-    ends_open(&e, url, &busy, tls_dir, tls_dir);
+    fake_ends_open(&e, url, &busy, tls_dir, tls_dir);
     e.p.sp.lanes = lanes;
     e.p.sp.keepalive_ms = e.p.dp.keepalive_ms = 1; /* all the time, between everything */
     fake_pair_run(&e.p);
@@ -98,7 +58,7 @@ static void move_over(const char *url, const char *tls_dir, unsigned lanes)
         fail_msg("%s: source: %s; destination: %s", url, e.p.src_err.msg, e.p.dst_err.msg);
     assert_int_equal(e.p.src_st.encrypted, tls_dir != NULL);
     assert_int_equal(e.p.dst_st.encrypted, tls_dir != NULL);
-    ends_close(&e);
+    fake_ends_close(&e);
 }
 
 /* One end has a tls_dir, and the other none. */
@@ -107,10 +67,10 @@ static void move_between_strangers(bool tls_at_source, const char *source_says,
 {
     static const struct fake_guest_config tiny = {.len = {KIB(512)}, .seed = 3};
     struct mig_status st;
-    struct ends e;
+    struct fake_ends e;
 
-    ends_open(&e, "tcp:127.0.0.1:0", &tiny, tls_at_source ? NULL : good_dir,
-              tls_at_source ? good_dir : NULL);
+    fake_ends_open(&e, "tcp:127.0.0.1:0", &tiny, tls_at_source ? NULL : good_dir,
+                   tls_at_source ? good_dir : NULL);
     fake_pair_start(&e.p);
     /* The source may be gone by now, and then nobody waits for it any longer. */
     do {
@@ -122,7 +82,7 @@ static void move_between_strangers(bool tls_at_source, const char *source_says,
     fake_pair_check(&e.p);
     assert_true(e.p.src_rc < 0);
     assert_string_equal(e.p.src_err.msg, source_says);
-    ends_close(&e);
+    fake_ends_close(&e);
 }
 
 static void test_one_end_without_tls_is_told_so(void **state)
@@ -148,11 +108,11 @@ static struct mig_status hand_over(bool shared)
         .dirty_pages = 1000
     };
     struct mig_status st;
-    struct ends e;
+    struct fake_ends e;
     char url[64];
 
     (void)snprintf(url, sizeof(url), "unix:/tmp/test_mig_hand.%d", getpid());
-    ends_open(&e, url, &guest, NULL, NULL);
+    fake_ends_open(&e, url, &guest, NULL, NULL);
     e.p.sp.lanes = 2;
     e.p.sp.local = true;
     fake_pair_run(&e.p);
@@ -168,7 +128,7 @@ static struct mig_status hand_over(bool shared)
         assert_int_equal(a.st_ino, b.st_ino);
     }
     st = e.p.src_st;
-    ends_close(&e);
+    fake_ends_close(&e);
     return st;
 }
 
