@@ -4,12 +4,14 @@ A link between source and destination that knows the messages of docs/migration-
 counts them, and does something at the border of any of them.
 """
 
+import os
 import socket
 import struct
 import threading
 
 NAMES = ("?", "HELLO", "CONFIG", "READY", "REFUSE", "LANE", "PAGES", "ROUND_END", "ROUND_DONE",
-         "STOP", "STATE", "LOADED", "COMMIT", "RUNNING", "ABORT", "KEEPALIVE")
+         "STOP", "STATE", "LOADED", "COMMIT", "RUNNING", "ABORT", "KEEPALIVE", "FACTS", "MEMORY")
+FDS_MAX = 64  # of MEMORY
 TO_DESTINATION, TO_SOURCE = "to destination", "to source"
 
 
@@ -26,13 +28,13 @@ class Border:
 
 class Proxy:
     """
-    Listens on a free port and forwards to another.  at: a Border; there act(proxy) is called, once,
+    Listens at an address of its own and forwards to target, a tcp: or unix: URL.  at: a Border; there act(proxy) is called, once,
     with the message before it forwarded and nothing behind it; the default cuts all connections.
     Behind a message, what anybody sends meanwhile waits until act() has returned.
     """
 
-    def __init__(self, port, at=None, act=None):
-        self.target = ("127.0.0.1", port)
+    def __init__(self, target, at=None, act=None):
+        self.target = target
         self.at = at
         self.act = act or Proxy.cut
         self.seen = []  # (direction, name) of whole messages, keepalives left out
@@ -44,13 +46,23 @@ class Proxy:
         self._lost = set()  # directions
         self._socks = []
         self._is_cut = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self._is_unix = target.startswith("unix:")
+        if self._is_unix:
+            path = target[5:] + ".proxy"
+            if os.path.exists(path):
+                os.unlink(path)
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            self._listener.listen()
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = []
         self._spawn(self._accept)
 
     def url(self):
-        return f"tcp:127.0.0.1:{self.port}"
+        if self._is_unix:
+            return self.target + ".proxy"
+        return f"tcp:127.0.0.1:{self._listener.getsockname()[1]}"
 
     def cut(self):
         """Both ends see their connections break; nothing that is under way arrives."""
@@ -86,6 +98,14 @@ class Proxy:
         self._threads.append(thread)
         thread.start()
 
+    def _connect(self):
+        if not self._is_unix:
+            host, _, port = self.target[4:].rpartition(":")
+            return socket.create_connection((host, int(port)))
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(self.target[5:])
+        return sock
+
     def _accept(self):
         number = 0
         while True:
@@ -94,12 +114,13 @@ class Proxy:
             except OSError:
                 return
             try:
-                destination = socket.create_connection(self.target)
+                destination = self._connect()
             except OSError:
                 source.close()
                 return
-            for sock in (source, destination):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._is_unix:
+                for sock in (source, destination):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 if self._is_cut:
                     source.close()
@@ -118,7 +139,7 @@ class Proxy:
         return at.nr == self._counts.get((name, direction), 0) + 1 and \
             at.direction in (None, direction)
 
-    def _pass(self, direction, kind, message, target):
+    def _pass(self, direction, kind, message, fds, target):
         name = NAMES[kind] if kind < len(NAMES) else "?"
         if name == "KEEPALIVE":
             target.sendall(message)
@@ -137,7 +158,7 @@ class Proxy:
                 if self._is_cut or direction in self._lost:
                     raise OSError("cut")
                 self.seen.append((direction, name))
-            target.sendall(message)
+            self._send(target, message, fds)
             if here and self.at.when == "behind":
                 self.act(self)
         finally:
@@ -152,15 +173,35 @@ class Proxy:
     def _forward(self, number, direction, source, target):
         try:
             while True:
-                head = self._read(source, 8)
-                kind, _, length = struct.unpack("<HHI", head)
-                self._pass(direction, kind, head + self._read(source, length), target)
+                head, fds = self._read_head(source)
+                try:
+                    kind, _, length = struct.unpack("<HHI", head)
+                    self._pass(direction, kind, head + self._read(source, length), fds, target)
+                finally:
+                    for fd in fds:
+                        os.close(fd)
         except OSError:
             pass
         try:
             target.shutdown(socket.SHUT_WR)
         except OSError:
             pass
+
+    def _read_head(self, sock):
+        """Return: the head of a message, and the descriptors that came with its first byte."""
+        if not self._is_unix:
+            return self._read(sock, 8), []
+        first, fds, _, _ = socket.recv_fds(sock, 1, FDS_MAX)
+        if not first:
+            raise OSError("end")
+        return first + self._read(sock, 7), fds
+
+    @staticmethod
+    def _send(sock, message, fds):
+        if fds:
+            sent = socket.send_fds(sock, [message], fds)
+            message = message[sent:]
+        sock.sendall(message)
 
     @staticmethod
     def _read(sock, length):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Never two, never silently none: the link is cut, and either end killed, at the border of every
-message; and a person resolves what neither end could decide.  docs/migration-protocol.md 5, 6.
+Never two, never silently none: the link is cut, either end killed, and the move cancelled at either
+end, at the border of every message, with memory that is copied and with memory that is handed over;
+and a person resolves what neither end could decide.  docs/migration-protocol.md 5, 6.
 """
 
 import fcntl
@@ -29,12 +30,14 @@ BORDERS = [Border("HELLO", "before", direction=TO_DESTINATION),
            Border("LOADED"), Border("COMMIT", "before"), Border("COMMIT"), Border("RUNNING",
                                                                                  "before"),
            Border("RUNNING")]
+# The same where memory is handed over.
+LOCAL_BORDERS = [Border("MEMORY") if b.name == "PAGES" else b for b in BORDERS]
 
 
 def rss_kib(vmm):
-    """Anonymous memory that is resident."""
+    """Memory that is resident, but of files."""
     with open(f"/proc/{vmm.pid}/status", encoding="ascii") as status:
-        return int(re.search(r"RssAnon:\s+(\d+)", status.read()).group(1))
+        return sum(map(int, re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status.read())))
 
 
 def is_locked(path):
@@ -48,10 +51,18 @@ def is_locked(path):
 class CommitTest(LaneTest):
     """Processes of one test: proxies, sources and destinations, and what must hold of them."""
 
+    memory = "size=64M"
+    borders = BORDERS
+    send = {}  # beyond the URL
+
+    def url(self):
+        """Where a destination listens."""
+        return f"tcp:127.0.0.1:{free_port()}"
+
     def start(self, name="source"):
         self.disk = self.make_disk("disk.img", DISK_SIZE)
         source = Vmm(self, name, ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",
-                                  "--memory", "size=64M", "--disk", f"path={self.disk}"])
+                                  "--memory", self.memory, "--disk", f"path={self.disk}"])
         source.boot()
         source.guest.do("fill 16 1 sparse 3", timeout_s=60)
         # Cold memory that still is the guest's own, so that there is something to give back.
@@ -61,24 +72,23 @@ class CommitTest(LaneTest):
     def destination(self, source, name, **options):
         vmm = Vmm(self, name, line=source.line, **options)
         vmm.serial = source.serial
-        vmm.port = free_port()
+        vmm.url = self.url()
         return vmm
 
     def receive(self, destination):
-        """At the address of the attempts before.  Return: its port, and the request that waits."""
-        port = destination.port
+        """At the address of the attempts before.  Return: the request that waits."""
         nr = destination.event_names().count("migration-receive-ready")
         waiting = Background(destination.put, "vm.receive-migration",
-                             {"receiver_url": f"tcp:127.0.0.1:{port}"}, timeout_s=120)
+                             {"receiver_url": destination.url}, timeout_s=120)
         wait_until(lambda: destination.event_names().count("migration-receive-ready") > nr, 20,
                    "a destination that listens")
-        return port, waiting
+        return waiting
 
     def attempt(self, source, destination, at=None, act=None):
-        port, waiting = self.receive(destination)
-        proxy = Proxy(port, at, act)
+        waiting = self.receive(destination)
+        proxy = Proxy(destination.url, at, act)
         self.addCleanup(proxy.close)
-        source.call("PUT", "vm.send-migration", {"destination_url": proxy.url()})
+        source.put("vm.send-migration", {"destination_url": proxy.url(), **self.send})
         return proxy, waiting
 
     def goes_on(self, vmm):
@@ -108,7 +118,7 @@ class CutTest(CommitTest):
         idle_kib = rss_kib(destination)
         source_kib = rss_kib(source)
         # What is decided by a statement has tests of its own.
-        for border in BORDERS:
+        for border in self.borders:
             if border.name == "RUNNING" or str(border) == "behind COMMIT 1":
                 continue  # it is the destination's: ResolveTest
             proxy, waiting = self.attempt(source, destination, border)
@@ -136,7 +146,7 @@ class CutTest(CommitTest):
 
     def test_either_end_is_killed_at_every_message(self):
         source = self.start()
-        for nr, border in enumerate(BORDERS):
+        for nr, border in enumerate(self.borders):
             for victim in ("destination", "source"):
                 source = self.kill_at(source, border, victim, f"{nr}{victim[0]}")
         source.put("vmm.shutdown")
@@ -193,6 +203,61 @@ class CutTest(CommitTest):
         self.assertTrue(source.refused("vm.resume").names("undecided"))
         migration = source.get("vm.migration-progress")["migration"]
         source.put("vm.migration-resolve", {"lost": migration})
+
+
+    def test_either_end_cancels_at_every_message(self):
+        source = self.start()
+        destination = self.destination(source, "to0")
+        for nr, border in enumerate(self.borders):
+            if str(border) == "behind RUNNING 1":
+                continue  # it is over
+            for who in ("source", "destination"):
+                has_it = self.cancel_at(source, destination, border, who)
+                if has_it is destination:
+                    source = destination
+                    destination = self.destination(source, f"to{nr}{who[0]}")
+        self.succeeds(source, destination)
+
+    def cancel_at(self, source, destination, border, who):
+        """
+        Cancelled if that was answered so, and then the guest stays here; or refused.  Return: who
+        has it.
+        """
+        answers = []
+
+        def act(_):
+            vmm = source if who == "source" else destination
+            answers.append(vmm.call("PUT", "vm.migration-cancel"))
+
+        proxy, waiting = self.attempt(source, destination, border, act)
+        result = how_ended(source, 60)
+        what = f"{border}: {who}: {answers}: {result}"
+        self.assertTrue(proxy.acted.is_set(), what)
+        if answers[0][0] == 204:
+            self.assertEqual(result, "cancelled" if who == "source" else "failed", what)
+            waiting.wait(60)
+            self.assertIsNone(destination.state(), what)
+            self.assertNotIn("it was copied", source.log())
+            self.goes_on(source)
+            return source
+        self.assertIn(border.name, ("LOADED", "COMMIT", "RUNNING"), what)
+        self.assertEqual(result, "gone", what)
+        waiting.result(60)
+        self.assertEqual(source.wait_exit(), 0)
+        wait_until(destination.attach_now, 10, "the line of the destination")
+        self.goes_on(destination)
+        return destination
+
+
+class LocalCutTest(CutTest):
+    """Both ends have the same memory."""
+
+    memory = "size=64M,shared=on"
+    borders = LOCAL_BORDERS
+    send = {"local": True}
+
+    def url(self):
+        return f"unix:{self.short}/move"
 
 
 class ResolveTest(CommitTest):
@@ -265,7 +330,7 @@ class ResolveTest(CommitTest):
         self.assertIsNone(destination.state())
         said = self.statement(destination, "never")
         # It remembers, whatever it does next.
-        _, waiting = self.receive(destination)
+        waiting = self.receive(destination)
         self.is_refused(destination, why="is not over")
         destination.put("vm.migration-cancel")
         waiting.wait(20)

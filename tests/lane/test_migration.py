@@ -503,11 +503,11 @@ class FailureTest(MovingTest):
         guest = source.guest
         guest.do("dirty 100 100 0 seq")
         # The first round is not over before it is let go, however fast or slow this machine is.
-        port, held = free_port(), threading.Event()
-        proxy = Proxy(port, Border("ROUND_DONE", "before"), lambda _: held.wait(60))
+        url, held = f"tcp:127.0.0.1:{free_port()}", threading.Event()
+        proxy = Proxy(url, Border("ROUND_DONE", "before"), lambda _: held.wait(60))
         self.addCleanup(proxy.close)
         self.addCleanup(held.set)
-        migration = Move(source, "destination", proxy.url(), listen_url=f"tcp:127.0.0.1:{port}")
+        migration = Move(source, "destination", proxy.url(), listen_url=url)
         wait_until(proxy.acted.is_set, 60, "the end of the first round")
         progress = source.get("vm.migration-progress")
         self.assertTrue(progress)

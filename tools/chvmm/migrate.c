@@ -260,7 +260,7 @@ static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
     vmm_progress_keep(vmm);
     tell_waiters(vmm);
     log_blackout(mig_source_progress(m->src));
-    if (m->local && !is_handed_over(m))
+    if (rc == 0 && m->local && !is_handed_over(m))
         log_info("local: not all of the memory is shared=on, or it was not whole yet: it was "
                  "copied");
     if (rc == 0) {
