@@ -2,7 +2,8 @@
 """
 A second receiver of migrations, written from docs/migration-protocol.md alone: it takes a guest's
 memory and state in over a UNIX socket or TCP on loopback, checks every rule of the document that a
-sender can break, and gives the guest back with ABORT, or says RUNNING and keeps it.
+sender can break, and gives the guest back with ABORT, or says RUNNING and keeps it.  Compressed
+pages need the program zstd.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import os
 import selectors
 import socket
 import struct
+import subprocess
 import threading
 
 PAGE = 4096
@@ -26,7 +28,8 @@ LENGTHS = {
     STATE: (8, 8 + (1 << 20)), COMMIT: (0, 0), ABORT: (0, 255), KEEPALIVE: (0, 0),
 }
 ZERO, DATA = 0, 1
-RAW = 0
+RAW, ZSTD = 0, 1
+PAYLOAD_MAX = 1 << 20
 LAST = 1
 KEEPALIVE_S = 1
 
@@ -38,6 +41,30 @@ class ProtocolError(Exception):
 def need(condition, what):
     if not condition:
         raise ProtocolError(what)
+
+
+def frame_length(data):
+    """Where the Zstandard frame ends that is at the beginning: RFC 8878, 3.1.1."""
+    need(len(data) > 4 and data[:4] == b"\x28\xb5\x2f\xfd", "PAGES: no Zstandard frame")
+    descriptor = data[4]
+    single_segment = descriptor >> 5 & 1
+    # Window descriptor, dictionary id, content size.
+    at = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3] + \
+        (single_segment, 2, 4, 8)[descriptor >> 6]
+    last = False
+    while not last:
+        need(at + 3 <= len(data), "PAGES: the frame is cut")
+        head = int.from_bytes(data[at:at + 3], "little")
+        last, kind, size = head & 1, head >> 1 & 3, head >> 3
+        at += 3 + (1 if kind == 1 else size)
+    return at + (4 if descriptor & 4 else 0)
+
+
+def unzstd(frame, length):
+    need(frame_length(frame) == len(frame), "PAGES: the payload is not one frame")
+    run = subprocess.run(["zstd", "-dcq"], input=frame, capture_output=True, check=False)
+    need(run.returncode == 0 and len(run.stdout) == length, "PAGES: the frame is not its pages")
+    return run.stdout
 
 
 class Channel:
@@ -105,6 +132,7 @@ class Receiver:
         self.answer = answer
         self.lanes_most = lanes
         self.known = set(capabilities)
+        self.agreed = set()
         if url.startswith("unix:"):
             self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.listener.bind(url[5:])
@@ -169,6 +197,7 @@ class Receiver:
             need(name.decode("ascii") in self.known or not flags & 1,
                  f"HELLO: {name.decode('ascii')} is required, and not known here")
             if name.decode("ascii") in self.known:
+                self.agreed.add(name.decode("ascii"))
                 common.append(bytes([0, length]) + name)
         need(at == len(body), "HELLO: more than its capabilities")
         self.lanes = min(lanes, self.lanes_most)
@@ -264,27 +293,38 @@ class Receiver:
     def _pages(self, lane, length, count):
         nr, codec, payload, _ = struct.unpack("<IIII", lane.read(16))
         need(1 <= nr <= 256 and length == 16 + 24 * nr + payload, "PAGES: its lengths")
-        need(codec == RAW, f"PAGES: codec {codec} was not agreed upon")
+        need(codec == RAW or (codec == ZSTD and "zstd" in self.agreed),
+             f"PAGES: codec {codec} was not agreed upon")
         self.codecs.add(codec)
         runs = [struct.unpack_from("<QIIII", head) for head in
                 [lane.read(24) for _ in range(nr)]]
         for first, index, pages, kind, _ in runs:
             need(index < len(self.regions), f"PAGES: region {index}")
-            region = self.regions[index]
-            need(pages and (first + pages) * PAGE <= region.length, "PAGES: outside of its region")
+            need(pages and (first + pages) * PAGE <= self.regions[index].length,
+                 "PAGES: outside of its region")
             need(kind in (ZERO, DATA), f"PAGES: kind {kind}")
-            start, end = first * PAGE, (first + pages) * PAGE
+        data_length = sum(run[2] * PAGE for run in runs if run[3] == DATA)
+        need(data_length <= PAYLOAD_MAX, "PAGES: more than 1 MiB")
+        need(payload == data_length if codec == RAW else 0 < payload < data_length,
+             "PAGES: the payload is not that of its runs")
+        data = lane.read(payload)
+        self._put_in_place(runs, data if codec == RAW else unzstd(bytes(data), data_length), count)
+
+    def _put_in_place(self, runs, data, count):
+        at = 0
+        for first, index, pages, kind, _ in runs:
+            region = self.regions[index]
             if kind == DATA:
-                region.memory[start:end] = bytes(lane.read(end - start))
+                region.memory[first * PAGE:(first + pages) * PAGE] = \
+                    bytes(data[at:at + pages * PAGE])
                 region.written[first:first + pages] = b"\1" * pages
-                payload -= end - start
+                at += pages * PAGE
                 count[0] += pages
                 continue
             count[1] += pages
             for page in range(first, first + pages):
                 if region.written[page]:
                     region.memory[page * PAGE:(page + 1) * PAGE] = bytes(PAGE)
-        need(payload == 0, "PAGES: the payload is not that of its runs")
 
     # ---- what came
 

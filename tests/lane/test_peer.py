@@ -12,7 +12,7 @@ from lane_base import MIB, LaneTest, wait_until
 from lane_host import GuestMemory, differing_pages
 from lane_move import free_port
 from lane_vmm import Background, Vmm
-from peer_receiver import ABORT, PAGE, RUNNING, Receiver, words_digest
+from peer_receiver import ABORT, PAGE, RUNNING, ZSTD, Receiver, words_digest
 
 RAM = 64 * MIB
 FILLED = 16 * MIB
@@ -49,9 +49,9 @@ class PeerTest(LaneTest):
         source.guest.do(f"fill {FILLED // MIB} 2 mix 3", timeout_s=60)
         return source
 
-    def send(self, source, url, answer, **options):
+    def send(self, source, url, answer, capabilities=(), **options):
         """A whole migration.  Return: the receiver."""
-        receiver = Receiver(url, answer)
+        receiver = Receiver(url, answer, capabilities=capabilities)
         received = Background(receiver.run)
         nr = source.event_names().count("migration-failed")
         source.put("vm.send-migration", {"destination_url": url, **options})
@@ -69,21 +69,33 @@ class PeerTest(LaneTest):
               f"{len(receiver.state)} bytes of state")
         return receiver
 
+    def check_all_pages(self, source, receiver):
+        memory = GuestMemory(source.pid, RAM)
+        self.assertEqual(differing_pages(memory.page_digests(), receiver.page_digests()), [])
+        memory.close()
+        self.assertEqual(source.state(), "Paused")
+
     def test_every_page_of_a_paused_guest_arrives(self):
         source = self.start()
         guest = source.guest
         before = guest.do("digest")
         source.put("vm.pause")
         receiver = self.send(source, f"unix:{self.short}/peer", ABORT)
-        memory = GuestMemory(source.pid, RAM)
-        self.assertEqual(differing_pages(memory.page_digests(), receiver.page_digests()), [])
-        memory.close()
-        self.assertEqual(source.state(), "Paused")
+        self.check_all_pages(source, receiver)
         source.put("vm.resume")
         # The guest's own opinion of its memory, from before.
         digest, pages = ram_digest(receiver, guest)
         self.assertEqual((pages, digest), (before.number("pages"), int(before["digest"], 16)))
         guest.do("verify", timeout_s=60)
+
+    def test_every_compressed_page_arrives(self):
+        lane_base.need_tool("zstd")
+        source = self.start()
+        source.put("vm.pause")
+        receiver = self.send(source, f"unix:{self.short}/peer", ABORT, ("zstd",),
+                             compression="Zstd", connections=2)
+        self.assertIn(ZSTD, receiver.codecs)
+        self.check_all_pages(source, receiver)
 
     def test_a_busy_guest_arrives_as_it_was_at_one_moment(self):
         source = self.start()
