@@ -128,8 +128,8 @@ struct device_ops {
  *
  * The device is in reset.
  *
- * Return: 0 and *@ret_dev, owned, to be given to device_free(); -ENOMEM; or
- * what realize returned.
+ * Return: 0 and *@ret_dev, owned, to be given to device_free(); -EINVAL for an
+ * id of more than DEVICE_ID_MAX bytes; -ENOMEM; or what realize returned.
  * Threads: control.
  */
 CHECKED int device_new(const struct device_ops *ops, const struct dev_env *env, const char *id,

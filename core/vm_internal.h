@@ -2,16 +2,18 @@
 /*
  * The inside of a machine, for core/vm*.c.
  *
- * Locks of the process, in order of precedence: never take an earlier one while
- * holding a later one.
+ * Locks of the machine and its devices, in order of precedence: never take an
+ * earlier one while holding a later one.
  *
  *  1. dev->lock          a device's state; one at a time, except that the PCI
  *                        root takes the lock of the device whose registers it
  *                        forwards to, and any device may raise an interrupt,
  *                        which takes the IOAPIC's
- *  2. bus->lock          the table of windows; never held while a handler runs
- *  3. dirty->lock        the epochs' bitmaps
- *  4. loop->lock, vcpu->lock, log: leaves
+ *  2. the PCI bus's      who is in which slot, where BARs are decoded
+ *  3. bus->lock          the table of windows; never held while a handler runs
+ *  4. dirty->lock        the epochs' bitmaps
+ *  5. loop->lock, vcpu->lock, those of events, of the API's server and of a
+ *     disk's threads: leaves
  *
  * No lock is held across KVM_RUN or blocking I/O.
  */
