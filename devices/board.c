@@ -56,7 +56,8 @@ static void on_route(void *arg, unsigned pin, const struct ioapic_route *route)
 
 /* --- Addresses ---------------------------------------------------------------- */
 
-void board_ram(const struct board *b, uint64_t *ret_below, uint64_t *ret_above)
+/* Bytes of RAM below and above the hole under 4 GiB. */
+static void board_ram(const struct board *b, uint64_t *ret_below, uint64_t *ret_above)
 {
     struct gmem *gm = vm_gmem(b->vm);
 

@@ -37,13 +37,6 @@ struct board {
 };
 
 /**
- * board_ram() - bytes of RAM below and above the hole under 4 GiB.
- *
- * Threads: control.
- */
-void board_ram(const struct board *b, uint64_t *ret_below, uint64_t *ret_above);
-
-/**
  * board_mmio64() - the 64-bit PCI window.
  *
  * Threads: control.

@@ -139,7 +139,7 @@ void virtio_device_reset(struct virtio_device *vd)
         vd->type->reset(vd);
 }
 
-void virtio_device_pause(struct virtio_device *vd)
+static void virtio_device_pause(struct virtio_device *vd)
 {
     vd->running = false;
     stop(vd);

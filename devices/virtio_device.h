@@ -155,12 +155,6 @@ void virtio_device_enable_queue(struct virtio_device *vd, unsigned queue);
 void virtio_device_set_dma(struct virtio_device *vd, bool on);
 
 /**
- * virtio_device_pause() - stop, for quiesce.
- * Threads: with dev->lock held.
- */
-void virtio_device_pause(struct virtio_device *vd);
-
-/**
  * virtio_device_unpause() - go on; every queue is kicked and interrupts once.
  *
  * For resume: the state may have been loaded in between.

@@ -187,15 +187,6 @@ void api_http_resume(struct api_request *req);
 void api_request_free(struct api_request *req);
 
 /**
- * api_request_set_reply() - keep a reply, unless there is one.
- * @text: taken, may be NULL.
- *
- * The first reply counts.  Wakes the server where the request is suspended.
- * Threads: any.
- */
-void api_request_set_reply(struct api_request *req, unsigned status, char *text, size_t len);
-
-/**
  * api_server_put() - drop a reference.
  *
  * Threads: any.

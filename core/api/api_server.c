@@ -63,7 +63,8 @@ static struct api_request *pop_done(struct api_server *srv)
     return req;
 }
 
-void api_request_set_reply(struct api_request *req, unsigned status, char *text, size_t len)
+/* Keep a reply, @text taken, unless there is one; wakes the server where the request is suspended. */
+static void set_reply(struct api_request *req, unsigned status, char *text, size_t len)
 {
     struct api_server *srv = req->srv;
 
@@ -87,7 +88,7 @@ static void reply_text(struct api_request *req, unsigned status, char *text, siz
     struct api_server *srv = req->srv;
     bool free_it;
 
-    api_request_set_reply(req, status, text, len);
+    set_reply(req, status, text, len);
     (void)pthread_mutex_lock(&srv->lock);
     req->owned = false;
     free_it = req->detached;
@@ -248,7 +249,7 @@ static void begin_stop(struct api_server *srv)
     srv->stop_deadline_ns = loop_now_ns() + API_STOP_TIMEOUT_MS * NS_PER_MS;
     loop_remove(steal_ptr(srv->listen_src));
     LIST_FOREACH(req, &srv->waiting, link)
-    api_request_set_reply(req, 503, strdup(text), sizeof(text) - 1);
+    set_reply(req, 503, strdup(text), sizeof(text) - 1);
 }
 
 static void end_stop(struct api_server *srv)

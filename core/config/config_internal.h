@@ -66,7 +66,6 @@ extern const struct config_table vm_config_table;
 extern const struct config_table cpus_config_table;
 extern const struct config_table memory_config_table;
 extern const struct config_table memory_zone_config_table;
-extern const struct config_table payload_config_table;
 extern const struct config_table disk_config_table;
 extern const struct config_table net_config_table;
 extern const struct config_table rng_config_table;

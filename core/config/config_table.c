@@ -145,7 +145,7 @@ static const struct config_field payload_fields[] = {
     REFUSED("host_data",       NULL, NULL),
     REFUSED("fw_cfg_config",   NULL, NULL),
 };
-const struct config_table payload_config_table = TABLE(payload_config, payload_fields);
+static const struct config_table payload_config_table = TABLE(payload_config, payload_fields);
 
 /* ---- disks ----------------------------------------------------------------- */
 

@@ -87,7 +87,8 @@ GUEST_CODE static void write_guest(volatile uint8_t *p, uint8_t byte)
     *p = byte;
 }
 
-void fake_guest_poke(struct fake_guest *g, unsigned region, uint64_t off, uint8_t byte)
+/* Write a byte as the guest does: not through gmem, noted in the log. */
+static void fake_guest_poke(struct fake_guest *g, unsigned region, uint64_t off, uint8_t byte)
 {
     write_guest(gmem_region(g->gm, region)->hva + off, byte);
     atomic_fetch_or(&g->log[region][off >> 18], UINT64_C(1) << (off >> PAGE_SHIFT_4K) % 64);

@@ -99,7 +99,4 @@ void fake_guest_release(struct fake_guest *g);
 /* Whether two guests, both of which stand still, have equal memory. */
 bool fake_guest_equal(struct fake_guest *a, struct fake_guest *b);
 
-/* Write a byte as the guest does: not through gmem, noted in the log. */
-void fake_guest_poke(struct fake_guest *g, unsigned region, uint64_t off, uint8_t byte);
-
 #endif

@@ -92,7 +92,7 @@ static void write_cert(const char *dir, const char *role, X509 *cert)
     assert_int_equal(fclose(f), 0);
 }
 
-void fake_pki_write_ca(struct fake_pki *pki, const char *dir)
+static void fake_pki_write_ca(struct fake_pki *pki, const char *dir)
 {
     write_cert(dir, "ca", pki->cert);
 }

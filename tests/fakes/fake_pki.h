@@ -14,9 +14,6 @@ struct fake_pki *fake_pki_new(const char *name);
 
 void fake_pki_free(struct fake_pki *pki);
 
-/* Write ca-cert.pem into a directory. */
-void fake_pki_write_ca(struct fake_pki *pki, const char *dir);
-
 /* Write <role>-cert.pem and <role>-key.pem; @san as in "IP:127.0.0.1,DNS:localhost". */
 void fake_pki_write_cert(struct fake_pki *pki, const char *dir, const char *role, const char *san);
 

@@ -19,7 +19,7 @@ const struct fake_guest_config transcript_guest = {
     .len = {8 * PAGE_SIZE_4K, 4 * PAGE_SIZE_4K},
       .data_percent = 50, .seed = 1
 };
-const struct fake_guest_config transcript_shared_guest = {
+static const struct fake_guest_config transcript_shared_guest = {
     .len = {8 * PAGE_SIZE_4K, 4 * PAGE_SIZE_4K},
       .shared = true, .data_percent = 50, .seed = 1
 };

@@ -18,7 +18,7 @@ enum {
 extern const struct mig_wait transcript_patient;
 
 /* The guest of the transcripts; the same with memory that can be handed over. */
-extern const struct fake_guest_config transcript_guest, transcript_shared_guest;
+extern const struct fake_guest_config transcript_guest;
 
 struct transcript_bytes {
     uint8_t *p; /* owned */

@@ -161,7 +161,7 @@ static void help_row(FILE *out, const struct option_row *row)
     }
 }
 
-void chvmm_options_print_help(FILE *out)
+static void print_help(FILE *out)
 {
     (void)fputs("chvmm - run one virtual machine under KVM\n"
                 "\n"
@@ -317,7 +317,7 @@ static int option_apply(struct option_walk *walk, const struct option_row *row, 
         (void)fprintf(walk->out, "chvmm %s\n", CHRYSALIS_VERSION);
         return 1;
     case DO_HELP:
-        chvmm_options_print_help(walk->out);
+        print_help(walk->out);
         return 1;
     case DO_REFUSE:
         break;

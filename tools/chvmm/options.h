@@ -65,11 +65,4 @@ CHECKED int chvmm_options_parse(int argc, char *const argv[], FILE *out,
  */
 void chvmm_options_release(struct chvmm_options *opts);
 
-/**
- * chvmm_options_print_help() - what --help prints.
- *
- * Threads: any.
- */
-void chvmm_options_print_help(FILE *out);
-
 #endif
