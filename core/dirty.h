@@ -55,8 +55,8 @@ void dirty_free(struct dirty *d);
  *
  * The consumer's bitmap is empty; it will see every page written from now on.
  *
- * Return: 0 and *@ret_consumer, to be given to dirty_detach(); -ENOMEM; the
- * hypervisor's errno.
+ * Return: 0 and *@ret_consumer, to be given to dirty_detach(); -E2BIG for more than
+ * eight of them; -ENOMEM; the hypervisor's errno.
  * Threads: any.
  */
 CHECKED int dirty_attach(struct dirty *d, struct dirty_consumer **ret_consumer, struct err *err);

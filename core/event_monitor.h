@@ -30,8 +30,8 @@ enum {
  * @path: file, FIFO or terminal to append to; NULL: @fd.
  * @fd:   open descriptor, taken, also on failure; -1: @path.
  *
- * Return: 0 and *@ret_em, owned, to be given to event_monitor_close(); the
- * kernel's errno, named.
+ * Return: 0 and *@ret_em, owned, to be given to event_monitor_close(); -EBADF for
+ * a descriptor that is only for reading; -ENOMEM; the kernel's errno, named.
  * Threads: any.
  */
 CHECKED int event_monitor_open(const char *path, int fd, struct event_monitor **ret_em,

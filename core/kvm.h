@@ -2,7 +2,7 @@
 /*
  * The hypervisor: everything that is asked of /dev/kvm.
  *
- * Only core/kvm.c and core/kvm_vcpu.c issue KVM ioctls.  A capability is asked
+ * Only core/kvm*.c issue KVM ioctls.  A capability is asked
  * for before anything that depends on it is used.
  */
 #ifndef CORE_KVM_H
@@ -35,7 +35,7 @@ struct kvm_clock_sample {
  * Return: 0 and *@ret_kvm, owned; -ENOENT or -EACCES with advice in @err where
  * /dev/kvm is missing or closed to us; -ENOTSUP for a kernel without a
  * capability that we cannot do without, named.
- * Threads: control.
+ * Threads: any.
  */
 CHECKED int kvm_open(struct kvm **ret_kvm, struct err *err);
 
@@ -67,7 +67,7 @@ unsigned kvm_max_vcpus(const struct kvm *kvm);
  * @gm: borrowed until kvm_close().
  *
  * Return: 0; the kernel's errno, with the region in @err.
- * Threads: control.
+ * Threads: one, which need not be the one of kvm_open().
  */
 CHECKED int kvm_map_memory(struct kvm *kvm, struct gmem *gm, struct err *err);
 
@@ -232,7 +232,8 @@ void kvm_vcpu_clock_paused(struct kvm_vcpu *vcpu);
  * kvm_vcpu_set_msrs() - write a few MSRs.
  * @nr: at most KVM_VCPU_MSRS_MAX.
  *
- * Return: 0; -EINVAL names the MSR that KVM did not take; the kernel's errno.
+ * Return: 0; -E2BIG for too many; -EINVAL names the MSR that KVM did not take; the
+ * kernel's errno.
  * Threads: control, with the vCPU stopped.
  */
 enum {
@@ -261,7 +262,8 @@ CHECKED int kvm_vcpu_set_tsc_khz(struct kvm_vcpu *vcpu, uint32_t khz, struct err
  * kvm_vcpu_save() - read everything that KVM gives of a vCPU.
  * @ret_state: zeroed; owns blobs afterwards: state_release() with x86_vcpu_state_desc.
  *
- * Return: 0; -ENOMEM; the kernel's errno, with the ioctl in @err.
+ * Return: 0; -ENOMEM; -E2BIG for more than the state has room for; the kernel's
+ * errno, with the ioctl in @err.
  * Threads: any, with the vCPU parked.
  */
 CHECKED int kvm_vcpu_save(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret_state, struct err *err);
@@ -269,8 +271,9 @@ CHECKED int kvm_vcpu_save(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret_stat
 /**
  * kvm_vcpu_load() - put everything back.
  *
- * Return: 0; the kernel's errno, with the ioctl or the MSR in @err; then the
- * vCPU is in between.
+ * Return: 0; -EBADMSG for the state of another APIC id; -ENOTSUP names the MSR
+ * that this host does not have; the kernel's errno, with the ioctl in @err.  After
+ * a failure the vCPU is in between.
  * Threads: any, with the vCPU parked.
  */
 CHECKED int kvm_vcpu_load(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state,

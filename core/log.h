@@ -4,8 +4,8 @@
  *
  *     2026-11-22T19:17:26.123456Z info  vcpu0 vm: running
  *
- * Library code reports failures by struct err and logs only at debug level;
- * tools/ and the owners of a session print each failure once.
+ * Library code reports failures by struct err, and logs for debugging, or what it
+ * goes on after and no caller is told; tools/ print each failure once.
  */
 #ifndef CORE_LOG_H
 #define CORE_LOG_H

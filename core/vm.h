@@ -353,7 +353,8 @@ CHECKED int vm_save_to(struct vm *vm, const struct state_sink *sink, struct err 
  * A failure after that (KVM refuses a register) leaves the machine good only
  * for vm_free().
  *
- * Return: 0; -EBADMSG, -ENOTSUP, -E2BIG with the section and field in @err.
+ * Return: 0; -EPERM unless VM_CREATED; -EBADMSG, -ENOTSUP, -E2BIG with the section and
+ * field in @err; -ENOMEM; as kvm_vcpu_load().
  * Threads: control or worker.
  */
 CHECKED int vm_load(struct vm *vm, const uint8_t *data, size_t len, struct err *err);

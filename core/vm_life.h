@@ -33,7 +33,8 @@ enum vm_action {
 };
 
 /**
- * vm_state_name() - as the API spells it: "Created", "Running", "Paused", "Shutdown".
+ * vm_state_name() - as the API spells it: "Created", "Running", "Paused", "Shutdown";
+ * for VM_NONE, of which the API says nothing, "NotCreated".
  *
  * Return: static.
  * Threads: any.

@@ -68,7 +68,7 @@ bool board_bdf(struct board *b, const struct device *dev, char *buf, size_t cap)
 CHECKED int board_add_consoles(struct board *b);
 
 /**
- * board_acquire() - lock every disk image and open every tap.
+ * board_acquire() - lock every disk image, open every tap, have the serial port's socket.
  *
  * Return: 0; -EAGAIN names the disk that somebody else uses; tap_open()'s; then
  * nothing is held.

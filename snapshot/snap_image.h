@@ -21,7 +21,7 @@ struct store_snapshot;
  * @store: the store's directory.
  *
  * Return: a descriptor for reading, owned; -ENOENT; -EPERM for a file that others could
- * have written; the kernel's errno.
+ * have written; -EBADMSG for one of another length; the kernel's errno.
  * Threads: any.
  */
 CHECKED int snap_image_open(const char *store, struct store_snapshot *snapshot, struct err *err);

@@ -56,7 +56,8 @@ struct x86_boot_entry {
  *
  * Return: 0 and *@ret_entry; -EBADMSG for a file that breaks its format,
  * -ENOTSUP for a kernel of a kind that cannot be booted, -EINVAL for what does
- * not fit this machine's RAM, or an errno of reading, with the field in @err
+ * not fit this machine's RAM, -E2BIG for more than X86_BOOT_RAM_MAX ranges or notes
+ * beyond reason, -ENOMEM, or an errno of reading, with the field in @err
  * ("kernel.setup_sects: ...").  On failure guest memory may hold a part.
  * Threads: control, with no vCPU running.
  */

@@ -24,7 +24,8 @@ struct x86_boot {
  * x86_boot_prepare() - look at the files and find the RAM.
  * @in: borrowed by @ret_boot.
  *
- * Return: 0; -EINVAL for files that are none, too little or too much RAM.
+ * Return: 0; -EINVAL for files that are none, or too little RAM; -E2BIG for more than
+ * X86_BOOT_RAM_MAX ranges; fstat()'s errno.
  * Threads: control.
  */
 CHECKED int x86_boot_prepare(struct gmem *gm, const struct x86_boot_in *in,
