@@ -84,11 +84,13 @@ static const struct option_row option_rows[] = {
      "  [,offload_tso=on|off] [,offload_ufo=on|off] [,offload_csum=on|off]\n"
      "  [,pci_device_id=<1..31>]", NULL},
     {"rng", 0, DO_VM, VM_OPT_RNG, "<rng>",
-     "Source of the guest's random numbers: src=<file> (default /dev/urandom)", NULL},
+     "Source of the guest's random numbers:\n"
+     "  [src=<file>] (default /dev/urandom) [,pci_device_id=<1..31>]", NULL},
     {"serial", 0, DO_VM, VM_OPT_SERIAL, "<mode>",
      "The serial port (default null): off | null | tty | pty | file=<file> | socket=<path>", NULL},
     {"console", 0, DO_VM, VM_OPT_CONSOLE, "<mode>",
-     "The virtio console (default tty): off | null | tty | pty | file=<file>", NULL},
+     "The virtio console (default tty): off | null | tty | pty | file=<file>\n"
+     "  [,pci_device_id=<1..31>]", NULL},
     {"debug-console", 0, DO_VM, VM_OPT_DEBUG_CONSOLE, "<mode>",
      "The debug port (default off): off | null | tty | pty | file=<file> [,iobase=0xe9]", NULL},
     {"api-socket", 0, DO_API_SOCKET, 0, "<socket>",
