@@ -17,7 +17,6 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import read_state  # noqa: E402
-import read_store  # noqa: E402
 
 CHSNAP, SOURCE = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1))
 GOLDEN = sorted((SOURCE / "tests/golden/state").glob("*.cbor"))

@@ -1,77 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at this host: what its KVM can run, and the memory of a guest from outside."""
+"""Looks at the memory of a guest of this host from outside."""
 
-import ctypes
-import fcntl
 import hashlib
-import mmap
 import os
 import re
-import struct
 
 from lane_base import BUILD
 
-KVM_CREATE_VM = 0xAE01
-KVM_GET_VCPU_MMAP_SIZE = 0xAE04
-KVM_CREATE_VCPU = 0xAE41
-KVM_SET_TSS_ADDR = 0xAE47
-KVM_RUN = 0xAE80
-KVM_SET_USER_MEMORY_REGION = 0x4020AE46
-KVM_GET_SREGS = 0x8138AE83
-KVM_SET_SREGS = 0x4138AE84
-KVM_SET_REGS = 0x4090AE82
-KVM_EXIT_HLT = 5
-
 GUEST_IMAGE_GPA = 2 << 20
 PAGE = 4096
-
-
-def _flat_segment(selector, kind):
-    # struct kvm_segment: base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable, pad
-    return struct.pack("<QIHBBBBBBBBBB", 0, 0xFFFFFFFF, selector, kind, 1, 0, 1, 1, 0, 1, 0, 0, 0)
-
-
-def runs_iret():
-    """
-    Whether a guest can execute iret in protected mode here: a small guest tries.  False where KVM
-    emulates every instruction; then stock kernels do not run directly on this host.
-    """
-    memory = mmap.mmap(-1, 16 * PAGE)
-    # 0x1000: a GDT; 0x2000: pushf; push cs; push 0x2100; iret.  0x2100: hlt.
-    memory[0x1000:0x1018] = struct.pack("<QQQ", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
-    memory[0x2000:0x2008] = bytes([0x9C, 0x0E, 0x68, 0x00, 0x21, 0x00, 0x00, 0xCF])
-    memory[0x2100] = 0xF4
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    fds = [os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)]
-    try:
-        fds.append(fcntl.ioctl(fds[0], KVM_CREATE_VM, 0))
-        fcntl.ioctl(fds[1], KVM_SET_TSS_ADDR, 0x7FFBD000)
-        fcntl.ioctl(fds[1], KVM_SET_USER_MEMORY_REGION,
-                    struct.pack("<IIQQQ", 0, 0, 0, 16 * PAGE, address))
-        fds.append(fcntl.ioctl(fds[1], KVM_CREATE_VCPU, 0))
-        size = fcntl.ioctl(fds[0], KVM_GET_VCPU_MMAP_SIZE, 0)
-        run = mmap.mmap(fds[2], size)
-        sregs = bytearray(fcntl.ioctl(fds[2], KVM_GET_SREGS, bytes(312)))
-        sregs[0:24] = _flat_segment(8, 0xB)
-        for i in range(1, 6):  # ds es fs gs ss
-            sregs[24 * i:24 * i + 24] = _flat_segment(16, 3)
-        gdt = 24 * 8
-        sregs[gdt:gdt + 16] = struct.pack("<QHHHH", 0x1000, 0x17, 0, 0, 0)
-        cr0 = gdt + 32
-        sregs[cr0:cr0 + 8] = struct.pack("<Q", 0x11)
-        fcntl.ioctl(fds[2], KVM_SET_SREGS, bytes(sregs))
-        regs = [0] * 18
-        regs[6] = 0x4000  # rsp
-        regs[16] = 0x2000  # rip
-        regs[17] = 2
-        fcntl.ioctl(fds[2], KVM_SET_REGS, struct.pack("<18Q", *regs))
-        fcntl.ioctl(fds[2], KVM_RUN, 0)
-        reason = struct.unpack_from("<I", run, 8)[0]
-        run.close()
-        return reason == KVM_EXIT_HLT
-    finally:
-        for fd in reversed(fds):
-            os.close(fd)
 
 
 class GuestMemory:

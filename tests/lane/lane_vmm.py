@@ -4,7 +4,6 @@
 import http.client
 import json
 import os
-import pathlib
 import re
 import socket
 import subprocess

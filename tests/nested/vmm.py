@@ -43,9 +43,6 @@ class Spec:
         words += [self.words] if self.words else []
         return " ".join(words)
 
-    def with_(self, **changes):
-        return dataclasses.replace(self, **changes)
-
 
 class Vmm:
     """What both kinds share: one process in a host, with its serial port followed."""
