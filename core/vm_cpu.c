@@ -80,6 +80,19 @@ static int adopt_model(struct vm *vm, const struct vm_origin *from, struct err *
     return rc;
 }
 
+/* The registers that a reset brings back. */
+static int note_power_on(struct vm *vm, struct err *err)
+{
+    int rc = 0;
+
+    vm->power_on = calloc(vm->nr_vcpus, sizeof(*vm->power_on));
+    if (!vm->power_on)
+        return err_set(err, -ENOMEM, "power-on state: out of memory");
+    for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)
+        rc = kvm_vcpu_save(vcpu_kvm(vm->vcpus[i]), &vm->power_on[i], err);
+    return rc;
+}
+
 int vm_set_up_cpus(struct vm *vm, const struct vm_origin *from, struct err *err)
 {
     int rc;
@@ -98,21 +111,7 @@ int vm_set_up_cpus(struct vm *vm, const struct vm_origin *from, struct err *err)
             rc = kvm_vcpu_set_cpuid(vcpu_kvm(vm->vcpus[i]), cpuid, err);
         free(cpuid);
     }
-    return rc;
-}
-
-int vm_note_power_on(struct vm *vm, struct err *err)
-{
-    int rc = 0;
-
-    if (vm->power_on)
-        return 0;
-    vm->power_on = calloc(vm->nr_vcpus, sizeof(*vm->power_on));
-    if (!vm->power_on)
-        return err_set(err, -ENOMEM, "power-on state: out of memory");
-    for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)
-        rc = kvm_vcpu_save(vcpu_kvm(vm->vcpus[i]), &vm->power_on[i], err);
-    return rc;
+    return rc < 0 ? rc : note_power_on(vm, err);
 }
 
 int vm_reset_cpus(struct vm *vm, struct err *err)

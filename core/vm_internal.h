@@ -138,21 +138,14 @@ void vm_time_stop(struct vm *vm);
 CHECKED int vm_quiesce_devices(struct vm *vm, struct err *err);
 
 /**
- * vm_set_up_cpus() - decide the CPU model and give it to every vCPU (core/vm_cpu.c).
+ * vm_set_up_cpus() - decide the CPU model, give it to every vCPU, and note with which registers
+ * each is powered on (core/vm_cpu.c).
  * @from: another host, or NULL.
  *
- * Return: 0; -ENOTSUP names every feature that this host lacks.
+ * Return: 0; -ENOTSUP names every feature that this host lacks; the kernel's errno.
  * Threads: control, while building.
  */
 CHECKED int vm_set_up_cpus(struct vm *vm, const struct vm_origin *from, struct err *err);
-
-/**
- * vm_note_power_on() - remember the vCPUs' power-on registers; harmless when done.
- *
- * Return: 0; -ENOMEM; the kernel's errno.
- * Threads: control, before the first vCPU runs.
- */
-CHECKED int vm_note_power_on(struct vm *vm, struct err *err);
 
 /**
  * vm_reset_cpus() - power-on registers for every vCPU.

@@ -172,8 +172,6 @@ int vm_boot(struct vm *vm, struct err *err)
         return vm_resume(vm, VM_CLOCK_CONTINUE, err);
     rc = vm_acquire(vm, err);
     if (rc >= 0)
-        rc = vm_note_power_on(vm, err);
-    if (rc >= 0)
         rc = vm_load_payload(vm, true, err);
     if (rc >= 0)
         rc = vm_settle(vm, err);

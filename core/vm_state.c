@@ -242,8 +242,6 @@ int vm_loader_new(struct vm *vm, struct vm_loader **ret_loader, struct err *err)
         return err_set(err, -EPERM, "state cannot be loaded into a VM that is %s",
                        vm_state_name(vm->state));
     rc = vm_settle(vm, err);
-    if (rc >= 0)
-        rc = vm_note_power_on(vm, err);
     if (rc < 0)
         return rc;
     l = calloc(1, sizeof(*l));
