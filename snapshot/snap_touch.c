@@ -58,17 +58,6 @@ void snap_touch_add(struct snap_touch *t, const struct snap_touch_run *run)
 
 /* --- Bytes ---------------------------------------------------------------------- */
 
-static int sum(const uint8_t *data, size_t len, struct store_digest *ret)
-{
-    struct store_hasher *h = NULL;
-    int rc = store_hasher_new(&h, NULL);
-
-    if (rc >= 0)
-        rc = store_hash(h, data, len, ret);
-    store_hasher_free(h);
-    return rc;
-}
-
 int snap_touch_encode(const struct snap_touch *t, const struct store_digest *ram,
                       uint8_t **ret_bytes, size_t *ret_len)
 {
@@ -78,7 +67,6 @@ int snap_touch_encode(const struct snap_touch *t, const struct store_digest *ram
                             .len = le16_make(SNAP_TOUCH_HDR_LEN),
                             .nr = le32_make(t->nr)};
     struct store_digest d;
-    int rc;
 
     if (!bytes)
         return -ENOMEM;
@@ -92,9 +80,7 @@ int snap_touch_encode(const struct snap_touch *t, const struct store_digest *ram
 
         memcpy(bytes + SNAP_TOUCH_HDR_LEN + (size_t)i * SNAP_TOUCH_RUN_LEN, &v, sizeof(v));
     }
-    rc = sum(bytes, body, &d);
-    if (rc < 0)
-        return rc;
+    store_hash(bytes, body, &d);
     memcpy(bytes + body, d.b, SNAP_TOUCH_SUM_LEN);
     *ret_len = body + SNAP_TOUCH_SUM_LEN;
     *ret_bytes = steal_ptr(bytes);
@@ -135,10 +121,9 @@ int snap_touch_decode(const uint8_t *data, size_t len, const struct store_digest
     uint32_t nr = 0;
     int rc = decode_hdr(data, len, ram, &nr, err);
 
-    if (rc >= 0)
-        rc = sum(data, len - SNAP_TOUCH_SUM_LEN, &d);
     if (rc < 0)
         return rc;
+    store_hash(data, len - SNAP_TOUCH_SUM_LEN, &d);
     if (memcmp(d.b, data + len - SNAP_TOUCH_SUM_LEN, SNAP_TOUCH_SUM_LEN) != 0)
         return err_set(err, -EBADMSG, "order of touch: does not match its digest");
     t.runs = calloc(nr ? nr : 1, sizeof(*t.runs));

@@ -138,28 +138,21 @@ void store_tags_join(const struct store_info *info, char *out, size_t cap)
 
 /* ---- rows ---- */
 
-static int row_check(struct store_index *ix, const struct store_snap_row *row, struct err *err)
+static int row_check(const struct store_snap_row *row, struct err *err)
 {
-    struct store_hasher *h = NULL;
     struct store_digest d;
-    int rc = store_hasher_new(&h, err);
+    int rc;
 
-    if (rc < 0)
-        return rc;
-    rc = store_hash(h, row->record, row->record_len, &d);
-    store_hasher_free(h);
-    if (rc < 0)
-        return err_set(err, rc, "SHA-256 failed");
+    store_hash(row->record, row->record_len, &d);
     if (!store_digest_equal(&d, &row->id))
         return err_set(err, -EBADMSG, "record: does not match the id");
-    rc = store_index_labels_digest(ix, row, &d, err);
+    rc = store_index_labels_digest(row, &d, err);
     if (rc == 0 && !store_digest_equal(&d, &row->labels))
         rc = err_set(err, -EBADMSG, "name or tags: do not match their digest");
     return rc;
 }
 
-int store_row_read(struct store_index *ix, const struct store_snap_row *row,
-                   struct store_found *ret, struct err *err)
+int store_row_read(const struct store_snap_row *row, struct store_found *ret, struct err *err)
 {
     struct store_info *info = &ret->info;
     int rc;
@@ -167,7 +160,7 @@ int store_row_read(struct store_index *ix, const struct store_snap_row *row,
     memset(ret, 0, sizeof(*ret));
     info->seq = row->seq;
     store_digest_hex(&row->id, info->id);
-    rc = row_check(ix, row, err);
+    rc = row_check(row, err);
     if (rc == 0 &&
         ((row->name && !store_name_is_good(row->name)) || !labels_split(row->tags, info)))
         rc = err_set(err, -EBADMSG, "name or tags: not allowed");
@@ -181,10 +174,9 @@ int store_row_read(struct store_index *ix, const struct store_snap_row *row,
     return 0;
 }
 
-int store_row_decode(struct store_index *ix, const struct store_snap_row *row,
-                     struct store_found *ret, struct err *err)
+int store_row_decode(const struct store_snap_row *row, struct store_found *ret, struct err *err)
 {
-    int rc = store_row_read(ix, row, ret, err);
+    int rc = store_row_read(row, ret, err);
 
     return rc < 0 ? err_prefix(err, rc, "snapshot %.*s", STORE_ID_SHORT, ret->info.id) : 0;
 }
@@ -197,7 +189,6 @@ void store_found_release(struct store_found *found)
 }
 
 struct list_walk {
-    struct store_index *ix;
     store_list_fn *fn;
     void *arg;
     int damaged; /* 0; or the errno of the first that cannot be read */
@@ -209,7 +200,7 @@ static int list_row(void *arg, const struct store_snap_row *row)
 {
     struct list_walk *w = arg;
     struct store_found found = {0};
-    int rc = store_row_decode(w->ix, row, &found, w->damaged ? NULL : w->err);
+    int rc = store_row_decode(row, &found, w->damaged ? NULL : w->err);
 
     if (rc < 0) {
         w->damaged = w->damaged ? w->damaged : rc;
@@ -222,7 +213,7 @@ static int list_row(void *arg, const struct store_snap_row *row)
 
 int store_list(struct store *st, store_list_fn *fn, void *arg, struct err *err)
 {
-    struct list_walk w = {.ix = st->ix, .fn = fn, .arg = arg, .err = err};
+    struct list_walk w = {.fn = fn, .arg = arg, .err = err};
     int rc;
 
     (void)pthread_mutex_lock(&st->ix_lock);
@@ -332,7 +323,6 @@ static int find_row(void *arg, const struct store_snap_row *row)
 }
 
 struct take_walk {
-    struct store_index *ix;
     uint64_t seq;
     struct store_found *found;
     bool done;
@@ -346,7 +336,7 @@ static int take_row(void *arg, const struct store_snap_row *row)
 
     if (row->seq != w->seq)
         return 0;
-    rc = store_row_decode(w->ix, row, w->found, w->err);
+    rc = store_row_decode(row, w->found, w->err);
     w->done = rc == 0;
     return rc;
 }
@@ -369,7 +359,7 @@ static int find_meant(struct find_walk *w, struct err *err)
 static int find_locked(struct store *st, const char *ref, struct store_found *ret, struct err *err)
 {
     struct find_walk w = {.ix = st->ix, .ref = ref};
-    struct take_walk t = {.ix = st->ix, .found = ret, .err = err};
+    struct take_walk t = {.found = ret, .err = err};
     int rc = find_meant(&w, err);
 
     if (rc < 0)

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/store_digest.h"
 
-#include <errno.h>
-#include <openssl/evp.h>
-#include <pthread.h>
+/* Of OpenSSL's interfaces the one that needs no set-up, no memory, and cannot fail (0090). */
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
 
 #include "store/store_sha256.h"
 
 enum {
     LANES_WORTH = 9, /* so many items take less time side by side than one by one */
-};
-
-struct store_hasher {
-    EVP_MD_CTX *ctx;
 };
 
 void store_digest_hex(const struct store_digest *d, char ret[STORE_DIGEST_HEX + 1])
@@ -26,66 +22,22 @@ void store_digest_hex(const struct store_digest *d, char ret[STORE_DIGEST_HEX + 
     ret[STORE_DIGEST_HEX] = 0;
 }
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-/* Fetched once: the implicit fetch costs a tenth of a page's hash.  NULL: the library has none. */
-static EVP_MD *sha256;
-
-static void prepare(void)
+void store_hash(const void *data, size_t len, struct store_digest *ret_digest)
 {
-    /* The system's openssl.cnf is not to be needed in a sandbox. */
-    (void)OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
-    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    store_hash2(data, len, NULL, 0, ret_digest);
 }
 
-void store_hash_prepare(void)
+void store_hash2(const void *a, size_t a_len, const void *b, size_t b_len,
+                 struct store_digest *ret_digest)
 {
-    (void)pthread_once(&once, prepare);
-}
+    SHA256_CTX ctx;
 
-int store_hasher_new(struct store_hasher **ret_h, struct err *err)
-{
-    struct store_hasher *h = calloc(1, sizeof(*h));
-
-    if (!h)
-        return store_no_memory(err);
-    h->ctx = EVP_MD_CTX_new();
-    if (!h->ctx) {
-        store_hasher_free(h);
-        return store_no_memory(err);
-    }
-    *ret_h = h;
-    return 0;
-}
-
-void store_hasher_free(struct store_hasher *h)
-{
-    if (!h)
-        return;
-    EVP_MD_CTX_free(h->ctx);
-    free(h);
-}
-
-int store_hash(struct store_hasher *h, const void *data, size_t len,
-               struct store_digest *ret_digest)
-{
-    return store_hash2(h, data, len, NULL, 0, ret_digest);
-}
-
-int store_hash2(struct store_hasher *h, const void *a, size_t a_len, const void *b, size_t b_len,
-                struct store_digest *ret_digest)
-{
-    struct store_digest d = {.alg = STORE_ALG_SHA256};
-
-    store_hash_prepare();
-    if (!sha256 || EVP_DigestInit_ex2(h->ctx, sha256, NULL) != 1 ||
-        EVP_DigestUpdate(h->ctx, a, a_len) != 1)
-        return -EIO;
-    if (b_len && EVP_DigestUpdate(h->ctx, b, b_len) != 1)
-        return -EIO;
-    if (EVP_DigestFinal_ex(h->ctx, d.b, NULL) != 1)
-        return -EIO;
-    *ret_digest = d;
-    return 0;
+    (void)SHA256_Init(&ctx);
+    (void)SHA256_Update(&ctx, a, a_len);
+    if (b_len)
+        (void)SHA256_Update(&ctx, b, b_len);
+    ret_digest->alg = STORE_ALG_SHA256;
+    (void)SHA256_Final(ret_digest->b, &ctx);
 }
 
 /* At most as many as there are lanes; those that are left over hash the last item again. */
@@ -104,21 +56,18 @@ static void hash_side_by_side(const uint8_t *data, size_t len, size_t nr, struct
     store_sha256_lanes(items, len, digests);
 }
 
-int store_hash_items(struct store_hasher *h, const uint8_t *data, size_t len, size_t nr,
-                     struct store_digest *ret)
+void store_hash_items(const uint8_t *data, size_t len, size_t nr, struct store_digest *ret)
 {
     const bool lanes =
         len % STORE_SHA256_BLOCK == 0 && len <= STORE_SHA256_LEN_MAX && store_sha256_has_lanes();
-    size_t n;
 
-    for (size_t i = 0; i < nr; i += n) {
+    for (size_t i = 0, n; i < nr; i += n) {
         n = nr - i < STORE_SHA256_LANES ? nr - i : STORE_SHA256_LANES;
-        if (lanes && n >= LANES_WORTH)
+        if (lanes && n >= LANES_WORTH) {
             hash_side_by_side(data + i * len, len, n, ret + i);
-        else if (store_hash(h, data + i * len, len, &ret[i]) < 0)
-            return -EIO;
-        else
+        } else {
+            store_hash(data + i * len, len, &ret[i]);
             n = 1;
+        }
     }
-    return 0;
 }

@@ -27,8 +27,6 @@ struct store_digest {
     uint8_t b[STORE_DIGEST_LEN];
 };
 
-struct store_hasher;
-
 /* The one failure that has nothing to explain. */
 static inline int store_no_memory(struct err *err)
 {
@@ -55,48 +53,20 @@ static inline bool store_digest_is_zero(const struct store_digest *d)
 void store_digest_hex(const struct store_digest *d, char ret[STORE_DIGEST_HEX + 1]);
 
 /**
- * store_hash_prepare() - have the crypto library set itself up, which takes it a millisecond.
- *
- * The first hash does, or waits for it.
- *
- * Threads: any.
- */
-void store_hash_prepare(void);
-
-/**
- * store_hasher_new() - a reusable SHA-256 context.
- *
- * Return: 0 and *@ret_h, owned, for store_hasher_free(); -ENOMEM.
- * Threads: any; the object belongs to one thread at a time.
- */
-CHECKED int store_hasher_new(struct store_hasher **ret_h, struct err *err);
-
-/**
- * store_hasher_free() - free it.
- * @h: taken; NULL is allowed.
- *
- * Threads: any.
- */
-void store_hasher_free(struct store_hasher *h);
-
-/**
  * store_hash() - name some bytes.
  * @data: @len bytes.
  *
- * Return: 0; -EIO if the library fails.
- * Threads: one at a time for one @h.
+ * Threads: any.
  */
-CHECKED int store_hash(struct store_hasher *h, const void *data, size_t len,
-                       struct store_digest *ret_digest);
+void store_hash(const void *data, size_t len, struct store_digest *ret_digest);
 
 /**
  * store_hash2() - name two pieces of bytes, one behind the other.
  *
- * Return: 0; -EIO if the library fails.
- * Threads: one at a time for one @h.
+ * Threads: any.
  */
-CHECKED int store_hash2(struct store_hasher *h, const void *a, size_t a_len, const void *b,
-                        size_t b_len, struct store_digest *ret_digest);
+void store_hash2(const void *a, size_t a_len, const void *b, size_t b_len,
+                 struct store_digest *ret_digest);
 
 /**
  * store_hash_items() - name each of several items of one length.
@@ -104,10 +74,8 @@ CHECKED int store_hash2(struct store_hasher *h, const void *a, size_t a_len, con
  * @len:  bytes of one.
  * @ret:  @nr of them.
  *
- * Return: 0; -EIO if the library fails.
- * Threads: one at a time for one @h.
+ * Threads: any.
  */
-CHECKED int store_hash_items(struct store_hasher *h, const uint8_t *data, size_t len, size_t nr,
-                             struct store_digest *ret);
+void store_hash_items(const uint8_t *data, size_t len, size_t nr, struct store_digest *ret);
 
 #endif

@@ -48,9 +48,7 @@ static int export_header(struct export *e)
     struct store_digest d;
 
     memcpy(w.magic, magic, sizeof(magic));
-    if (store_hash(store_codec_hasher(e->codec), &w, offsetof(struct store_stream_wire, check),
-                   &d) < 0)
-        return err_set(e->err, -EIO, "SHA-256 failed");
+    store_hash(&w, offsetof(struct store_stream_wire, check), &d);
     memcpy(w.check, d.b, sizeof(w.check));
     return export_put(e, &w, sizeof(w));
 }
@@ -61,9 +59,7 @@ static int export_frame(struct export *e, enum store_frame_type type, const void
     struct store_digest d;
     int rc;
 
-    if (store_hash2(store_codec_hasher(e->codec), &w, offsetof(struct store_frame_wire, check),
-                    data, len, &d) < 0)
-        return err_set(e->err, -EIO, "SHA-256 failed");
+    store_hash2(&w, offsetof(struct store_frame_wire, check), data, len, &d);
     memcpy(w.check, d.b, sizeof(w.check));
     e->frames++;
     rc = export_put(e, &w, sizeof(w));
@@ -103,13 +99,12 @@ static int export_state(struct export *e)
     for (size_t at = 0; at < len && rc == 0; at += STORE_CHUNK_LEN) {
         struct store_segment seg = {.kind = STORE_KIND_BLOB, .nr_items = 1};
         struct store_digest d;
-        int n;
+        uint32_t n;
 
         seg.raw_len = len - at < STORE_CHUNK_LEN ? (uint32_t)(len - at) : STORE_CHUNK_LEN;
-        if (store_hash(store_codec_hasher(e->codec), state + at, seg.raw_len, &d) < 0)
-            return err_set(e->err, -EIO, "SHA-256 failed");
-        n = store_segment_pack(e->codec, &seg, state + at, &d, e->segment, e->err);
-        rc = n < 0 ? n : export_frame(e, STORE_FRAME_STATE, e->segment, (size_t)n);
+        store_hash(state + at, seg.raw_len, &d);
+        n = store_segment_pack(e->codec, &seg, state + at, &d, e->segment);
+        rc = export_frame(e, STORE_FRAME_STATE, e->segment, n);
     }
     return rc;
 }
@@ -121,17 +116,15 @@ static int export_flush_pages(struct export *e)
     struct store_segment seg = {
         .kind = STORE_KIND_PAGES, .nr_items = e->nr, .raw_len = (uint32_t)(e->nr * PAGE_SIZE_4K)};
     struct wr w = {.p = e->frame, .left = sizeof(e->frame)};
-    int n;
+    uint32_t n;
 
     if (!e->nr)
         return 0;
-    n = store_segment_pack(e->codec, &seg, e->raw, e->digest, e->segment, e->err);
-    if (n < 0)
-        return n;
+    n = store_segment_pack(e->codec, &seg, e->raw, e->digest, e->segment);
     wr_bytes(&w, e->segment, STORE_SEGMENT_HDR_LEN);
     for (unsigned i = 0; i < e->nr; i++)
         wr_le64(&w, e->place[i]);
-    wr_bytes(&w, e->segment + STORE_SEGMENT_HDR_LEN, (size_t)n - STORE_SEGMENT_HDR_LEN);
+    wr_bytes(&w, e->segment + STORE_SEGMENT_HDR_LEN, n - STORE_SEGMENT_HDR_LEN);
     e->res.pages_sent += e->nr;
     e->nr = 0;
     return export_frame(e, STORE_FRAME_PAGES, e->frame, sizeof(e->frame) - w.left);

@@ -290,7 +290,7 @@ static int fetch_load(void *arg, uint64_t id, void *obj, struct err *err)
         return rc;
     rc = fetch_unpack(f, ctx, &t, err);
     if (rc == 0)
-        rc = store_segment_digests(ctx, &u->seg, u->raw, u->digests, err);
+        store_segment_digests(&u->seg, u->raw, u->digests);
     store_fetch_codec_put(f, ctx);
     return rc;
 }

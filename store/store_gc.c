@@ -232,7 +232,7 @@ static int gc_take_snapshot(void *arg, const struct store_snap_row *row)
     if (!p)
         return gc_no_memory(g);
     g->snaps = p;
-    rc = store_row_decode(g->ix, row, &g->snaps[g->nr_snaps].found, g->err);
+    rc = store_row_decode(row, &g->snaps[g->nr_snaps].found, g->err);
     if (rc < 0)
         store_found_release(&g->snaps[g->nr_snaps].found);
     else
@@ -359,7 +359,7 @@ static int gc_open_file(struct gc *g)
         rc = store_fetch_codec_get(g->st->fetch, &ctx, g->err);
     if (rc < 0)
         return rc;
-    rc = store_pack_create(g->st->be, store_codec_hasher(ctx), last + 1, uuid, &g->file, g->err);
+    rc = store_pack_create(g->st->be, last + 1, uuid, &g->file, g->err);
     store_fetch_codec_put(g->st->fetch, ctx);
     g->file_end = STORE_PACK_HDR_LEN;
     return rc;

@@ -264,9 +264,7 @@ int store_index_open(const struct store_backend *be, unsigned flags, struct stor
 
     if (!ix)
         return store_no_memory(err);
-    rc = store_hasher_new(&ix->hasher, err);
-    if (rc == 0)
-        rc = index_connect(ix, be, err);
+    rc = index_connect(ix, be, err);
     if (rc == 0) {
         struct err first = {0};
 
@@ -297,7 +295,6 @@ void store_index_close(struct store_index *ix)
     for (unsigned i = 0; i < ST_MAX; i++)
         (void)sqlite3_finalize(ix->st[i]);
     (void)sqlite3_close(ix->db);
-    store_hasher_free(ix->hasher);
     store_digest_map_release(&ix->fresh);
     free(ix);
 }
@@ -668,8 +665,8 @@ static void index_bind_text(sqlite3_stmt *st, int i, const char *s)
     (void)sqlite3_bind_text(st, i, s, -1, SQLITE_STATIC); /* NULL binds NULL */
 }
 
-int store_index_labels_digest(struct store_index *ix, const struct store_snap_row *row,
-                              struct store_digest *ret, struct err *err)
+int store_index_labels_digest(const struct store_snap_row *row, struct store_digest *ret,
+                              struct err *err)
 {
     const char *name = row->name ? row->name : "";
     size_t name_len = strlen(name), tags_len = strlen(row->tags);
@@ -685,8 +682,7 @@ int store_index_labels_digest(struct store_index *ix, const struct store_snap_ro
     wr_bytes(&w, name, name_len);
     wr_le32(&w, (uint32_t)tags_len);
     wr_bytes(&w, row->tags, tags_len);
-    if (store_hash(ix->hasher, bytes, len, ret) < 0)
-        return err_set(err, -EIO, "SHA-256 failed");
+    store_hash(bytes, len, ret);
     return 0;
 }
 
@@ -699,7 +695,7 @@ int store_index_set_labels(struct store_index *ix, const struct store_snap_row *
 
     if (!st)
         return index_errno(ix);
-    rc = store_index_labels_digest(ix, row, &labels, err);
+    rc = store_index_labels_digest(row, &labels, err);
     if (rc < 0)
         return rc;
     index_bind_text(st, 1, row->name);

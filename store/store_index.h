@@ -332,11 +332,11 @@ CHECKED int store_index_set_labels(struct store_index *ix, const struct store_sn
 /**
  * store_index_labels_digest() - what protects seq, id, name and tags of a row.
  *
- * Return: 0; or an errno.
- * Threads: one at a time.
+ * Return: 0; -ENOMEM.
+ * Threads: any.
  */
-CHECKED int store_index_labels_digest(struct store_index *ix, const struct store_snap_row *row,
-                                      struct store_digest *ret, struct err *err);
+CHECKED int store_index_labels_digest(const struct store_snap_row *row, struct store_digest *ret,
+                                      struct err *err);
 
 /**
  * store_index_del_snapshot() - remove a row.

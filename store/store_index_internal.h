@@ -60,7 +60,6 @@ enum {
 struct store_index {
     sqlite3 *db;
     sqlite3_stmt *st[ST_MAX];
-    struct store_hasher *hasher;
     bool in_tx;
 
     bool fresh_known;  /* the next three are what the table had when last looked at */

@@ -47,20 +47,20 @@ void store_found_release(struct store_found *found);
  * store_row_read() - as store_row_decode(), without naming the snapshot in @err.
  *
  * Return: as store_row_decode(); the id is in @ret even if it fails.
- * Threads: holds the lock of @ix.
+ * Threads: any.
  */
-CHECKED int store_row_read(struct store_index *ix, const struct store_snap_row *row,
-                           struct store_found *ret, struct err *err);
+CHECKED int store_row_read(const struct store_snap_row *row, struct store_found *ret,
+                           struct err *err);
 
 /**
  * store_row_decode() - check a row against its digests and decode it.
  * @row: hostile.
  *
  * Return: 0, and store_found_release(@ret) is owed; -EBADMSG and the like.
- * Threads: holds the lock of @ix.
+ * Threads: any.
  */
-CHECKED int store_row_decode(struct store_index *ix, const struct store_snap_row *row,
-                             struct store_found *ret, struct err *err);
+CHECKED int store_row_decode(const struct store_snap_row *row, struct store_found *ret,
+                             struct err *err);
 
 /**
  * store_tags_join() - tags as the index keeps them, separated by commas.

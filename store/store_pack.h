@@ -33,20 +33,18 @@ _Static_assert(sizeof(struct store_pack_wire) == STORE_PACK_HDR_LEN, "docs/store
  * store_pack_header_make() - the header of a new pack.
  * @ret: STORE_PACK_HDR_LEN bytes.
  *
- * Return: 0; -EIO if the library fails.
- * Threads: one at a time for one @h.
+ * Threads: any.
  */
-CHECKED int store_pack_header_make(struct store_hasher *h, uint64_t id,
-                                   const uint8_t uuid[STORE_UUID_LEN], uint8_t *ret);
+void store_pack_header_make(uint64_t id, const uint8_t uuid[STORE_UUID_LEN], uint8_t *ret);
 
 /**
  * store_pack_header_check() - whether some bytes are the header of that pack.
  * @bytes: STORE_PACK_HDR_LEN bytes; hostile.
  *
- * Return: 0; -EBADMSG; -ENOTSUP for a later version; -EIO.
- * Threads: one at a time for one @h.
+ * Return: 0; -EBADMSG; -ENOTSUP for a later version.
+ * Threads: any.
  */
-CHECKED int store_pack_header_check(struct store_hasher *h, const uint8_t *bytes, uint64_t id,
+CHECKED int store_pack_header_check(const uint8_t *bytes, uint64_t id,
                                     const uint8_t uuid[STORE_UUID_LEN], struct err *err);
 
 /**
@@ -54,9 +52,9 @@ CHECKED int store_pack_header_check(struct store_hasher *h, const uint8_t *bytes
  * @from: the number to begin with.
  *
  * Return: 0 and *@ret_file, owned, STORE_PACK_HDR_LEN bytes long; or an errno.
- * Threads: one at a time for one @h; any number of processes.
+ * Threads: any, of any number of processes.
  */
-CHECKED int store_pack_create(struct store_backend *be, struct store_hasher *h, uint64_t from,
+CHECKED int store_pack_create(struct store_backend *be, uint64_t from,
                               const uint8_t uuid[STORE_UUID_LEN], struct store_file **ret_file,
                               struct err *err);
 

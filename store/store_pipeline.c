@@ -47,8 +47,7 @@ int writer_check(struct store_writer *w, struct err *err)
 /* ---- packs ---- */
 
 /* A pack of its own for this writer. */
-static int pack_new(struct store_writer *w, struct store_codec_ctx *codec, struct writer_pack **ret,
-                    struct err *err)
+static int pack_new(struct store_writer *w, struct writer_pack **ret, struct err *err)
 {
     struct writer_pack *p = calloc(1, sizeof(*p));
     uint8_t uuid[STORE_UUID_LEN];
@@ -61,7 +60,7 @@ static int pack_new(struct store_writer *w, struct store_codec_ctx *codec, struc
     rc = store_index_identity(w->ix, uuid, &last, err);
     (void)pthread_mutex_unlock(&w->ix_lock);
     if (rc == 0)
-        rc = store_pack_create(w->st->be, store_codec_hasher(codec), last + 1, uuid, &p->file, err);
+        rc = store_pack_create(w->st->be, last + 1, uuid, &p->file, err);
     if (rc < 0) {
         free(p);
         return rc;
@@ -74,8 +73,7 @@ static int pack_new(struct store_writer *w, struct store_codec_ctx *codec, struc
 }
 
 /* The pack that new segments go to, and a segment id in it. */
-static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct writer_place *ret,
-                        struct err *err)
+static int pack_take_id(struct store_writer *w, struct writer_place *ret, struct err *err)
 {
     struct writer_pack *p = NULL;
     int rc = 0;
@@ -87,7 +85,7 @@ static int pack_take_id(struct store_writer *w, struct writer_bench *b, struct w
         if (w->nr_packs == WRITER_PACKS_MAX)
             rc = err_set(err, -E2BIG, "a snapshot over %u packs", WRITER_PACKS_MAX);
         if (rc == 0)
-            rc = pack_new(w, b->codec, &p, err);
+            rc = pack_new(w, &p, err);
         if (rc == 0) {
             w->packs[w->nr_packs++] = p;
             atomic_fetch_add(&w->stored, p->end);
@@ -178,21 +176,20 @@ static int bench_add_segment(struct store_writer *w, struct writer_bench *b,
 {
     struct store_segment seg = {
         .id = at->segment, .kind = c->kind, .raw_len = c->raw_len, .nr_items = c->nr};
-    int n, rc = 0;
+    uint32_t n;
+    int rc = 0;
 
     if (b->out_pack != at->pack || b->nr_out == WRITER_OUT_SEGMENTS ||
         sizeof(b->out) - b->out_len < STORE_SEGMENT_LEN_MAX)
         rc = bench_write(w, b, err);
     if (rc < 0)
         return rc;
-    n = store_segment_pack(b->codec, &seg, c->raw, c->digests, b->out + b->out_len, err);
-    if (n < 0)
-        return n;
+    n = store_segment_pack(b->codec, &seg, c->raw, c->digests, b->out + b->out_len);
     b->out_pack = at->pack;
     b->out_at[b->nr_out++] =
-        (struct store_extent){.id = at->segment, .pack = at->pack->id, .len = (uint32_t)n};
-    b->out_len += (size_t)n;
-    atomic_fetch_add(&w->stored, (uint64_t)n);
+        (struct store_extent){.id = at->segment, .pack = at->pack->id, .len = n};
+    b->out_len += n;
+    atomic_fetch_add(&w->stored, n);
     return 0;
 }
 
@@ -226,7 +223,7 @@ static int bench_add_page(struct store_writer *w, struct writer_bench *b, const 
     int rc = 0;
 
     if (!b->open.pack)
-        rc = pack_take_id(w, b, &b->open, err);
+        rc = pack_take_id(w, &b->open, err);
     if (rc < 0)
         return rc;
     mine = store_loc_make(b->open.segment, b->nr);
@@ -245,16 +242,15 @@ int writer_put_object(struct store_writer *w, const struct writer_object *obj,
     struct writer_bench *b = w->benches[0];
     struct writer_place at;
     uint64_t there;
-    int rc = store_hash(store_codec_hasher(b->codec), obj->raw, obj->len, ret_digest);
+    int rc;
 
-    if (rc < 0)
-        return err_set(err, rc, "SHA-256 failed");
+    store_hash(obj->raw, obj->len, ret_digest);
     rc = store_index_object(w->ix, ret_digest, &there, NULL, NULL, err);
     if (rc != 0)
         return rc < 0 ? rc : 0;
     if (store_seen_find(w->objects, ret_digest, &there))
         return 0;
-    rc = pack_take_id(w, b, &at, err);
+    rc = pack_take_id(w, &at, err);
     if (rc < 0)
         return rc;
     *ret_segment = at.segment;
@@ -325,7 +321,7 @@ static int chunk_store(struct store_writer *w, struct writer_bench *b, const str
 {
     const struct contents what = {STORE_KIND_PAGES, c->data, sizeof(c->data), d, c->nr};
     struct writer_place at;
-    int rc = pack_take_id(w, b, &at, err);
+    int rc = pack_take_id(w, &at, err);
 
     if (rc < 0)
         return rc;
@@ -362,10 +358,9 @@ static int chunk_process(struct store_writer *w, struct writer_bench *b,
     struct store_digest d[WRITER_CHUNK_PAGES];
     bool needed[WRITER_CHUNK_PAGES] = {false};
     bool any = false;
-    int rc = store_hash_items(store_codec_hasher(b->codec), c->data, PAGE_SIZE_4K, c->nr, d);
+    int rc;
 
-    if (rc < 0)
-        return err_set(err, rc, "SHA-256 failed");
+    store_hash_items(c->data, PAGE_SIZE_4K, c->nr, d);
     for (unsigned i = 0; i < c->nr; i++) {
         rc = writer_leaf_offer(w, c, i, &d[i], err);
         if (rc < 0)

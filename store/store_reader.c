@@ -93,16 +93,15 @@ int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_state, size_
     const struct store_record *rec = snap->found.rec;
     auto_free struct store_object *piece = malloc(sizeof(*piece));
     auto_free uint8_t *state = NULL;
-    struct store_codec_ctx *ctx = NULL;
     struct store_digest got;
     size_t len = 0;
-    int rc;
 
     state = calloc(1, rec->state_len + 1);
     if (!piece || !state)
         return store_no_memory(err);
     for (unsigned i = 0; i < rec->nr_chunks; i++) {
-        rc = store_fetch_object(snap->st->fetch, &rec->chunks[i], STORE_KIND_BLOB, piece, err);
+        int rc = store_fetch_object(snap->st->fetch, &rec->chunks[i], STORE_KIND_BLOB, piece, err);
+
         if (rc < 0)
             return err_prefix(err, rc, "device state");
         if (piece->len > rec->state_len - len)
@@ -110,12 +109,8 @@ int store_snapshot_state(struct store_snapshot *snap, uint8_t **ret_state, size_
         memcpy(state + len, piece->raw, piece->len);
         len += piece->len;
     }
-    rc = store_fetch_codec_get(snap->st->fetch, &ctx, err);
-    if (rc < 0)
-        return rc;
-    rc = store_hash(store_codec_hasher(ctx), state, len, &got);
-    store_fetch_codec_put(snap->st->fetch, ctx);
-    if (rc < 0 || len != rec->state_len || !store_digest_equal(&got, &rec->state))
+    store_hash(state, len, &got);
+    if (len != rec->state_len || !store_digest_equal(&got, &rec->state))
         return err_set(err, -EBADMSG, "device state: does not match its digest");
     *ret_len = len;
     *ret_state = steal_ptr(state);
@@ -332,9 +327,10 @@ static bool run_read(struct page_cursor *c, const struct store_node *leaf, unsig
 
     if (!c->sparse || nr < STORE_SEGMENT_SLOTS)
         return pages_take(c, loc, nr, d, dst, &err) >= 0;
-    return store_fetch_full(c->snap->st->fetch, c->ctx, store_loc_segment(loc), dst, &err) >= 0 &&
-           store_hash_items(store_codec_hasher(c->ctx), dst, PAGE_SIZE_4K, nr, got) >= 0 &&
-           pages_check(got, nr, d, loc, &err) >= 0;
+    if (store_fetch_full(c->snap->st->fetch, c->ctx, store_loc_segment(loc), dst, &err) < 0)
+        return false;
+    store_hash_items(dst, PAGE_SIZE_4K, nr, got);
+    return pages_check(got, nr, d, loc, &err) >= 0;
 }
 
 /* Read entries [@from, @to) of one leaf; *@ret_at: where it stopped if it failed. */

@@ -222,19 +222,13 @@ static int rd_record(struct rd *r, struct store_record *rec, struct err *err)
 }
 
 /* The digest that names all RAM: of the regions as they stand in the record. */
-static int record_name_ram(struct store_record *rec, struct err *err)
+static void record_name_ram(struct store_record *rec)
 {
     uint8_t bytes[4 + STORE_REGIONS_MAX * RECORD_REGION_LEN];
     struct wr w = {.p = bytes, .left = sizeof(bytes)};
-    struct store_hasher *h = NULL;
-    int rc = store_hasher_new(&h, err);
 
-    if (rc < 0)
-        return rc;
     wr_regions(&w, rec);
-    rc = store_hash(h, bytes, sizeof(bytes) - w.left, &rec->ram);
-    store_hasher_free(h);
-    return rc < 0 ? err_set(err, rc, "SHA-256 failed") : 0;
+    store_hash(bytes, sizeof(bytes) - w.left, &rec->ram);
 }
 
 int store_record_decode(const uint8_t *bytes, size_t len, struct store_record **ret_rec,
@@ -247,12 +241,11 @@ int store_record_decode(const uint8_t *bytes, size_t len, struct store_record **
     if (!rec)
         return store_no_memory(err);
     rc = rd_record(&r, rec, err);
-    if (rc == 0)
-        rc = record_name_ram(rec, err);
     if (rc < 0) {
         store_record_free(rec);
         return rc;
     }
+    record_name_ram(rec);
     *ret_rec = rec;
     return 0;
 }

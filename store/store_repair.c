@@ -137,8 +137,7 @@ static int pack_open(struct repair *r)
     int rc = store_index_identity(r->in->ix, uuid, &last, r->err);
 
     if (rc == 0)
-        rc = store_pack_create(be, store_codec_hasher(r->in->codec), last + 1, uuid, &r->file,
-                               r->err);
+        rc = store_pack_create(be, last + 1, uuid, &r->file, r->err);
     r->end = STORE_PACK_HDR_LEN;
     return rc;
 }
@@ -149,19 +148,20 @@ static int pack_append(struct repair *r, enum store_segment_kind kind, unsigned 
 {
     struct store_segment seg = {.kind = kind, .nr_items = items, .raw_len = raw_len};
     void *p = array_grow(r->moved, r->nr_moved, &r->cap_moved, sizeof(r->moved[0]));
-    int n, rc = 0;
+    uint32_t n;
+    int rc;
 
     if (!p)
         return store_no_memory(r->err);
     r->moved = p;
     seg.id = store_segment_id_make(r->file->id, r->nr_ids++);
-    n = store_segment_pack(r->in->codec, &seg, r->raw, r->digests, r->out, r->err);
-    rc = n < 0 ? n : r->in->st->be->ops->write(r->file, r->out, (size_t)n, r->end, r->err);
+    n = store_segment_pack(r->in->codec, &seg, r->raw, r->digests, r->out);
+    rc = r->in->st->be->ops->write(r->file, r->out, n, r->end, r->err);
     if (rc < 0)
         return rc;
     r->moved[r->nr_moved++] =
-        (struct store_extent){.id = seg.id, .pack = r->file->id, .off = r->end, .len = (uint32_t)n};
-    r->end += (uint64_t)n;
+        (struct store_extent){.id = seg.id, .pack = r->file->id, .off = r->end, .len = n};
+    r->end += n;
     return 0;
 }
 

@@ -38,7 +38,7 @@ static int scan_take_segment(void *arg, const struct store_segment *seg, uint64_
 }
 
 /* Walk one pack; what cannot be read is left out. */
-static int scan_walk(struct store_scan *s, struct store_hasher *h, struct scan_pack *p)
+static int scan_walk(struct store_scan *s, struct scan_pack *p)
 {
     const struct store_backend_ops *ops = s->st->be->ops;
     uint8_t hdr[STORE_PACK_HDR_LEN];
@@ -51,7 +51,7 @@ static int scan_walk(struct store_scan *s, struct store_hasher *h, struct scan_p
         return 0;
     rc = ops->read(file, hdr, sizeof(hdr), 0, &why);
     if (rc == 0)
-        rc = store_pack_header_check(h, hdr, p->id, s->st->uuid, &why);
+        rc = store_pack_header_check(hdr, p->id, s->st->uuid, &why);
     if (rc == 0)
         rc = ops->size(file, &len, &why);
     s->pack = p->id;
@@ -76,8 +76,7 @@ static int scan_take_pack(void *arg, uint64_t id, uint64_t len)
     return 0;
 }
 
-int store_scan_new(struct store *st, struct store_hasher *h, struct store_scan **ret_scan,
-                   struct err *err)
+int store_scan_new(struct store *st, struct store_scan **ret_scan, struct err *err)
 {
     struct store_scan *s = calloc(1, sizeof(*s));
     int rc;
@@ -87,7 +86,7 @@ int store_scan_new(struct store *st, struct store_hasher *h, struct store_scan *
     s->st = st;
     rc = st->be->ops->pack_list(st->be, scan_take_pack, s, err);
     for (size_t i = 0; i < s->nr_packs && rc == 0; i++)
-        rc = scan_walk(s, h, &s->packs[i]);
+        rc = scan_walk(s, &s->packs[i]);
     if (rc < 0) {
         store_scan_free(s);
         return rc == -ENOMEM ? store_no_memory(err) : rc;

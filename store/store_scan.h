@@ -12,16 +12,14 @@ struct store_scan;
 
 /**
  * store_scan_new() - walk all packs of a store.
- * @h: borrowed, for the headers of packs.
  *
  * Only headers are read.  A pack with a bad header is left out; in one with a broken
  * segment the walk ends there.
  *
  * Return: 0 and *@ret_scan, owned; -ENOMEM; or the errno of a failed listing.
- * Threads: one at a time for one @h.
+ * Threads: any.
  */
-CHECKED int store_scan_new(struct store *st, struct store_hasher *h, struct store_scan **ret_scan,
-                           struct err *err);
+CHECKED int store_scan_new(struct store *st, struct store_scan **ret_scan, struct err *err);
 
 /**
  * store_scan_free() - forget it.

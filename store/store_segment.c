@@ -18,21 +18,14 @@ static const uint8_t segment_magic[4] = {'C', 'S', 'E', 'G'};
 struct store_codec_ctx {
     ZSTD_CCtx *cctx;
     ZSTD_DCtx *dctx;
-    struct store_hasher *hasher;
 };
 
 int store_codec_new(struct store_codec_ctx **ret_ctx, struct err *err)
 {
     struct store_codec_ctx *ctx = calloc(1, sizeof(*ctx));
-    int rc;
 
     if (!ctx)
         return store_no_memory(err);
-    rc = store_hasher_new(&ctx->hasher, err);
-    if (rc < 0) {
-        store_codec_free(ctx);
-        return rc;
-    }
     *ret_ctx = ctx;
     return 0;
 }
@@ -43,25 +36,18 @@ void store_codec_free(struct store_codec_ctx *ctx)
         return;
     (void)ZSTD_freeCCtx(ctx->cctx);
     (void)ZSTD_freeDCtx(ctx->dctx);
-    store_hasher_free(ctx->hasher);
     free(ctx);
 }
 
-struct store_hasher *store_codec_hasher(struct store_codec_ctx *ctx)
-{
-    return ctx->hasher;
-}
-
 /* The digest of a segment: its header's first half, then the digest of each item. */
-static int segment_digest(struct store_codec_ctx *ctx, const uint8_t *hdr,
-                          const struct store_digest *digests, unsigned nr, struct store_digest *ret)
+static void segment_digest(const uint8_t *hdr, const struct store_digest *digests, unsigned nr,
+                           struct store_digest *ret)
 {
     uint8_t items[STORE_SEGMENT_SLOTS * STORE_DIGEST_LEN];
 
     for (unsigned i = 0; i < nr; i++)
         memcpy(items + (size_t)i * STORE_DIGEST_LEN, digests[i].b, STORE_DIGEST_LEN);
-    return store_hash2(ctx->hasher, hdr, SEGMENT_DIGESTED, items, (size_t)nr * STORE_DIGEST_LEN,
-                       ret);
+    store_hash2(hdr, SEGMENT_DIGESTED, items, (size_t)nr * STORE_DIGEST_LEN, ret);
 }
 
 /* NULL if there is no memory, or a zstd that knows less: raw bytes are stored then. */
@@ -92,8 +78,8 @@ static size_t segment_compress(struct store_codec_ctx *ctx, const uint8_t *raw, 
     return ZSTD_isError(n) ? 0 : n;
 }
 
-int store_segment_pack(struct store_codec_ctx *ctx, struct store_segment *seg, const uint8_t *raw,
-                       const struct store_digest *digests, uint8_t *out, struct err *err)
+uint32_t store_segment_pack(struct store_codec_ctx *ctx, struct store_segment *seg,
+                            const uint8_t *raw, const struct store_digest *digests, uint8_t *out)
 {
     struct store_segment_wire w = {
         .version = STORE_SEGMENT_VERSION,
@@ -114,11 +100,10 @@ int store_segment_pack(struct store_codec_ctx *ctx, struct store_segment *seg, c
     seg->stored_len = (uint32_t)n;
     w.codec = (uint8_t)seg->codec;
     w.stored_len = le32_make(seg->stored_len);
-    if (segment_digest(ctx, (const uint8_t *)&w, digests, seg->nr_items, &seg->digest) < 0)
-        return err_set(err, -EIO, "SHA-256 failed");
+    segment_digest((const uint8_t *)&w, digests, seg->nr_items, &seg->digest);
     memcpy(w.digest, seg->digest.b, sizeof(w.digest));
     memcpy(out, &w, sizeof(w));
-    return (int)(sizeof(w) + n);
+    return (uint32_t)(sizeof(w) + n);
 }
 
 static bool segment_sizes_are_good(const struct store_segment *seg)
@@ -194,27 +179,19 @@ int store_segment_unpack(struct store_codec_ctx *ctx, const struct store_segment
     return 0;
 }
 
-int store_segment_digests(struct store_codec_ctx *ctx, const struct store_segment *seg,
-                          const uint8_t *raw, struct store_digest *ret_digests, struct err *err)
+void store_segment_digests(const struct store_segment *seg, const uint8_t *raw,
+                           struct store_digest *ret_digests)
 {
-    const size_t item_len = seg->raw_len / seg->nr_items;
-
-    if (store_hash_items(ctx->hasher, raw, item_len, seg->nr_items, ret_digests) < 0)
-        return err_set(err, -EIO, "SHA-256 failed");
-    return 0;
+    store_hash_items(raw, seg->raw_len / seg->nr_items, seg->nr_items, ret_digests);
 }
 
-int store_segment_check(struct store_codec_ctx *ctx, const struct store_segment *seg,
-                        const uint8_t *hdr, const uint8_t *raw, struct store_digest *ret_digests,
-                        struct err *err)
+int store_segment_check(const struct store_segment *seg, const uint8_t *hdr, const uint8_t *raw,
+                        struct store_digest *ret_digests, struct err *err)
 {
     struct store_digest d;
-    int rc = store_segment_digests(ctx, seg, raw, ret_digests, err);
 
-    if (rc < 0)
-        return rc;
-    if (segment_digest(ctx, hdr, ret_digests, seg->nr_items, &d) < 0)
-        return err_set(err, -EIO, "SHA-256 failed");
+    store_segment_digests(seg, raw, ret_digests);
+    segment_digest(hdr, ret_digests, seg->nr_items, &d);
     if (!store_digest_equal(&d, &seg->digest))
         return err_set(err, -EBADMSG, "segment %llu: digest: does not match its content",
                        (unsigned long long)seg->id);

@@ -92,7 +92,7 @@ static inline uint64_t store_segment_id_make(uint64_t pack, uint32_t seq)
 struct store_codec_ctx;
 
 /**
- * store_codec_new() - scratch for segments: zstd contexts and a hasher.
+ * store_codec_new() - scratch for segments: zstd contexts.
  *
  * Return: 0 and *@ret_ctx, owned, for store_codec_free(); -ENOMEM or -ENOTSUP.
  * Threads: any.
@@ -108,26 +108,17 @@ CHECKED int store_codec_new(struct store_codec_ctx **ret_ctx, struct err *err);
 void store_codec_free(struct store_codec_ctx *ctx);
 
 /**
- * store_codec_hasher() - the hasher inside.
- *
- * Return: borrowed from @ctx.
- * Threads: one at a time for one @ctx.
- */
-struct store_hasher *store_codec_hasher(struct store_codec_ctx *ctx);
-
-/**
  * store_segment_pack() - compress items into a segment.
  * @seg:     id, kind, nr_items and raw_len are given; the rest is filled in.
  * @raw:     @seg->raw_len bytes, the items one behind the other.
  * @digests: one per item.
  * @out:     STORE_SEGMENT_LEN_MAX bytes, for header and payload.
  *
- * Return: bytes in @out; -EIO if a library fails.
+ * Return: bytes in @out, which say all: what cannot be compressed is stored as it is.
  * Threads: one at a time for one @ctx.
  */
-CHECKED int store_segment_pack(struct store_codec_ctx *ctx, struct store_segment *seg,
-                               const uint8_t *raw, const struct store_digest *digests, uint8_t *out,
-                               struct err *err);
+uint32_t store_segment_pack(struct store_codec_ctx *ctx, struct store_segment *seg,
+                            const uint8_t *raw, const struct store_digest *digests, uint8_t *out);
 
 /**
  * store_segment_parse() - check and decode a header.
@@ -159,12 +150,10 @@ CHECKED int store_segment_unpack(struct store_codec_ctx *ctx, const struct store
  * @raw:         @seg->raw_len bytes.
  * @ret_digests: one per item, STORE_SEGMENT_SLOTS of them.
  *
- * Return: 0; -EIO if the library fails.
- * Threads: one at a time for one @ctx.
+ * Threads: any.
  */
-CHECKED int store_segment_digests(struct store_codec_ctx *ctx, const struct store_segment *seg,
-                                  const uint8_t *raw, struct store_digest *ret_digests,
-                                  struct err *err);
+void store_segment_digests(const struct store_segment *seg, const uint8_t *raw,
+                           struct store_digest *ret_digests);
 
 /**
  * store_segment_check() - verify a whole unpacked segment against its header.
@@ -172,11 +161,11 @@ CHECKED int store_segment_digests(struct store_codec_ctx *ctx, const struct stor
  * @raw:         @seg->raw_len bytes.
  * @ret_digests: one per item, STORE_SEGMENT_SLOTS of them.
  *
- * Return: 0; -EBADMSG; -EIO if the library fails.
- * Threads: one at a time for one @ctx.
+ * Return: 0; -EBADMSG.
+ * Threads: any.
  */
-CHECKED int store_segment_check(struct store_codec_ctx *ctx, const struct store_segment *seg,
-                                const uint8_t *hdr, const uint8_t *raw,
-                                struct store_digest *ret_digests, struct err *err);
+CHECKED int store_segment_check(const struct store_segment *seg, const uint8_t *hdr,
+                                const uint8_t *raw, struct store_digest *ret_digests,
+                                struct err *err);
 
 #endif

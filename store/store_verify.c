@@ -91,7 +91,7 @@ static int verify_pack_header(struct verify *v, struct store_verified_pack *p, s
         return rc;
     rc = ops->read(file, hdr, sizeof(hdr), 0, why);
     if (rc == 0)
-        rc = store_pack_header_check(store_codec_hasher(v->codec), hdr, p->id, v->st->uuid, why);
+        rc = store_pack_header_check(hdr, p->id, v->st->uuid, why);
     if (rc == 0)
         rc = ops->size(file, &size, why);
     if (rc == 0 && size < p->len) {
@@ -218,7 +218,7 @@ static int verify_segment(struct verify *v, const struct store_extent *e, uint32
         rc = store_segment_unpack(v->codec, seg, v->bytes + STORE_SEGMENT_HDR_LEN, v->unpacked.raw,
                                   why);
         if (rc == 0)
-            rc = store_segment_check(v->codec, seg, v->bytes, v->unpacked.raw, d, why);
+            rc = store_segment_check(seg, v->bytes, v->unpacked.raw, d, why);
         if (rc == 0)
             rc = verify_items(v, seg, d, &mask, why);
         if (rc == 0 && seg->kind == STORE_KIND_PAGES)
@@ -234,7 +234,7 @@ static int verify_scan(struct verify *v)
 {
     if (v->scan)
         return 0;
-    return store_scan_new(v->st, store_codec_hasher(v->codec), &v->scan, v->err);
+    return store_scan_new(v->st, &v->scan, v->err);
 }
 
 static int verify_mend(struct verify *v, const struct store_extent *e)

@@ -156,7 +156,7 @@ static int verify_take_row(void *arg, const struct store_snap_row *row)
     void *p;
 
     l->v->res->snapshots++;
-    if (store_row_read(l->v->ix, row, &found, &why) < 0) {
+    if (store_row_read(row, &found, &why) < 0) {
         verify_say(l->v, STORE_WRONG, found.info.id, "%s", why.msg);
         l->v->res->snapshots_bad++;
         store_found_release(&found);

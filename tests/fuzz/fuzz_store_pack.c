@@ -38,7 +38,7 @@ static int look(void *arg, const struct store_segment *seg, uint64_t off)
     assert(seg->nr_items >= 1 && seg->nr_items <= STORE_SEGMENT_SLOTS);
     if (store_segment_unpack(p->codec, seg, hdr + STORE_SEGMENT_HDR_LEN, raw, NULL) < 0)
         return 0;
-    if (store_segment_check(p->codec, seg, hdr, raw, d, NULL) < 0)
+    if (store_segment_check(seg, hdr, raw, d, NULL) < 0)
         return 0;
     return 0;
 }
@@ -62,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     p.codec = codec;
     if (size >= STORE_PACK_HDR_LEN)
-        if (store_pack_header_check(store_codec_hasher(codec), data, 1, uuid, &why) < 0)
+        if (store_pack_header_check(data, 1, uuid, &why) < 0)
             assert(why.msg[0]);
     why = (struct err){0};
     if (store_pack_scan(&p.file, size, look, &p, &end, &why) == 0) {

@@ -17,7 +17,6 @@ enum {
 };
 
 struct fixture {
-    struct store_hasher *h;
     uint8_t *data; /* ITEMS pages */
 };
 
@@ -27,7 +26,6 @@ static int setup(void **state)
     uint64_t x = 1;
 
     assert_non_null(f);
-    assert_int_equal(store_hasher_new(&f->h, NULL), 0);
     f->data = malloc(ITEMS * PAGE_SIZE_4K);
     assert_non_null(f->data);
     for (size_t i = 0; i < ITEMS * PAGE_SIZE_4K; i++) {
@@ -42,7 +40,6 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    store_hasher_free(f->h);
     free(f->data);
     free(f);
     return 0;
@@ -53,9 +50,9 @@ static void assert_items(struct fixture *f, size_t len, size_t nr)
     struct store_digest got[ITEMS], alone;
 
     memset(got, 0xee, sizeof(got));
-    assert_int_equal(store_hash_items(f->h, f->data, len, nr, got), 0);
+    store_hash_items(f->data, len, nr, got);
     for (size_t i = 0; i < nr; i++) {
-        assert_int_equal(store_hash(f->h, f->data + i * len, len, &alone), 0);
+        store_hash(f->data + i * len, len, &alone);
         if (!store_digest_equal(&got[i], &alone))
             fail_msg("%zu items of %zu bytes: digest %zu is wrong", nr, len, i);
     }
@@ -85,12 +82,27 @@ static void test_a_digest_that_others_know(void **state)
     char hex[STORE_DIGEST_HEX + 1];
 
     memset(f->data, 'a', STORE_SHA256_LANES * STORE_SHA256_BLOCK);
-    assert_int_equal(store_hash_items(f->h, f->data, STORE_SHA256_BLOCK, STORE_SHA256_LANES, got),
-                     0);
+    store_hash_items(f->data, STORE_SHA256_BLOCK, STORE_SHA256_LANES, got);
     for (size_t i = 0; i < STORE_SHA256_LANES; i++) {
         store_digest_hex(&got[i], hex);
         assert_string_equal(hex, expected);
     }
+}
+
+/* FIPS 180-4's example of one block, in one piece and in two. */
+static void test_the_example_of_the_standard(void **state)
+{
+    static const char expected[] =
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    struct store_digest whole, parts;
+    char hex[STORE_DIGEST_HEX + 1];
+
+    (void)state;
+    store_hash("abc", 3, &whole);
+    store_hash2("a", 1, "bc", 2, &parts);
+    store_digest_hex(&whole, hex);
+    assert_string_equal(hex, expected);
+    assert_true(store_digest_equal(&whole, &parts));
 }
 
 int main(void)
@@ -98,6 +110,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_items_are_hashed_as_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_digest_that_others_know, setup, teardown),
+        cmocka_unit_test(test_the_example_of_the_standard),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

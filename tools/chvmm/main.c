@@ -17,7 +17,6 @@
 #include "core/std_fds.h"
 #include "core/vm_ground.h"
 #include "snapshot/snap_sizes.h"
-#include "store/store_digest.h"
 #include "tools/chvmm/api.h"
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/migrate.h"
@@ -117,9 +116,6 @@ static void start_restore(void *arg)
     struct err err = {0};
     int rc = vmm_start_restore(&p->vmm, &p->opts.restore, NULL, NULL, &err);
 
-    /* Beside the job, which opens the store first. */
-    if (rc >= 0)
-        store_hash_prepare();
     if (rc >= 0 && p->api)
         rc = vmm_api_start(p->api, &err);
     if (rc >= 0)
