@@ -2,6 +2,7 @@
 #include "store/store_schema.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,11 +30,25 @@ static const struct schema_table schema_tables[] = {
     {"sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"                                     },
 };
 
+/* SQLite tries to read what it could not make, and tells of that: why a log cannot be made. */
+static int schema_log_errno(sqlite3 *db)
+{
+    const char *path = sqlite3_db_filename(db, "main");
+    auto_close int fd = -1;
+
+    errno = ENOENT;
+    if (path && *path)
+        fd = open(sqlite3_filename_wal(path), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? errno : ENOENT;
+}
+
 int store_sqlite_errno(sqlite3 *db)
 {
-    int sys = sqlite3_system_errno(db);
+    int code = sqlite3_errcode(db) & 0xff, sys = sqlite3_system_errno(db);
 
-    switch (sqlite3_errcode(db) & 0xff) {
+    if (code == SQLITE_CANTOPEN && sys == ENOENT)
+        sys = schema_log_errno(db);
+    switch (code) {
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
         return -EBUSY;
