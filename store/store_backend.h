@@ -62,6 +62,13 @@ struct store_backend_ops {
     /* Give them back.  Nothing happens where none are kept. */
     void (*reserve_free)(struct store_backend *be);
 
+    /*
+     * Whether a transaction of the index may begin: 0; 1 where it may, but mapped memory of a
+     * file has to be made writable first (store_index_shared.c); -ENOSPC where that has no room, the
+     * reserve included, which is given back.
+     */
+    int (*index_room)(struct store_backend *be, struct err *err);
+
     /* Exactly @len bytes; -EBADMSG if the pack ends before. */
     int (*read)(struct store_file *f, void *dst, size_t len, uint64_t off, struct err *err);
     /* All of @len bytes, several threads at different offsets. */

@@ -17,9 +17,11 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "store/store_backend.h"
@@ -27,6 +29,7 @@
 
 enum {
     DIR_NAME_MAX = 32,
+    DIR_COW_ROOM = STORE_RESERVE_LEN / 2, /* bytes; some pages of store.db-shm, many times */
 };
 
 struct store_lock {
@@ -42,7 +45,8 @@ struct dir_backend {
     struct store_backend be;
     int dir_fd;
     int packs_fd;
-    char *path; /* absolute, without symbolic links */
+    bool is_cow; /* on a file system that writes everything anew */
+    char *path;  /* absolute, without symbolic links */
 };
 
 static struct dir_backend *dir_of(struct store_backend *be)
@@ -296,6 +300,31 @@ static void dir_reserve_free(struct store_backend *be)
         (void)unlinkat(dir_of(be)->dir_fd, "reserve", 0);
 }
 
+static uint64_t dir_bytes_left(const struct dir_backend *d)
+{
+    struct statfs fs;
+
+    return fstatfs(d->dir_fd, &fs) < 0 ? UINT64_MAX : fs.f_bavail * (uint64_t)fs.f_bsize;
+}
+
+static int dir_index_room(struct store_backend *be, struct err *err)
+{
+    struct dir_backend *d = dir_of(be);
+
+    if (!d->is_cow || be->readonly)
+        return 0;
+    if (dir_bytes_left(d) >= DIR_COW_ROOM)
+        return 1;
+    dir_reserve_free(be);
+    (void)syncfs(d->dir_fd); /* what was freed can be used from the next transaction on */
+    if (dir_bytes_left(d) >= DIR_COW_ROOM)
+        return 1;
+    return err_set(err, -ENOSPC,
+                   "store.db-shm: on a btrfs with less than %d KiB left it cannot be changed "
+                   "safely; remove something else first",
+                   DIR_COW_ROOM / 1024);
+}
+
 /* Moved to another name it is; what was removed lives on only for who has it open. */
 static int dir_is_there(struct store_backend *be, struct err *err)
 {
@@ -377,6 +406,7 @@ static const struct store_backend_ops dir_ops = {
     .packs_sync = dir_packs_sync,
     .reserve_make = dir_reserve_make,
     .reserve_free = dir_reserve_free,
+    .index_room = dir_index_room,
     .is_there = dir_is_there,
     .read = dir_read,
     .write = dir_write,
@@ -502,6 +532,7 @@ static int dir_check_writable(struct dir_backend *d, unsigned flags, struct err 
 
 static int dir_open_fds(struct dir_backend *d, const char *path, unsigned flags, struct err *err)
 {
+    struct statfs fs;
     int rc;
 
     if ((flags & STORE_DIR_CREATE) && mkdir(path, 0700) < 0 && errno != EEXIST)
@@ -520,6 +551,7 @@ static int dir_open_fds(struct dir_backend *d, const char *path, unsigned flags,
     rc = dir_check_index(d, err);
     if (rc < 0)
         return rc;
+    d->is_cow = fstatfs(d->dir_fd, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC;
     d->packs_fd = openat(d->dir_fd, "packs", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (d->packs_fd < 0)
         return err_set(err, -errno, "packs: %m");

@@ -62,12 +62,18 @@ static const char *const index_sql[ST_MAX] = {
 
 int index_fail(struct store_index *ix, struct err *err)
 {
-    return err_set(err, store_sqlite_errno(ix->db), "store.db: %s", sqlite3_errmsg(ix->db));
+    int rc = store_sqlite_errno(ix->db);
+
+    if ((sqlite3_errcode(ix->db) & 0xff) == SQLITE_CANTOPEN)
+        return err_set(err, rc, "store.db: %s: %s", sqlite3_errmsg(ix->db), strerror(-rc));
+    return err_set(err, rc, "store.db: %s", sqlite3_errmsg(ix->db));
 }
 
 /* A prepared statement, ready to be bound; NULL with @err set. */
 sqlite3_stmt *index_stmt(struct store_index *ix, enum index_stmt which, struct err *err)
 {
+    if (sqlite3_get_autocommit(ix->db) && index_room(ix, err) < 0)
+        return NULL;
     if (!ix->st[which] &&
         sqlite3_prepare_v3(ix->db, index_sql[which], -1, SQLITE_PREPARE_PERSISTENT, &ix->st[which],
                            NULL) != SQLITE_OK) {
@@ -91,7 +97,7 @@ int index_run(struct store_index *ix, sqlite3_stmt *st, struct err *err)
 
 int index_errno(struct store_index *ix)
 {
-    return store_sqlite_errno(ix->db);
+    return ix->room < 0 ? ix->room : store_sqlite_errno(ix->db);
 }
 
 /* Fetch the next row: 1; 0 at the end; or an errno.  Resets unless there is one. */
@@ -232,15 +238,19 @@ static int index_readonly_uri(const char *path, char **ret_uri, struct err *err)
     return *ret_uri ? 0 : store_no_memory(err);
 }
 
-static int index_connect(struct store_index *ix, const struct store_backend *be, struct err *err)
+static int index_connect(struct store_index *ix, struct store_backend *be, struct err *err)
 {
     static const char pragmas[] = "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;"
                                   "PRAGMA synchronous = FULL; PRAGMA cache_size = -4096;"
                                   "PRAGMA temp_store = MEMORY";
     auto_free char *uri = NULL;
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;
-    int rc = be->readonly ? index_readonly_uri(be->index_path, &uri, err) : 0;
+    int rc;
 
+    ix->be = be;
+    rc = index_room(ix, err);
+    if (rc >= 0 && be->readonly)
+        rc = index_readonly_uri(be->index_path, &uri, err);
     if (rc < 0)
         return rc;
     flags |= uri ? SQLITE_OPEN_READONLY | SQLITE_OPEN_URI : SQLITE_OPEN_READWRITE;
@@ -255,7 +265,7 @@ static int index_connect(struct store_index *ix, const struct store_backend *be,
     return 0;
 }
 
-int store_index_open(const struct store_backend *be, unsigned flags, struct store_index **ret_ix,
+int store_index_open(struct store_backend *be, unsigned flags, struct store_index **ret_ix,
                      struct err *err)
 {
     struct store_index *ix = calloc(1, sizeof(*ix));
@@ -527,7 +537,10 @@ int store_index_begin(struct store_index *ix, struct err *err)
 int store_index_begin_read(struct store_index *ix, struct err *err)
 {
     uint64_t unused = 0;
+    int rc = index_room(ix, err);
 
+    if (rc < 0)
+        return rc;
     if (sqlite3_exec(ix->db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
         return index_fail(ix, err);
     ix->in_tx = true;
@@ -769,6 +782,10 @@ int store_index_del_object(struct store_index *ix, const struct store_digest *d,
 
 int store_index_checkpoint(struct store_index *ix, struct err *err)
 {
+    int rc = index_room(ix, err);
+
+    if (rc < 0)
+        return rc;
     if (sqlite3_exec(ix->db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL) != SQLITE_OK)
         return index_fail(ix, err);
     return 0;
@@ -776,6 +793,10 @@ int store_index_checkpoint(struct store_index *ix, struct err *err)
 
 int store_index_trim(struct store_index *ix, struct err *err)
 {
+    int rc = index_room(ix, err);
+
+    if (rc < 0)
+        return rc;
     if (sqlite3_exec(ix->db, "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)", NULL,
                      NULL, NULL) != SQLITE_OK)
         return index_fail(ix, err);

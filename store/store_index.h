@@ -52,8 +52,8 @@ enum store_index_flags {
  * Return: 0 and *@ret_ix, owned, for store_index_close(); else as store_open().
  * Threads: any.
  */
-CHECKED int store_index_open(const struct store_backend *be, unsigned flags,
-                             struct store_index **ret_ix, struct err *err);
+CHECKED int store_index_open(struct store_backend *be, unsigned flags, struct store_index **ret_ix,
+                             struct err *err);
 
 /**
  * store_index_close() - disconnect; rolls back what is not committed.

@@ -58,7 +58,9 @@ enum {
 };
 
 struct store_index {
+    struct store_backend *be; /* borrowed */
     sqlite3 *db;
+    int room; /* of the last index_room(): 0 or an errno */
     sqlite3_stmt *st[ST_MAX];
     bool in_tx;
 
@@ -76,6 +78,15 @@ struct store_index {
  * Threads: one at a time.
  */
 int index_fail(struct store_index *ix, struct err *err);
+
+/**
+ * index_room() - whether a transaction may begin: -ENOSPC where changing the memory that SQLite's
+ * processes share would end this one.
+ *
+ * Return: 0; -ENOSPC.
+ * Threads: one at a time.
+ */
+CHECKED int index_room(struct store_index *ix, struct err *err);
 
 /**
  * index_errno() - the errno of the database's last failure.

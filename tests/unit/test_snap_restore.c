@@ -380,7 +380,9 @@ static void test_what_an_earlier_run_touched_is_read_ahead(void **state)
     struct snap_loaded loaded;
     struct err err = {0};
 
-    for (int i = 0; i < 2; i++) {
+    /* Memory may be whole before anybody touches it, and then no order is noted. */
+    for (int i = 0, noted = 0; noted < 2; i++) {
+        assert_int_not_equal(i, 100);
         open_snapshot(t);
         make_memory(t, &anon, PAGES);
         snap_look_ahead(t->snap, SNAP_MEMORY_LAZY, never, NULL);
@@ -388,7 +390,7 @@ static void test_what_an_earlier_run_touched_is_read_ahead(void **state)
             skip();
         check_memory(t);
         wait_whole(t);
-        assert_int_equal(cached(t, ".touch", NULL, 0), 1);
+        noted += cached(t, ".touch", NULL, 0) == 1;
     }
 }
 
