@@ -88,8 +88,10 @@ static const struct chctl_command commands[] = {
      "downtime_ms (300) is how long the guest may stand still, timeout_s (3600) how long all may\n"
      "take until it is stopped, connecting too; then timeout_strategy=cancel gives up and ignore\n"
      "lets the guest stand still longer.\n"
-     "connections are chosen from the processors unless said; bandwidth (as 100M) caps all of them.\n"
-     "compression=auto compresses where the link is slower than that.\n"
+     "connections are chosen from the processors unless said.  bandwidth, as 100M, caps all of them\n"
+     "together; without it there is no limit.\n"
+     "compression=auto compresses where the link is slower than that.  local=on, with unix:, hands\n"
+     "shared memory over instead of copying it.\n"
      "See also: chctl help migration-progress\n",
      "Live migration"},
     {"receive-migration", "PUT", "vm.receive-migration", parse_action, ACTION_RECEIVE_MIGRATION,
