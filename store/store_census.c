@@ -24,7 +24,7 @@ struct census {
 /* ---- what the others have ---- */
 
 static int others_walk(struct census *c, const struct store_digest *d, uint64_t pages,
-                       unsigned level, uint64_t i)
+                       unsigned level, uint64_t i, struct err *err)
 {
     struct store_node *n;
     int rc;
@@ -34,37 +34,41 @@ static int others_walk(struct census *c, const struct store_digest *d, uint64_t 
     n = calloc(1, sizeof(*n));
     if (!n || store_digest_map_put(&c->nodes, d, 1) < 0) {
         free(n);
-        return store_no_memory(c->err);
+        return store_no_memory(err);
     }
-    rc = store_load_node(c->st, d, &(struct store_place){pages, level, i}, n, c->err);
+    rc = store_load_node(c->st, d, &(struct store_place){pages, level, i}, n, err);
     for (unsigned e = 0; e < n->nr && rc == 0; e++) {
         if (level)
-            rc = others_walk(c, &n->digest[e], pages, level - 1, (i << STORE_NODE_SHIFT) + e);
+            rc = others_walk(c, &n->digest[e], pages, level - 1, (i << STORE_NODE_SHIFT) + e, err);
         else if (!store_digest_is_zero(&n->digest[e]) &&
                  store_digest_map_put(&c->pages, &n->digest[e], 1) < 0)
-            rc = store_no_memory(c->err);
+            rc = store_no_memory(err);
     }
     free(n);
     return rc;
 }
 
+/* One that is damaged is counted, and what can be read of it is known. */
 static int others_add(struct census *c, const char *id)
 {
-    struct store_snapshot *other;
-    const struct store_record *rec;
+    struct store_snapshot *other = NULL;
     struct err why = {0};
     int rc = store_snapshot_open(c->st, id, &other, &why);
 
     if (rc == -ENOENT)
         return 0; /* removed meanwhile */
-    if (rc < 0)
-        return err_set(c->err, rc, "%s", why.msg);
-    rec = store_snapshot_info(other)->rec;
-    for (unsigned i = 0; i < rec->nr_regions && rc == 0; i++)
-        rc = others_walk(c, &rec->regions[i].root, rec->regions[i].pages,
-                         store_manifest_root_level(rec->regions[i].pages), 0);
+    if (rc >= 0) {
+        const struct store_record *rec = store_snapshot_info(other)->rec;
+
+        for (unsigned i = 0; i < rec->nr_regions && rc == 0; i++)
+            rc = others_walk(c, &rec->regions[i].root, rec->regions[i].pages,
+                             store_manifest_root_level(rec->regions[i].pages), 0, &why);
+    }
     store_snapshot_close(other);
-    return rc;
+    if (rc == -ENOMEM)
+        return err_set(c->err, rc, "%s", why.msg);
+    c->res.unread += rc < 0;
+    return 0;
 }
 
 static int others_collect(struct census *c)

@@ -15,6 +15,7 @@ enum store_page_flags {
 
 struct store_census_result {
     uint64_t pages, zero, unique, shared, changed;
+    unsigned unread; /* other snapshots, damaged: what is shared with them alone is not known */
     bool has_parent; /* the parent is in the store; else no page is STORE_PAGE_CHANGED */
 };
 
@@ -30,8 +31,8 @@ typedef int store_census_fn(void *arg, unsigned region, uint64_t first, const ui
  * @fn: may be NULL if only the counts are wanted.
  *
  * Needs about 100 bytes of memory for each different page of the other snapshots.
- * Return: 0; what @fn returned; -EBADMSG or -ESTALE for a manifest that is damaged;
- * or another errno.
+ * Return: 0; what @fn returned; -EBADMSG or -ESTALE for a manifest of @snap or its parent that is
+ * damaged; or another errno.
  * Threads: any.
  */
 CHECKED int store_census(struct store_snapshot *snap, store_census_fn *fn, void *arg,

@@ -358,6 +358,47 @@ static void test_a_copy_goes_on_past_what_is_damaged(void **state)
     fixture_remove(&other);
 }
 
+/* Nor from being looked at. */
+static void test_a_map_goes_on_past_what_is_damaged(void **state)
+{
+    struct fixture copy;
+    sqlite3 *db = NULL;
+    char path[512];
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    assert_int_equal(run(CHSNAP " map %s b 2>&1 >/dev/null", copy.path), 0);
+    assert_string_equal(output, "");
+    (void)snprintf(path, sizeof(path), "%s/store.db", copy.path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE snapshots SET record = x'00' WHERE name = 'a'", NULL,
+                                  NULL, NULL),
+                     SQLITE_OK);
+    (void)sqlite3_close(db);
+    assert_int_equal(run(CHSNAP " map %s b 2>&1 >/dev/null", copy.path), 0);
+    assert_says("other snapshots that are damaged: 1;");
+    assert_int_equal(run(CHSNAP " map --json %s b 2>/dev/null", copy.path), 0);
+    assert_says("\"unread\": 1");
+    assert_int_equal(run(CHSNAP " map %s a 2>&1", copy.path), 1);
+    fixture_remove(&copy);
+}
+
+static void test_an_empty_name_is_no_name(void **state)
+{
+    struct fixture copy;
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    assert_int_equal(run(CHSNAP " tag -n '' %s a 2>&1", copy.path), 2);
+    assert_says("--no-name");
+    assert_int_equal(run(CHSNAP " show %s a", copy.path), 0);
+    assert_int_equal(run(CHSNAP " tag --no-name %s a", copy.path), 0);
+    assert_int_equal(run(CHSNAP " show %s a 2>&1", copy.path), 1);
+    fixture_remove(&copy);
+}
+
 /* What is left over on a command line is a mistake, not to be passed over. */
 static void test_nothing_on_the_command_line_is_passed_over(void **state)
 {
@@ -462,6 +503,8 @@ int main(void)
         cmocka_unit_test(test_options_of_every_command_stand_before_it_too),
         cmocka_unit_test(test_progress_has_room_on_the_terminal),
         cmocka_unit_test(test_a_copy_goes_on_past_what_is_damaged),
+        cmocka_unit_test(test_a_map_goes_on_past_what_is_damaged),
+        cmocka_unit_test(test_an_empty_name_is_no_name),
         cmocka_unit_test(test_nothing_on_the_command_line_is_passed_over),
         cmocka_unit_test(test_a_name_with_a_colon_is_no_store),
         cmocka_unit_test(test_an_import_of_nothing_makes_no_store),

@@ -113,6 +113,10 @@ static int tag_options(struct chsnap *c, int argc, char **argv, struct changes *
             change.name = "";
         else
             return opt;
+        if (opt == 'n' && !optarg[0]) {
+            (void)chsnap_usage_error(c, "--name: is empty; --no-name takes the name away");
+            return '?';
+        }
         if (!changes_add(k, &change)) {
             (void)chsnap_usage_error(c, "more than %u changes", TAG_CHANGES_MAX);
             return '?';

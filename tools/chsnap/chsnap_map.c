@@ -139,6 +139,15 @@ static void map_legend(const struct map *m)
     }
 }
 
+static void map_warn(const struct map *m)
+{
+    if (m->res.unread)
+        (void)fprintf(stderr,
+                      "chsnap: warning: other snapshots that are damaged: %u; what this one shares "
+                      "with them alone is shown as only in this one\n",
+                      m->res.unread);
+}
+
 static int map_terminal(struct map *m)
 {
     const struct store_record *rec = store_snapshot_info(m->snap)->rec;
@@ -200,6 +209,7 @@ static int map_json(struct map *m)
     (void)json_object_object_add(o, "zero", json_object_new_uint64(m->res.zero));
     (void)json_object_object_add(o, "shared", json_object_new_uint64(m->res.shared));
     (void)json_object_object_add(o, "unique", json_object_new_uint64(m->res.unique));
+    (void)json_object_object_add(o, "unread", json_object_new_uint64(m->res.unread));
     if (m->res.has_parent)
         (void)json_object_object_add(o, "changed", json_object_new_uint64(m->res.changed));
     return chsnap_put_json(m->c, o);
@@ -228,6 +238,8 @@ static int map_all(struct map *m, bool svg)
 
     if (rc == CHSNAP_OK && store_census(m->snap, map_take, m, &m->res, &err) < 0)
         rc = chsnap_error(m->c, "%s", err.msg);
+    if (rc == CHSNAP_OK)
+        map_warn(m);
     if (rc == CHSNAP_OK && m->c->json)
         rc = map_json(m);
     else if (rc == CHSNAP_OK)
