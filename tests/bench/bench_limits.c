@@ -1,30 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_limits: how long it takes this machine to have memory copied from one process to another
- * when nobody does anything else about it: no pages, no rounds, no checks.  Whoever moves a guest
- * between two processes does not take less.
+ * bench_limits: how long this machine takes for what nobody can do without, and nothing besides.
  *
- *     bench_limits [-m MIB] [-l LANES] [-n RUNS] [-i]
+ *     bench_limits [-m MIB] [-l LANES] [-n RUNS] [-f FILE] [-i]
  *
- * tcp: pages go to the sockets by reference, as migration/mig_splice.c has them, and are received
+ * tcp and aes copy memory from one process to another: no pages, no rounds, no checks.  Whoever
+ * moves a guest between two processes does not take less.  tcp: pages go to the sockets by reference, as migration/mig_splice.c has them, and are received
  * straight into memory that is there.  aes: records of 16 KiB are encrypted and decrypted by
- * AES-256-GCM in between, without TLS.  A process that never sleeps keeps a processor busy, as a
- * guest would, unless -i.
+ * AES-256-GCM in between, without TLS.  zstd: the pages of a memory image that are not zero (-f) are
+ * compressed in pieces of 64 KiB at level 1, by a thread for each processor.  Beside all three a
+ * process that never sleeps keeps a processor busy, as a guest would, unless -i.  slot: KVM makes
+ * a VM and learns of 1 and 8 GiB of memory that nobody has touched.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <zstd.h>
 
+#include "core/page_scan.h"
 #include "migration/mig_splice.h"
 
 enum {
@@ -34,11 +41,13 @@ enum {
     RECORD = 16 << 10, /* what a record of TLS has at most */
     TAG = 16,
     RECORDS = PIECE / RECORD,
+    SEGMENT = 64 << 10, /* bytes that are compressed at once */
 };
 
 struct options {
     size_t len; /* of a lane */
     unsigned lanes, runs;
+    const char *image; /* NULL: nothing is compressed */
     bool idle;
 };
 
@@ -247,6 +256,105 @@ static void run_once(const struct options *o, uint8_t *data, bool encrypted, str
     }
 }
 
+/* --- Compressing --------------------------------------------------------- */
+
+/* Pages that are not zero, one behind the other. */
+struct image {
+    uint8_t *data;
+    size_t len;
+};
+
+struct packer {
+    pthread_t thread;
+    const struct image *image;
+    size_t first, step; /* segments */
+    size_t packed;
+};
+
+static struct image read_image(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct image m = {0};
+    uint8_t *all;
+    struct stat st;
+
+    must(fd >= 0 && fstat(fd, &st) == 0, path);
+    all = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    m.data = malloc((size_t)st.st_size);
+    must(all != MAP_FAILED && m.data, "memory");
+    for (size_t at = 0; at < (size_t)st.st_size; at += PAGE_SIZE_4K) {
+        bool zero;
+
+        if (page_scan_run(all + at, 1, &zero) && zero)
+            continue;
+        memcpy(m.data + m.len, all + at, PAGE_SIZE_4K);
+        m.len += PAGE_SIZE_4K;
+    }
+    (void)munmap(all, (size_t)st.st_size);
+    (void)close(fd);
+    m.len = m.len / SEGMENT * SEGMENT;
+    return m;
+}
+
+static void *packer_main(void *arg)
+{
+    static _Thread_local uint8_t out[ZSTD_COMPRESSBOUND(SEGMENT)];
+    struct packer *p = arg;
+    ZSTD_CCtx *ctx = ZSTD_createCCtx();
+
+    must(ctx != NULL, "zstd");
+    for (size_t i = p->first; i < p->image->len / SEGMENT; i += p->step) {
+        size_t n =
+            ZSTD_compressCCtx(ctx, out, sizeof(out), p->image->data + i * SEGMENT, SEGMENT, 1);
+
+        must(!ZSTD_isError(n), "zstd");
+        p->packed += n;
+    }
+    (void)ZSTD_freeCCtx(ctx);
+    return NULL;
+}
+
+/* Return: bytes that are left. */
+static size_t pack_once(const struct image *m, unsigned threads, struct sample *s)
+{
+    struct packer packers[LANES_MAX];
+    double cpu = cpu_seconds(RUSAGE_SELF), begin = now_ms();
+    size_t packed = 0;
+
+    for (unsigned i = 0; i < threads; i++) {
+        packers[i] = (struct packer){.image = m, .first = i, .step = threads};
+        must(pthread_create(&packers[i].thread, NULL, packer_main, &packers[i]) == 0, "thread");
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        (void)pthread_join(packers[i].thread, NULL);
+        packed += packers[i].packed;
+    }
+    s->ms = now_ms() - begin;
+    s->cpu_gb = (cpu_seconds(RUSAGE_SELF) - cpu) / ((double)m->len / 1e9);
+    return packed;
+}
+
+/* --- KVM ----------------------------------------------------------------- */
+
+static double slot_once(size_t len)
+{
+    struct kvm_userspace_memory_region slot = {.memory_size = len};
+    void *p =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    double begin = now_ms();
+    int dev = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm;
+
+    must(p != MAP_FAILED && dev >= 0, "/dev/kvm");
+    vm = ioctl(dev, KVM_CREATE_VM, 0);
+    slot.userspace_addr = (uintptr_t)p;
+    must(vm >= 0 && ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) == 0, "a slot");
+    begin = now_ms() - begin;
+    (void)close(vm);
+    (void)close(dev);
+    (void)munmap(p, len);
+    return begin;
+}
+
 /* --- All of them --------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
@@ -264,7 +372,12 @@ static void report(const char *what, const char *unit, double *v, unsigned n)
     printf("  %-10s min %8.2f  median %8.2f  max %8.2f %s\n", what, v[0], v[n / 2], v[n - 1], unit);
 }
 
-static void bench(const struct options *o, uint8_t *data, bool encrypted)
+static const char *beside(const struct options *o)
+{
+    return o->idle ? "alone" : "beside a busy process";
+}
+
+static void bench_copy(const struct options *o, uint8_t *data, bool encrypted)
 {
     double ms[RUNS_MAX], cpu[RUNS_MAX];
 
@@ -276,9 +389,43 @@ static void bench(const struct options *o, uint8_t *data, bool encrypted)
         cpu[i] = s.cpu_gb;
     }
     printf("%s, %zu MiB over %u connections, %s, %u runs\n", encrypted ? "aes" : "tcp",
-           o->len * o->lanes >> 20, o->lanes, o->idle ? "alone" : "beside a busy process", o->runs);
+           o->len * o->lanes >> 20, o->lanes, beside(o), o->runs);
     report("total", "ms", ms, o->runs);
     report("processor", "s/GB, both ends", cpu, o->runs);
+}
+
+static void bench_pack(const struct options *o)
+{
+    unsigned threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    struct image m = read_image(o->image);
+    double ms[RUNS_MAX], cpu[RUNS_MAX];
+    size_t packed = 0;
+
+    threads = threads < LANES_MAX ? threads : LANES_MAX;
+    for (unsigned i = 0; i < o->runs; i++) {
+        struct sample s;
+
+        packed = pack_once(&m, threads, &s);
+        ms[i] = s.ms;
+        cpu[i] = s.cpu_gb;
+    }
+    printf("zstd, %zu MiB to %zu MiB by %u threads, %s, %u runs\n", m.len >> 20, packed >> 20,
+           threads, beside(o), o->runs);
+    report("total", "ms", ms, o->runs);
+    report("processor", "s/GB", cpu, o->runs);
+    free(m.data);
+}
+
+static void bench_slot(const struct options *o)
+{
+    printf("slot, %u runs\n", o->runs);
+    for (unsigned gib = 1; gib <= 8; gib += 7) {
+        double ms[RUNS_MAX];
+
+        for (unsigned i = 0; i < o->runs; i++)
+            ms[i] = slot_once((size_t)gib << 30);
+        report(gib == 1 ? "1 GiB" : "8 GiB", "ms", ms, o->runs);
+    }
 }
 
 static pid_t keep_busy(void)
@@ -299,7 +446,7 @@ int main(int argc, char **argv)
     uint8_t *data;
     int c;
 
-    while ((c = getopt(argc, argv, "m:l:n:i")) >= 0) {
+    while ((c = getopt(argc, argv, "m:l:n:f:i")) >= 0) {
         unsigned n = optarg ? (unsigned)strtoul(optarg, NULL, 10) : 0;
 
         if (c == 'm')
@@ -308,6 +455,8 @@ int main(int argc, char **argv)
             o.lanes = n;
         else if (c == 'n' && n && n <= RUNS_MAX)
             o.runs = n;
+        else if (c == 'f')
+            o.image = optarg;
         else if (c == 'i')
             o.idle = true;
         else
@@ -318,9 +467,12 @@ int main(int argc, char **argv)
     must(madvise(data, o.len * o.lanes, MADV_DONTFORK) == 0, "madvise");
     if (!o.idle)
         busy = keep_busy();
-    bench(&o, data, false);
-    bench(&o, data, true);
+    bench_copy(&o, data, false);
+    bench_copy(&o, data, true);
+    if (o.image)
+        bench_pack(&o);
     if (busy > 0)
         (void)kill(busy, SIGKILL);
+    bench_slot(&o);
     return 0;
 }
