@@ -85,7 +85,7 @@ static int note_power_on(struct vm *vm, struct err *err)
 {
     int rc = 0;
 
-    vm->power_on = calloc(vm->nr_vcpus, sizeof(*vm->power_on));
+    vm->power_on = vm->nr_vcpus ? calloc(vm->nr_vcpus, sizeof(*vm->power_on)) : NULL;
     if (!vm->power_on)
         return err_set(err, -ENOMEM, "power-on state: out of memory");
     for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)

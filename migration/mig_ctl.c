@@ -371,7 +371,7 @@ int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, uint64_t tick_ns,
                    struct mig_message *ret_msg, struct mig_refusal *why, struct err *err)
 {
     struct mig_refusal reasons = {0};
-    struct mig_message msg;
+    struct mig_message msg = {0};
     int rc;
 
     rc = mig_ctl_recv(ctl, tick_ns, &msg, err);

@@ -128,7 +128,7 @@ static int refuse(struct caller *c, const char *reason, struct err *err)
 {
     const struct mig_wait at_once = {.cancel_fd = -1, .wake_fd = -1, .deadline_ns = 1};
     struct mig_refusal *why = calloc(1, sizeof(*why));
-    uint8_t buf[sizeof(struct mig_msg_hdr) + 2 * MIG_REASON_MAX];
+    uint8_t buf[sizeof(struct mig_msg_hdr) + 2 * (size_t)MIG_REASON_MAX];
     struct wr w = {buf + sizeof(struct mig_msg_hdr), sizeof(buf) - sizeof(struct mig_msg_hdr),
                    false};
     struct mig_msg_hdr hdr;
@@ -442,10 +442,11 @@ static void *door_main(void *arg)
 
 static void door_free(struct mig_door *door)
 {
-    for (; door->nr_callers; forget(door, 0))
+    for (; door->nr_callers; forget(door, 0)) {
         /* Bytes that nobody has read would take our last word with them. */
         if (door->callers[0].at == CALLER_LEAVES)
             (void)mig_channel_drain(door->callers[0].v.ch);
+    }
     for (unsigned i = door->nr_fetched; i < door->nr_let_in; i++)
         mig_visitor_release(&door->let_in[i]);
     if (door->quit_fd >= 0)
@@ -513,11 +514,12 @@ int mig_door_await(struct mig_door *door, const struct mig_wait *wait,
     int rc = mig_channel_wait_fd(door->ready_fd, POLLIN, wait, 0);
     eventfd_t one;
 
-    if (rc < 0)
+    if (rc < 0) {
         return err_set(err, rc, "%s",
                        rc == -ETIMEDOUT   ? "nobody connected in time"
                        : rc == -ECANCELED ? "cancelled"
                                           : strerror(-rc));
+    }
     (void)pthread_mutex_lock(&door->lock);
     if (door->nr_fetched < door->nr_let_in) {
         (void)eventfd_read(door->ready_fd, &one);

@@ -230,10 +230,11 @@ static int index_readonly_uri(const char *path, char **ret_uri, struct err *err)
 {
     bool log = index_has(path, "-wal");
 
-    if (log && !index_has(path, "-shm"))
+    if (log && !index_has(path, "-shm")) {
         return err_set(err, -EROFS,
                        "store.db-wal holds what store.db lacks, and where nothing can be written "
                        "it cannot be read; open the store once where it can be written");
+    }
     *ret_uri = index_uri(path, log ? "?readonly_shm=1" : "?immutable=1");
     return *ret_uri ? 0 : store_no_memory(err);
 }

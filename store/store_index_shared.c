@@ -33,10 +33,13 @@ static int shared_populate(struct store_index *ix, struct err *err)
         sqlite3_file_control(ix->db, "main", SQLITE_FCNTL_FILE_POINTER, &f) != SQLITE_OK || !f ||
         !f->pMethods || f->pMethods->iVersion < 2)
         return 0;
-    while (f->pMethods->xShmMap(f, i++, SHARED_LEN, 0, &piece) == SQLITE_OK && piece)
-        if (madvise((void *)(uintptr_t)piece, SHARED_LEN, MADV_POPULATE_WRITE) < 0 &&
-            errno == EFAULT)
+    while (f->pMethods->xShmMap(f, i++, SHARED_LEN, 0, &piece) == SQLITE_OK && piece) {
+        void *p;
+
+        memcpy(&p, &piece, sizeof(p)); /* nothing is read or written here that others change */
+        if (madvise(p, SHARED_LEN, MADV_POPULATE_WRITE) < 0 && errno == EFAULT)
             return err_set(err, -ENOSPC, "store.db-shm: there is no room to change it");
+    }
     return 0;
 }
 

@@ -80,7 +80,7 @@ FOR_LANES void transpose(lanes rows[BLOCK_WORDS])
 
         memcpy(old, rows, sizeof(old));
 #pragma GCC unroll 8
-        for (int i = 0; i < BLOCK_WORDS / 2; i++) {
+        for (size_t i = 0; i < BLOCK_WORDS / 2; i++) {
             const lanes a = old[i], b = old[i + BLOCK_WORDS / 2];
 
             rows[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,

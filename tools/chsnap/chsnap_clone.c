@@ -167,11 +167,12 @@ static void end_brood(const struct brood *b)
 {
     uint64_t deadline = now_ns() + (uint64_t)END_MS * 1000000;
 
-    for (unsigned i = 0; i < b->nr; i++)
-        if (!has_ended(&b->clones[i])) {
-            (void)kill(b->clones[i].pid, SIGTERM);
-            (void)kill(b->clones[i].pid, SIGCONT); /* one that is stopped could not */
-        }
+    for (unsigned i = 0; i < b->nr; i++) {
+        if (has_ended(&b->clones[i]))
+            continue;
+        (void)kill(b->clones[i].pid, SIGTERM);
+        (void)kill(b->clones[i].pid, SIGCONT); /* one that is stopped could not */
+    }
     for (unsigned i = 0; i < b->nr; i++) {
         while (!has_ended(&b->clones[i]) && now_ns() < deadline)
             (void)usleep(POLL_MS * 1000);

@@ -141,11 +141,12 @@ static void map_legend(const struct map *m)
 
 static void map_warn(const struct map *m)
 {
-    if (m->res.unread)
-        (void)fprintf(stderr,
-                      "chsnap: warning: other snapshots that are damaged: %u; what this one shares "
-                      "with them alone is shown as only in this one\n",
-                      m->res.unread);
+    if (!m->res.unread)
+        return;
+    (void)fprintf(stderr,
+                  "chsnap: warning: other snapshots that are damaged: %u; what this one shares "
+                  "with them alone is shown as only in this one\n",
+                  m->res.unread);
 }
 
 static int map_terminal(struct map *m)

@@ -36,7 +36,7 @@ static int64_t period_of(time_t t, enum prune_rule rule)
         (void)gmtime_r(&t, &tm);
     /* When the hour began: one that a clock shows twice is two. */
     if (rule == PRUNE_HOURLY)
-        return t - tm.tm_min * 60 - tm.tm_sec;
+        return t - tm.tm_min * 60L - tm.tm_sec;
     days = civil_days(tm.tm_year + 1900, (unsigned)tm.tm_mon + 1, (unsigned)tm.tm_mday);
     /* 1970-01-01 was a Thursday. */
     return rule == PRUNE_DAILY ? days : (days + 3) / 7;

@@ -266,11 +266,12 @@ static bool is_prefaulted(const struct memory_config *m)
 static void check_mode(struct snapshot_job *j)
 {
     if ((j->memory_mode == SNAP_MEMORY_LAZY || j->memory_mode == SNAP_MEMORY_MAPPED) &&
-        is_prefaulted(&j->cfg.memory))
+        is_prefaulted(&j->cfg.memory)) {
         snap_problem(&j->why,
                      "memory_restore_mode %s: the machine has prefault=on; set "
                      "memory.prefault=off, or that of its zones, or use copy",
                      snap_memory_mode_name(j->memory_mode));
+    }
 }
 
 /* The machine as it shall be on this host; everything that is wrong with that at once. */
@@ -298,10 +299,11 @@ static int plan(struct snapshot_job *j, struct snap *snap, struct err *err)
             log_error("restore: %s", j->why.text[i]);
         rc = snap_problems_err(&j->why, -EINVAL, err);
     }
-    if (rc >= 0 && j->clone)
+    if (rc >= 0 && j->clone) {
         rc =
             snap_identity_copy_disks(&original, &j->cfg, j->changed_disks ? NULL : snap_disks(snap),
                                      &j->progress, &j->copies, err);
+    }
     vm_config_release(&original);
     return rc;
 }
