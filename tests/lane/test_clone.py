@@ -135,12 +135,26 @@ class CloneTest(LaneTest):
         for pid in listed.union(pids):
             self.end(pid)
 
+    def two_clones(self):
+        """Return: the command and its clones' pids.  It may have ended before it was looked at."""
+        for _ in range(20):
+            process = self.cloning("-n", "2")
+            pids = wait_until(lambda: len(self.children(process)) == 2 and self.children(process) or
+                              process.poll() is not None, 30, "two clones")
+            if pids is not True:
+                return process, pids
+            for line in process.stdout.read().splitlines()[1:]:
+                pid = int(line.split()[0])
+                self.end(pid)
+                wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 30, "its end")
+            for copy in self.dir.glob("disk.img.*"):
+                copy.unlink()
+        self.fail("two clones were never seen")
+
     def test_a_clone_that_waits_for_another_has_done_nothing(self):
         disk = self.make_disk("disk.img", 8 * MIB, os.urandom(8 * MIB))
         self.frozen(disk=f"path={disk}").kill()
-        process = self.cloning("-n", "2")
-        pids = wait_until(lambda: len(self.children(process)) == 2 and self.children(process), 30,
-                          "two clones")
+        process, pids = self.two_clones()
         os.kill(max(pids), signal.SIGSTOP)
         wait_until(lambda: list(self.dir.glob("disk.img.*")), 30, "a disk of the other's")
         process.send_signal(signal.SIGTERM)
