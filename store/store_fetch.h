@@ -40,7 +40,7 @@ CHECKED int store_fetch_new(struct store_backend *be, struct store_index *ix,
 void store_fetch_free(struct store_fetch *f);
 
 /**
- * store_fetch_codec_get() - scratch for segments and digests.
+ * store_fetch_codec_get() - scratch for segments.
  *
  * Return: 0 and *@ret_ctx, to be given back by store_fetch_codec_put(); -ENOMEM.
  * Threads: any.

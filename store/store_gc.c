@@ -350,17 +350,12 @@ static int gc_count(struct gc *g)
 
 static int gc_open_file(struct gc *g)
 {
-    struct store_codec_ctx *ctx = NULL;
     uint8_t uuid[STORE_UUID_LEN];
     uint64_t last = 0;
     int rc = store_index_identity(g->ix, uuid, &last, g->err);
 
     if (rc == 0)
-        rc = store_fetch_codec_get(g->st->fetch, &ctx, g->err);
-    if (rc < 0)
-        return rc;
-    rc = store_pack_create(g->st->be, last + 1, uuid, &g->file, g->err);
-    store_fetch_codec_put(g->st->fetch, ctx);
+        rc = store_pack_create(g->st->be, last + 1, uuid, &g->file, g->err);
     g->file_end = STORE_PACK_HDR_LEN;
     return rc;
 }
