@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <string.h>
+#include <sys/socket.h>
 
 void fake_ends_open(struct fake_ends *e, const char *url, const struct fake_guest_config *guest,
                     const char *server_dir, const char *client_dir)
@@ -37,4 +38,13 @@ void fake_ends_close(struct fake_ends *e)
     mig_listener_close(e->ls);
     mig_tls_free(e->server);
     mig_tls_free(e->client);
+}
+
+void fake_ends_channels(struct mig_channel **ret_a, struct mig_channel **ret_b)
+{
+    int fd[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+    assert_int_equal(mig_channel_from_fd(fd[0], ret_a), 0);
+    assert_int_equal(mig_channel_from_fd(fd[1], ret_b), 0);
 }

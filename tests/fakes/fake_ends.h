@@ -24,4 +24,7 @@ void fake_ends_open(struct fake_ends *e, const char *url, const struct fake_gues
 
 void fake_ends_close(struct fake_ends *e);
 
+/* Two ends of a connection, without engines. */
+void fake_ends_channels(struct mig_channel **ret_a, struct mig_channel **ret_b);
+
 #endif

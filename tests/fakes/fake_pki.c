@@ -125,6 +125,15 @@ void fake_pki_write_dir(struct fake_pki *pki, const char *dir)
     fake_pki_write_cert(pki, dir, "client", "DNS:source");
 }
 
+void fake_pki_make_dir(char *dir)
+{
+    struct fake_pki *pki = fake_pki_new("good CA");
+
+    assert_non_null(mkdtemp(dir));
+    fake_pki_write_dir(pki, dir);
+    fake_pki_free(pki);
+}
+
 void fake_pki_remove_dir(const char *dir)
 {
     static const char *const names[] = {"ca-cert", "server-cert", "server-key", "client-cert",

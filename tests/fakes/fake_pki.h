@@ -20,6 +20,9 @@ void fake_pki_write_cert(struct fake_pki *pki, const char *dir, const char *role
 /* All five files of a tls_dir, for a destination on loopback. */
 void fake_pki_write_dir(struct fake_pki *pki, const char *dir);
 
+/* A new directory with these files; @dir: as for mkdtemp(3). */
+void fake_pki_make_dir(char *dir);
+
 /* Remove what the functions above may have written, and the directory. */
 void fake_pki_remove_dir(const char *dir);
 

@@ -330,23 +330,29 @@ static void test_progress_has_room_on_the_terminal(void **state)
     assert_string_equal(output, "");
 }
 
-/* One snapshot that is damaged keeps nobody from copying the others. */
-static void test_a_copy_goes_on_past_what_is_damaged(void **state)
+static void damage_snapshot_a(const char *store)
 {
-    struct fixture copy, other;
     sqlite3 *db = NULL;
     char path[512];
 
-    (void)state;
-    fixture_make(&copy);
-    fixture_make(&other);
-    tree_copy(fx.path, copy.path);
-    (void)snprintf(path, sizeof(path), "%s/store.db", copy.path);
+    (void)snprintf(path, sizeof(path), "%s/store.db", store);
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, "UPDATE snapshots SET record = x'00' WHERE name = 'a'", NULL,
                                   NULL, NULL),
                      SQLITE_OK);
     (void)sqlite3_close(db);
+}
+
+/* One snapshot that is damaged keeps nobody from copying the others. */
+static void test_a_copy_goes_on_past_what_is_damaged(void **state)
+{
+    struct fixture copy, other;
+
+    (void)state;
+    fixture_make(&copy);
+    fixture_make(&other);
+    tree_copy(fx.path, copy.path);
+    damage_snapshot_a(copy.path);
     assert_int_equal(run(CHSNAP " copy %s %s 2>&1", copy.path, other.path), 1);
     assert_says(": record: does not match the id\n");
     assert_says("copied: ");
@@ -362,20 +368,13 @@ static void test_a_copy_goes_on_past_what_is_damaged(void **state)
 static void test_a_map_goes_on_past_what_is_damaged(void **state)
 {
     struct fixture copy;
-    sqlite3 *db = NULL;
-    char path[512];
 
     (void)state;
     fixture_make(&copy);
     tree_copy(fx.path, copy.path);
     assert_int_equal(run(CHSNAP " map %s b 2>&1 >/dev/null", copy.path), 0);
     assert_string_equal(output, "");
-    (void)snprintf(path, sizeof(path), "%s/store.db", copy.path);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "UPDATE snapshots SET record = x'00' WHERE name = 'a'", NULL,
-                                  NULL, NULL),
-                     SQLITE_OK);
-    (void)sqlite3_close(db);
+    damage_snapshot_a(copy.path);
     assert_int_equal(run(CHSNAP " map %s b 2>&1 >/dev/null", copy.path), 0);
     assert_says("other snapshots that are damaged: 1;");
     assert_int_equal(run(CHSNAP " map --json %s b 2>/dev/null", copy.path), 0);

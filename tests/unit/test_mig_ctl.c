@@ -16,21 +16,13 @@
 #include <unistd.h>
 
 #include "migration/mig_ctl.h"
+#include "tests/fakes/fake_ends.h"
 
 enum {
     STILL_NS = 100000000, /* no keepalive for so long, of one each millisecond: none goes out */
 };
 
 static const struct mig_wait patient = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20000};
-
-static void make_pair(struct mig_channel **a, struct mig_channel **b)
-{
-    int fd[2];
-
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
-    assert_int_equal(mig_channel_from_fd(fd[0], a), 0);
-    assert_int_equal(mig_channel_from_fd(fd[1], b), 0);
-}
 
 /* Until the socket is so full that no keepalive is sent any more. */
 static void await_silence(struct mig_channel *peer)
@@ -72,7 +64,7 @@ static void test_who_reads_nothing_is_told_why_we_give_up(void **state)
     char body[64];
 
     (void)state;
-    make_pair(&peer, &mine);
+    fake_ends_channels(&peer, &mine);
     assert_int_equal(mig_ctl_new(mine, &cp, &ctl), 0);
     assert_int_equal(mig_ctl_send(ctl, MIG_MSG_HELLO, &part, 1, NULL), 0);
     await_silence(peer);
@@ -91,7 +83,7 @@ static void test_who_reads_nothing_is_left(void **state)
     struct mig_ctl *ctl;
 
     (void)state;
-    make_pair(&peer, &mine);
+    fake_ends_channels(&peer, &mine);
     assert_int_equal(mig_ctl_new(mine, &cp, &ctl), 0);
     await_silence(peer);
     mig_ctl_free(ctl, 0);

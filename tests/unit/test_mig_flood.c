@@ -17,6 +17,7 @@
 
 #include "migration/mig_ctl.h"
 #include "migration/mig_receiver.h"
+#include "tests/fakes/fake_ends.h"
 #include "tests/fakes/fake_guest.h"
 
 enum {
@@ -24,15 +25,6 @@ enum {
 };
 
 static const struct mig_wait patient = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20000};
-
-static void make_pair(struct mig_channel **a, struct mig_channel **b)
-{
-    int fd[2];
-
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
-    assert_int_equal(mig_channel_from_fd(fd[0], a), 0);
-    assert_int_equal(mig_channel_from_fd(fd[1], b), 0);
-}
 
 static void put(struct mig_channel *ch, enum mig_msg type, const void *body, size_t len)
 {
@@ -52,7 +44,7 @@ static void test_keepalives_prolong_nothing_and_can_be_cancelled(void **state)
     uint8_t hello[sizeof(struct mig_hello_hdr)] = {0};
 
     (void)state;
-    make_pair(&peer, &mine);
+    fake_ends_channels(&peer, &mine);
     assert_int_equal(mig_ctl_new(mine, &cp, &ctl), 0);
     for (unsigned i = 0; i < KEEPALIVES; i++)
         put(peer, MIG_MSG_KEEPALIVE, "", 0);
@@ -112,7 +104,7 @@ static void test_a_lane_that_is_always_full_ends(void **state)
     fake_guest_start(&g, &tiny);
     rp.gm = g.gm;
     assert_int_equal(mig_layout_of(g.gm, &rp.layout, NULL), 0);
-    make_pair(&peer, &mine);
+    fake_ends_channels(&peer, &mine);
     for (unsigned i = 0; i < 100; i++)
         put_page(peer);
     assert_int_equal(mig_receiver_new(&rp, &r), 0);
