@@ -141,7 +141,7 @@ static int check_secure(const struct mig_dial *dial, const struct sockaddr *sa, 
     if (dial->tls || dial->insecure || is_loopback(sa))
         return 0;
     return err_set(
-        err, -EACCES,
+        err, -EINVAL,
         "%s is not on this host and there is no tls_dir; insecure=on sends guest memory in "
         "the clear",
         mig_url_text(&dial->url).s);
@@ -166,6 +166,32 @@ static int resolve(const struct mig_url *url, bool passive, struct addrinfo **re
     if (rc != 0)
         return err_set(err, -EADDRNOTAVAIL, "%s: %s", url->host, gai_strerror(rc));
     return 0;
+}
+
+static int check_tcp(const struct mig_dial *dial, struct err *err)
+{
+    struct addrinfo *list, *ai;
+    struct err why = {0};
+    int rc;
+
+    if (strcmp(dial->url.port, "0") == 0)
+        return err_set(err, -EINVAL, "%s: port 0 is none to connect to",
+                       mig_url_text(&dial->url).s);
+    rc = resolve(&dial->url, false, &list, err);
+    if (rc < 0)
+        return rc;
+    rc = -EADDRNOTAVAIL;
+    for (ai = list; ai && rc < 0; ai = ai->ai_next)
+        rc = check_secure(dial, ai->ai_addr, &why);
+    freeaddrinfo(list);
+    return rc < 0 ? err_set(err, rc, "%s", why.msg) : 0;
+}
+
+int mig_dial_check(const struct mig_dial *dial, struct err *err)
+{
+    int rc = check_tls(dial, err);
+
+    return rc < 0 || dial->url.is_unix ? rc : check_tcp(dial, err);
 }
 
 static struct sockaddr_un unix_address(const struct mig_url *url)
@@ -263,12 +289,19 @@ static int connect_one(const struct mig_dial *dial, const struct sockaddr *sa, s
     return 0;
 }
 
-static int connect_tcp(const struct mig_dial *dial, const struct mig_wait *wait, int *ret_fd,
+/*
+ * All connections of a migration go to one process: a name may have addresses of several hosts,
+ * and in another order when it is asked for again.
+ */
+static int connect_tcp(struct mig_dial *dial, const struct mig_wait *wait, int *ret_fd,
                        struct err *err)
 {
     struct addrinfo *list, *ai;
     int rc;
 
+    if (dial->peer_len)
+        return connect_one(dial, (const struct sockaddr *)&dial->peer, dial->peer_len, wait, ret_fd,
+                           err);
     rc = resolve(&dial->url, false, &list, err);
     if (rc < 0)
         return rc;
@@ -279,8 +312,12 @@ static int connect_tcp(const struct mig_dial *dial, const struct mig_wait *wait,
         rc = check_secure(dial, ai->ai_addr, &why);
         if (rc >= 0)
             rc = connect_one(dial, ai->ai_addr, ai->ai_addrlen, wait, ret_fd, &why);
-        if (rc < 0 && !ai->ai_next)
+        if (rc >= 0) {
+            memcpy(&dial->peer, ai->ai_addr, ai->ai_addrlen);
+            dial->peer_len = ai->ai_addrlen;
+        } else if (!ai->ai_next || rc == -ECANCELED) {
             (void)err_set(err, rc, "%s", why.msg);
+        }
         if (rc >= 0 || rc == -ECANCELED)
             break;
     }
@@ -288,8 +325,8 @@ static int connect_tcp(const struct mig_dial *dial, const struct mig_wait *wait,
     return rc;
 }
 
-int mig_connect(const struct mig_dial *dial, const struct mig_wait *wait,
-                struct mig_channel **ret_ch, struct err *err)
+int mig_connect(struct mig_dial *dial, const struct mig_wait *wait, struct mig_channel **ret_ch,
+                struct err *err)
 {
     struct sockaddr_un sun = unix_address(&dial->url);
     int rc, fd = -1;

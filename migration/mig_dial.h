@@ -11,6 +11,8 @@
 #ifndef MIGRATION_MIG_DIAL_H
 #define MIGRATION_MIG_DIAL_H
 
+#include <sys/socket.h>
+
 #include "migration/mig_channel.h"
 
 enum {
@@ -49,20 +51,35 @@ struct mig_dial {
     struct mig_url url;
     struct mig_tls *tls; /* borrowed; NULL: none */
     bool insecure;       /* TCP to any address without TLS */
+    /* Of a name's addresses the one that mig_connect() reached, and goes to from then on. */
+    struct sockaddr_storage peer;
+    socklen_t peer_len; /* 0: none yet */
 };
+
+/**
+ * mig_dial_check() - all for which mig_connect() would refuse to connect.
+ *
+ * A name is looked up by the system's resolver, which cannot be cancelled.
+ *
+ * Return: 0; -EINVAL for TLS on a UNIX socket, TCP without TLS beyond loopback, and
+ * a port of 0; -EADDRNOTAVAIL for a name that is not known.
+ * Threads: any.
+ */
+CHECKED int mig_dial_check(const struct mig_dial *dial, struct err *err);
 
 /**
  * mig_connect() - connect to a destination, and shake hands where TLS is asked for.
  * @dial: tls must be of the client's role.
  *
- * A name is looked up by the system's resolver, which cannot be cancelled.
+ * A name is looked up by the system's resolver, which cannot be cancelled, until one of its
+ * addresses was reached.
  *
- * Return: 0 and *@ret_ch, owned; -EINVAL for TLS on a UNIX socket; -EACCES for TCP
- * without TLS beyond loopback, or a certificate refused; -ECANCELED; -ETIMEDOUT;
+ * Return: 0 and *@ret_ch, owned; -EINVAL for TLS on a UNIX socket, and TCP without
+ * TLS beyond loopback; -EACCES for a certificate refused; -ECANCELED; -ETIMEDOUT;
  * the kernel's errno.
- * Threads: any.
+ * Threads: one at a time.
  */
-CHECKED int mig_connect(const struct mig_dial *dial, const struct mig_wait *wait,
+CHECKED int mig_connect(struct mig_dial *dial, const struct mig_wait *wait,
                         struct mig_channel **ret_ch, struct err *err);
 
 struct mig_listener;
@@ -73,9 +90,8 @@ struct mig_listener;
  *
  * A UNIX socket is made with mode 0600 and removed by mig_listener_close().
  *
- * Return: 0 and *@ret_ls, owned; -EINVAL for TLS on a UNIX socket; -EACCES for TCP
- * without TLS beyond loopback;
- * the kernel's errno.
+ * Return: 0 and *@ret_ls, owned; -EINVAL for TLS on a UNIX socket, and TCP without
+ * TLS beyond loopback; the kernel's errno.
  * Threads: any.
  */
 CHECKED int mig_listen(const struct mig_dial *dial, struct mig_listener **ret_ls, struct err *err);

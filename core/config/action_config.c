@@ -199,8 +199,25 @@ static int action_complete_restore(struct restore_config *cfg, struct err *err)
     return action_check_url("source_url", cfg->source_url, err);
 }
 
+/* A path is no name that a certificate could bear, and its mode says who may connect. */
+static int action_check_transport(const char *key, const char *url, const char *tls_dir,
+                                  struct err *err)
+{
+    int rc = action_check_url(key, url, err);
+
+    if (!rc && tls_dir && !strncmp(url, "unix:", 5))
+        return err_set(err, -EINVAL, "tls_dir: not possible with a unix: %s", key);
+    return rc;
+}
+
 static int action_complete_send(struct send_migration_config *cfg, struct err *err)
 {
+    int rc = action_check_transport("destination_url", cfg->destination_url, cfg->tls_dir, err);
+
+    if (rc)
+        return rc;
+    if (cfg->local && strncmp(cfg->destination_url, "unix:", 5) != 0)
+        return err_set(err, -EINVAL, "local: possible with a unix: destination_url only");
     if (!cfg->downtime_ms)
         cfg->downtime_ms = MIGRATION_DOWNTIME_MS_DEFAULT;
     if (!cfg->timeout_s)
@@ -208,7 +225,7 @@ static int action_complete_send(struct send_migration_config *cfg, struct err *e
     if (cfg->bandwidth && cfg->bandwidth < MIGRATION_BANDWIDTH_MIN)
         return err_set(err, -EINVAL, "bandwidth: at least %d bytes a second are needed",
                        MIGRATION_BANDWIDTH_MIN);
-    return action_check_url("destination_url", cfg->destination_url, err);
+    return 0;
 }
 
 static int action_complete_receive(struct receive_migration_config *cfg, struct err *err)
@@ -217,7 +234,9 @@ static int action_complete_receive(struct receive_migration_config *cfg, struct 
 
     if (!rc && cfg->memory_size % PAGE_SIZE_4K)
         return err_set(err, -EINVAL, "memory_size: not a multiple of %zu", PAGE_SIZE_4K);
-    return rc ? rc : action_check_url("receiver_url", cfg->receiver_url, err);
+    if (!rc)
+        rc = action_check_transport("receiver_url", cfg->receiver_url, cfg->tls_dir, err);
+    return rc;
 }
 
 static int action_complete_resolve(const struct resolve_config *cfg, struct err *err)

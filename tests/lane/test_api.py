@@ -6,6 +6,7 @@ import os
 
 import lane_base
 from lane_base import GUEST_ELF, MIB, LaneTest
+from lane_tls import Authority
 from lane_vmm import Background, Vmm, request, vm_args
 
 GOOD = {"payload": {"kernel": str(GUEST_ELF)}, "memory": {"size": 128 * MIB},
@@ -108,6 +109,85 @@ class ApiTest(LaneTest):
     def test_shutdown_ends_the_process(self):
         self.assertEqual(self.vmm.call("PUT", "vmm.shutdown")[0], 200)
         self.assertEqual(self.vmm.wait_exit(), 0)
+
+
+class MigrationRefusedTest(LaneTest):
+    """What is wrong with a migration before it begins is in the answer, and nothing has begun."""
+
+    def setUp(self):
+        super().setUp()
+        self.tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls")
+        cut = Authority(self.dir / "other").tls_dir(self.dir / "cut")
+        for role in ("client", "server"):
+            (cut / f"{role}-key.pem").unlink()
+        self.strange = Authority(self.dir / "third").tls_dir(self.dir / "strange")
+        for role in ("client", "server"):
+            key = (self.tls / f"{role}-key.pem").read_bytes()
+            (self.strange / f"{role}-key.pem").write_bytes(key)
+        self.rows = (
+            # URL, what else, what the answer says
+            ("http://h", {}, "neither unix:/path nor tcp:host:port"),
+            ("", {}, "is missing"),
+            ("unix:", {}, "a path of 1 to 107 bytes"),
+            ("unix:/" + "x" * 107, {}, "a path of 1 to 107 bytes"),
+            ("tcp:127.0.0.1", {}, "the form is tcp:host:port"),
+            ("tcp:127.0.0.1:65536", {}, "'65536' is no port number"),
+            ("tcp:::1:4444", {}, "an IPv6 address goes in brackets"),
+            ("unix:/nowhere/m", {"tls_dir": str(self.tls)}, "tls_dir: not possible with a unix:"),
+            ("unix:/nowhere/m", {"tls_dir": "/nowhere"}, "tls_dir: not possible with a unix:"),
+            ("tcp:127.0.0.1:1", {"tls_dir": "/nowhere"}, "tls_dir: /nowhere/ca-cert.pem: No such"),
+            ("tcp:127.0.0.1:1", {"tls_dir": str(cut)}, "-key.pem: No such file"),
+            ("tcp:127.0.0.1:1", {"tls_dir": str(self.strange)}, "-key.pem: "),
+            ("tcp:192.0.2.1:1", {}, "there is no tls_dir; insecure=on"),
+            ("tcp:[2001:db8::1]:1", {}, "there is no tls_dir; insecure=on"),
+            ("tcp:127.0.0.1:1", {"memory_mode": "Postcopy"}, "postcopy is not supported"),
+            ("tcp:127.0.0.1:1", {"nonsense": 1}, "nonsense: unknown field"),
+        )
+        self.send_rows = (
+            ("tcp:127.0.0.1:0", {}, "port 0"),
+            ("tcp:127.0.0.1:1", {"local": True}, "local: "),
+            ("tcp:127.0.0.1:1", {"preserve_source": True}, "preserve_source: "),
+            ("tcp:127.0.0.1:1", {"connections": 0}, "connections: 0 is not in 1..128"),
+            ("tcp:127.0.0.1:1", {"connections": 129}, "connections: 129 is not in 1..128"),
+            ("tcp:127.0.0.1:1", {"bandwidth": 65535}, "bandwidth: at least 65536"),
+            ("tcp:127.0.0.1:1", {"downtime_ms": 0}, "downtime_ms: 0 is not in"),
+            ("tcp:127.0.0.1:1", {"timeout_s": 1 << 32}, "timeout_s: "),
+            ("tcp:127.0.0.1:1", {"timeout_strategy": "Never"}, "timeout_strategy: must be one of"),
+            ("tcp:127.0.0.1:1", {"compression": "Gzip"}, "compression: must be one of"),
+        )
+        self.receive_rows = (
+            ("tcp:127.0.0.1:0", {"memory_size": 4097}, "memory_size: not a multiple"),
+            ("tcp:127.0.0.1:0", {"connections": 1}, "connections: unknown field"),
+            ("tcp:127.0.0.1:0", {"net_fds": [{"id": "n", "num_fds": 1}]}, "fds: 0 file descriptors"),
+        )
+
+    def refuses(self, vmm, name, key, rows):
+        for url, more, words in rows:
+            with self.subTest(name, url=url, **more):
+                error = vmm.refused(name, {key: url, **more})
+                self.assertEqual(error.status, 400, error)
+                self.assertTrue(error.names(words), error)
+        self.assertEqual(vmm.get("vm.migration-progress"), {"phase": "idle"})
+        self.assertEqual([e for e in vmm.event_names() if e.startswith("migration-")], [])
+
+    def test_away(self):
+        vmm = Vmm(self, "vm", vm_args())
+        vmm.boot()
+        self.refuses(vmm, "vm.send-migration", "destination_url", self.rows + self.send_rows)
+        self.assertEqual(vmm.state(), "Running")
+        vmm.guest.do("rng 16")
+        # A name that nobody knows: asked for outside of the request, and the answer waits for it.
+        error = vmm.refused("vm.send-migration", {"destination_url": "tcp:nobody.invalid:1"})
+        self.assertEqual(error.status, 500)
+        self.assertTrue(error.names("nobody.invalid: "), error)
+        self.assertEqual(vmm.get("vm.migration-progress"), {"phase": "idle"})
+
+    def test_to_here(self):
+        vmm = Vmm(self, "vm")
+        self.refuses(vmm, "vm.receive-migration", "receiver_url", self.rows + self.receive_rows)
+        error = vmm.refused("vm.receive-migration", {"receiver_url": "unix:/nowhere/m"})
+        self.assertEqual(error.status, 500)
+        self.assertTrue(error.names("/nowhere/m: No such file"), error)
 
 
 class CommandLineTest(LaneTest):

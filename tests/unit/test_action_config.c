@@ -40,14 +40,13 @@ static void test_option_and_json_say_the_same(void **state)
     const char *text;
 
     (void)state;
-    assert_int_equal(
-        action_config_from_option(ACTION_SEND_MIGRATION, "send-migration",
-                                  "destination_url=tcp:[::1]:4444,local=on,downtime_ms=5,"
-                                  "timeout_strategy=ignore,connections=128,tls_dir=/t,"
-                                  "bandwidth=100M,compression=zstd,"
-                                  "insecure=on,memory_mode=postcopy",
-                                  &cfg, &err),
-        0);
+    assert_int_equal(action_config_from_option(ACTION_SEND_MIGRATION, "send-migration",
+                                               "destination_url=tcp:[::1]:4444,downtime_ms=5,"
+                                               "timeout_strategy=ignore,connections=128,tls_dir=/t,"
+                                               "bandwidth=100M,compression=zstd,"
+                                               "insecure=on,memory_mode=postcopy",
+                                               &cfg, &err),
+                     0);
     assert_int_equal(action_config_to_json(ACTION_SEND_MIGRATION, &cfg, &obj), 0);
     text = json_object_to_json_string(obj);
     assert_int_equal(
@@ -55,7 +54,6 @@ static void test_option_and_json_say_the_same(void **state)
     assert_string_equal(again.destination_url, "tcp:[::1]:4444");
     assert_string_equal(again.tls_dir, "/t");
     assert_true(again.insecure);
-    assert_true(again.local);
     assert_int_equal(again.downtime_ms, 5);
     assert_int_equal(again.connections, 128);
     assert_int_equal(again.bandwidth, 100 << 20);
@@ -65,6 +63,41 @@ static void test_option_and_json_say_the_same(void **state)
     json_object_put(obj);
     action_config_release(ACTION_SEND_MIGRATION, &cfg);
     action_config_release(ACTION_SEND_MIGRATION, &again);
+}
+
+static void test_the_transport_says_what_goes_with_it(void **state)
+{
+    static const struct {
+        enum action_kind kind;
+        const char *option;
+        const char *msg; /* NULL: taken */
+    } rows[] = {
+        {ACTION_SEND_MIGRATION,    "destination_url=unix:/m,local=on",   NULL},
+        {ACTION_SEND_MIGRATION,    "destination_url=tcp:h:1,tls_dir=/t", NULL},
+        {ACTION_SEND_MIGRATION,    "destination_url=tcp:h:1,local=on",
+         "o: local: possible with a unix: destination_url only"              },
+        {ACTION_SEND_MIGRATION,    "destination_url=unix:/m,tls_dir=/t",
+         "o: tls_dir: not possible with a unix: destination_url"             },
+        {ACTION_RECEIVE_MIGRATION, "receiver_url=tcp:h:1,tls_dir=/t",    NULL},
+        {ACTION_RECEIVE_MIGRATION, "receiver_url=unix:/m,tls_dir=/t",
+         "o: tls_dir: not possible with a unix: receiver_url"                },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        union {
+            struct send_migration_config send;
+            struct receive_migration_config receive;
+        } room;
+        struct err err = {0};
+        int rc = action_config_from_option(rows[i].kind, "o", rows[i].option, &room, &err);
+
+        if (rc != (rows[i].msg ? -EINVAL : 0) ||
+            strcmp(err.msg, rows[i].msg ? rows[i].msg : "") != 0)
+            fail_msg("%s: %d '%s'", rows[i].option, rc, err.msg);
+        if (!rc)
+            action_config_release(rows[i].kind, &room);
+    }
 }
 
 static void test_bodies_are_refused_by_name(void **state)
@@ -191,6 +224,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_migration_has_defaults),
         cmocka_unit_test(test_option_and_json_say_the_same),
+        cmocka_unit_test(test_the_transport_says_what_goes_with_it),
         cmocka_unit_test(test_bodies_are_refused_by_name),
         cmocka_unit_test(test_options_are_refused_by_name),
         cmocka_unit_test(test_descriptors_go_to_the_networks_that_are_named),

@@ -214,8 +214,10 @@ static void test_commands_become_requests(void **state)
          "\"preserve_source\":false,\"downtime_ms\":9,\"timeout_s\":3600,"
          "\"timeout_strategy\":\"Ignore\","
          "\"memory_mode\":\"Precopy\"}", ""},
-        {"receive-migration|receiver_url=unix:/m,tls_dir=/t", "",
-         "vm.receive-migration {\"receiver_url\":\"unix:/m\",\"tls_dir\":\"/t\","
+        {"send-migration|destination_url=unix:/m,local=on", "",
+         "vm.send-migration {\"destination_url\":\"unix:/m\",\"local\":true,", ""},
+        {"receive-migration|receiver_url=tcp:h:1,tls_dir=/t", "",
+         "vm.receive-migration {\"receiver_url\":\"tcp:h:1\",\"tls_dir\":\"/t\","
          "\"memory_mode\":\"Precopy\"}", ""},
         {"receive-migration|receiver_url=unix:/m,memory_size=1G", "",
          "vm.receive-migration {\"receiver_url\":\"unix:/m\",\"memory_size\":1073741824,"
@@ -377,6 +379,10 @@ static void test_wrong_lines_are_refused_before_anything_is_asked(void **state)
         {"restore|resume=on", "restore: source_url: is missing"},
         {"send-migration|destination_url=a,connections=0",
          "send-migration connections: 0 is not in"},
+        {"send-migration|destination_url=unix:/m,tls_dir=/t",
+         "send-migration: tls_dir: not possible with a unix: destination_url"},
+        {"send-migration|destination_url=tcp:h:1,local=on",
+         "send-migration: local: possible with a unix: destination_url only"},
         {"add-disk|path=/a,vhost_user=on", "--disk vhost_user: not supported yet"},
         {"add-vsock|cid=3", "add-vsock: not supported yet by this version"},
         {"migration-progress|--plot", "migration-progress: --plot needs a file"},

@@ -26,126 +26,6 @@
 
 static const struct mig_wait patient = {.cancel_fd = -1, .wake_fd = -1, .idle_ms = 20000};
 
-/* --- URLs ---------------------------------------------------------------- */
-
-static void test_urls(void **state)
-{
-    static const struct {
-        const char *text;
-        const char *host, *port, *path; /* NULL: refused */
-    } rows[] = {
-        {"tcp:127.0.0.1:4444",     "127.0.0.1",        "4444",  NULL      },
-        {"tcp:host.example.org:1", "host.example.org", "1",     NULL      },
-        {"tcp:[::1]:65535",        "::1",              "65535", NULL      },
-        {"tcp:[fe80::1%eth0]:80",  "fe80::1%eth0",     "80",    NULL      },
-        {"tcp:localhost:0",        "localhost",        "0",     NULL      },
-        {"unix:/run/x",            NULL,               NULL,    "/run/x"  },
-        {"unix:relative",          NULL,               NULL,    "relative"},
-        {"tcp:127.0.0.1",          NULL,               NULL,    NULL      },
-        {"tcp:127.0.0.1:",         NULL,               NULL,    NULL      },
-        {"tcp:127.0.0.1:65536",    NULL,               NULL,    NULL      },
-        {"tcp:127.0.0.1:99999999", NULL,               NULL,    NULL      },
-        {"tcp:127.0.0.1:-1",       NULL,               NULL,    NULL      },
-        {"tcp:127.0.0.1:80x",      NULL,               NULL,    NULL      },
-        {"tcp:127.0.0.1: 80",      NULL,               NULL,    NULL      },
-        {"tcp::80",                NULL,               NULL,    NULL      },
-        {"tcp:::1:80",             NULL,               NULL,    NULL      },
-        {"tcp:[::1:80",            NULL,               NULL,    NULL      },
-        {"tcp:[]:80",              NULL,               NULL,    NULL      },
-        {"tcp:[[::1]]:80",         NULL,               NULL,    NULL      },
-        {"tcp:[127.0.0.1]:80",     NULL,               NULL,    NULL      },
-        {"tcp:[host]:80",          NULL,               NULL,    NULL      },
-        {"tcp://127.0.0.1:80",     NULL,               NULL,    NULL      },
-        {"unix:",                  NULL,               NULL,    NULL      },
-        {"http://x",               NULL,               NULL,    NULL      },
-        {"",                       NULL,               NULL,    NULL      },
-    };
-    char longer[400];
-    struct mig_url url;
-
-    (void)state;
-    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
-        struct err err = {0};
-        int rc = mig_url_parse(rows[i].text, &url, &err);
-
-        if (!rows[i].host && !rows[i].path) {
-            assert_int_equal(rc, -EINVAL);
-            assert_true(err.msg[0]);
-            continue;
-        }
-        if (rc < 0)
-            fail_msg("%s: %s", rows[i].text, err.msg);
-        assert_int_equal(url.is_unix, rows[i].path != NULL);
-        assert_string_equal(url.is_unix ? url.path : url.host,
-                            url.is_unix ? rows[i].path : rows[i].host);
-        if (!url.is_unix)
-            assert_string_equal(url.port, rows[i].port);
-    }
-    memset(longer, 'a', sizeof(longer));
-    memcpy(longer, "unix:/", 6);
-    longer[5 + 107] = 0;
-    assert_int_equal(mig_url_parse(longer, &url, NULL), 0);
-    longer[5 + 107] = 'a';
-    longer[5 + 108] = 0;
-    assert_int_equal(mig_url_parse(longer, &url, NULL), -EINVAL);
-    longer[5 + 108] = 'a';
-    longer[399] = 0;
-    assert_int_equal(mig_url_parse(longer, &url, NULL), -EINVAL);
-}
-
-static void test_a_url_is_said_as_it_is_given(void **state)
-{
-    static const char *const texts[] = {"tcp:127.0.0.1:4444", "tcp:[::1]:44",
-                                        "tcp:[fe80::1%eth0]:80", "tcp:host.example.org:1",
-                                        "unix:/run/x"};
-    struct mig_dial dial = {0};
-    struct mig_listener *ls, *second;
-    struct mig_channel *ch;
-    struct err err = {0};
-    char want[80];
-
-    (void)state;
-    for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
-        assert_int_equal(mig_url_parse(texts[i], &dial.url, NULL), 0);
-        assert_string_equal(mig_url_text(&dial.url).s, texts[i]);
-    }
-    /* The port is the one that was chosen; messages have it, and brackets where they belong. */
-    assert_int_equal(mig_url_parse("tcp:127.0.0.1:0", &dial.url, NULL), 0);
-    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
-    assert_int_equal(mig_url_parse(mig_listener_url(ls).s, &dial.url, NULL), 0);
-    assert_int_equal(strtoul(dial.url.port, NULL, 10), mig_listener_port(ls));
-    assert_int_equal(mig_listen(&dial, &second, &err), -EADDRINUSE);
-    (void)snprintf(want, sizeof(want), "%s: Address already in use", mig_listener_url(ls).s);
-    assert_string_equal(err.msg, want);
-    mig_listener_close(ls);
-    assert_int_equal(mig_url_parse("tcp:[::1]:44", &dial.url, NULL), 0);
-    err = (struct err){0};
-    assert_true(mig_connect(&dial, &patient, &ch, &err) < 0);
-    assert_int_equal(strncmp(err.msg, "connect to tcp:[::1]:44: ", 25), 0);
-}
-
-static void test_plain_tcp_stays_on_this_host(void **state)
-{
-    struct mig_dial dial = {0};
-    struct mig_channel *ch;
-    struct mig_listener *ls;
-    struct err err = {0};
-
-    (void)state;
-    assert_int_equal(mig_url_parse("tcp:192.0.2.1:4444", &dial.url, NULL), 0);
-    assert_int_equal(mig_connect(&dial, &patient, &ch, &err), -EACCES);
-    assert_non_null(strstr(err.msg, "insecure=on"));
-    assert_int_equal(mig_url_parse("tcp:0.0.0.0:0", &dial.url, NULL), 0);
-    assert_int_equal(mig_listen(&dial, &ls, NULL), -EACCES);
-    dial.insecure = true;
-    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
-    mig_listener_close(ls);
-    assert_int_equal(mig_url_parse("tcp:127.5.5.5:0", &dial.url, NULL), 0);
-    dial.insecure = false;
-    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
-    mig_listener_close(ls);
-}
-
 /* --- Pairs of channels --------------------------------------------------- */
 
 struct ends {
@@ -862,9 +742,6 @@ static void test_the_server_takes_no_stranger_and_no_old_version(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_urls),
-        cmocka_unit_test(test_a_url_is_said_as_it_is_given),
-        cmocka_unit_test(test_plain_tcp_stays_on_this_host),
         cmocka_unit_test(test_pieces_arrive_in_order),
         cmocka_unit_test(test_waits_end_by_cancel_wake_deadline_and_silence),
         cmocka_unit_test(test_a_peer_that_takes_little_is_not_dead),

@@ -257,6 +257,23 @@ static void reply_when_done(void *arg, int rc, const struct err *err, const char
         api_reply_done(req);
 }
 
+/* What was wrong with the request itself; and not with what it met, as a path that is not there. */
+static unsigned begin_status(int rc)
+{
+    return api_status(rc) == 400 ? 400 : 500;
+}
+
+/* Answer a request when its job has begun, or cannot begin. */
+static void reply_when_begun(void *arg, int rc, const struct err *err, const char *what)
+{
+    struct api_request *req = arg;
+
+    if (rc < 0)
+        api_reply_error(req, begin_status(rc), rc, what, err);
+    else
+        api_reply_done(req);
+}
+
 union action_config {
     struct snapshot_config snapshot;
     struct restore_config restore;
@@ -288,7 +305,7 @@ static int start_kind(struct vmm *vmm, struct api_request *req, enum action_kind
     if (kind == ACTION_RESTORE)
         return vmm_start_restore(vmm, &cfg->restore, reply_when_done, req, err);
     if (kind == ACTION_SEND_MIGRATION)
-        return vmm_start_send(vmm, &cfg->send, reply_when_done, req, err);
+        return vmm_start_send(vmm, &cfg->send, reply_when_begun, req, err);
     return vmm_start_receive(vmm, &cfg->receive, reply_when_done, req, err);
 }
 
@@ -311,9 +328,11 @@ static void start_job(struct vmm *vmm, struct api_request *req, enum action_kind
         rc = take_net_fds(req, net_fds, nr, &err);
     if (rc >= 0)
         rc = vmm_check(vmm, action, &err);
-    status = rc < 0 ? api_status(rc) : 500;
-    if (rc >= 0)
+    status = api_status(rc);
+    if (rc >= 0) {
         rc = start_kind(vmm, req, kind, &cfg, &err);
+        status = begin_status(rc);
+    }
     /* What the job has not taken is closed here. */
     net_fds = net_fds_of(kind, &cfg, &nr);
     for (unsigned i = 0; i < nr; i++) {

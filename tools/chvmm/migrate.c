@@ -30,9 +30,10 @@ struct migration {
     struct mig_url_text listens_at; /* with the port that it got */
     struct mig_source *src;         /* one of these two */
     struct mig_dest *dst;
-    vmm_done_fn *done;
+    vmm_done_fn *done; /* NULL: was called */
     void *done_arg;
 
+    bool has_begun; /* send: nothing refuses it any more */
     bool paused_by_us;
     unsigned throttle;          /* percent, as was told last */
     bool local;                 /* memory is to be handed over */
@@ -210,8 +211,17 @@ static int run_send(void *arg, struct err *err)
 {
     struct migration *m = arg;
     struct mig_refusal *why = calloc(1, sizeof(*why));
-    int rc;
+    /* Here: to ask for a name may take long. */
+    int rc = mig_dial_check(&m->dial, err);
 
+    if (rc < 0) {
+        free(why);
+        return rc;
+    }
+    if (m->done)
+        m->done(m->done_arg, 0, NULL, NULL);
+    m->done = NULL;
+    m->has_begun = true;
     vmm_event(m->vmm, "migration-started"); /* before any other that is its own */
     rc = mig_source_run(m->src, why, err);
     for (unsigned i = 0; why && i < why->nr; i++)
@@ -251,10 +261,23 @@ static bool is_handed_over(const struct migration *m)
     return s.handed;
 }
 
+/* It was refused before anything happened: there was no migration. */
+static void send_refused(struct vmm *vmm, struct migration *m, int rc, const struct err *err)
+{
+    tell_waiters(vmm);
+    if (m->done)
+        m->done(m->done_arg, rc, err, "The VM could not be migrated");
+    migration_free(m);
+}
+
 static void send_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
 {
     struct migration *m = arg;
 
+    if (!m->has_begun) {
+        send_refused(vmm, m, rc, err);
+        return;
+    }
     vmm_forget_migration(vmm);
     vmm->last_migration = m;
     vmm_progress_keep(vmm);
@@ -294,8 +317,6 @@ int vmm_switch_over(struct vmm *vmm, struct err *err)
 /* What Cloud Hypervisor has and this version has not: said, not ignored. */
 static int check_send(const struct send_migration_config *cfg, struct err *err)
 {
-    if (cfg->local && strncmp(cfg->destination_url, "unix:", 5) != 0)
-        return err_set(err, -EINVAL, "local: memory is handed over by way of a unix: URL only");
     if (cfg->preserve_source)
         return err_set(err, -ENOTSUP, "preserve_source: is not supported yet");
     if (cfg->memory_mode == MIGRATION_POSTCOPY)
@@ -360,6 +381,8 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
         return rc;
     m->dial.insecure = cfg->insecure;
     m->local = cfg->local;
+    m->done = done;
+    m->done_arg = arg;
     params.arg = m;
     params.open_arg = &m->dial;
     rc = mig_source_new(&params, &m->src, err);
@@ -369,8 +392,6 @@ int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg, vmm
         migration_free(m);
         return rc;
     }
-    if (done)
-        done(arg, 0, NULL, "The VM could not be migrated");
     return 0;
 }
 

@@ -12,10 +12,13 @@
 /**
  * vmm_start_send() - move the VM away; vmm_check() has allowed it.
  * @cfg:  borrowed for the call.
- * @done: called once the move has begun, as Cloud Hypervisor answers; its
- *        outcome is in the events and in vmm_progress_json().
+ * @done: called once the move has begun, as Cloud Hypervisor answers, from the
+ *        job's thread; its outcome is in the events and in vmm_progress_json().
+ *        With a failure, on the control thread, where it cannot begin: then there
+ *        was no move.
  *
- * Return: 0; -EINVAL for a bad URL or certificate; -ENOMEM; the kernel's errno.
+ * Return: 0; -EINVAL for a bad URL or certificate; -ENOTSUP; -ENOMEM; the kernel's
+ * errno.
  * Threads: control.
  */
 CHECKED int vmm_start_send(struct vmm *vmm, const struct send_migration_config *cfg,
