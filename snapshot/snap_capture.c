@@ -475,7 +475,10 @@ int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_
         rc = capture(&c, cfg, ret_result, err);
     snap_moment_free(c.moment);
     store_writer_abort(c.writer);
-    store_close(c.store);
+    if (rc < 0)
+        store_abandon(c.store);
+    else
+        store_close(c.store);
     if (c.dir_fd >= 0)
         (void)close(c.dir_fd);
     state_buf_release(&c.state);

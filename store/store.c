@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "store/store_internal.h"
 #include "store/store_record.h"
@@ -55,11 +56,45 @@ int store_open(const char *path, unsigned flags, struct store **ret_st, struct e
     if (rc == 0 && store_fetch_new(st->be, st->ix, &st->ix_lock, &st->fetch) < 0)
         rc = store_no_memory(err);
     if (rc < 0) {
-        store_close(st);
+        store_abandon(st);
         return err_prefix(err, rc, "store %s", path);
     }
     *ret_st = st;
     return 0;
+}
+
+/* No snapshot was ever published: a pack would have been, too. */
+static bool is_untouched(struct store *st)
+{
+    uint8_t uuid[STORE_UUID_LEN];
+    uint64_t last_pack, nr;
+    struct stat index;
+
+    if (!st->ix) /* not even its tables were made, unless by another process */
+        return stat(st->be->index_path, &index) == 0 && index.st_size == 0;
+    return store_index_identity(st->ix, uuid, &last_pack, NULL) == 0 && last_pack == 0 &&
+           store_index_count(st->ix, STORE_TABLE_SNAPSHOTS, &nr, NULL) == 0 && nr == 0;
+}
+
+void store_abandon(struct store *st)
+{
+    const enum store_lock_mode alone = STORE_LOCK_EXCLUSIVE;
+    struct store_lock *collector = NULL, *writers = NULL;
+    struct store_backend *be = st ? st->be : NULL;
+
+    if (be && be->made &&
+        be->ops->lock(be, STORE_LOCK_COLLECTOR, alone, false, &collector, NULL) == 0 &&
+        be->ops->lock(be, STORE_LOCK_WRITERS, alone, false, &writers, NULL) == 0 &&
+        is_untouched(st)) {
+        store_index_close(st->ix);
+        st->ix = NULL;
+        be->ops->unmake(be);
+    }
+    if (be) {
+        be->ops->unlock(be, writers);
+        be->ops->unlock(be, collector);
+    }
+    store_close(st);
 }
 
 void store_close(struct store *st)

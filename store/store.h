@@ -115,6 +115,17 @@ CHECKED int store_open(const char *path, unsigned flags, struct store **ret_st, 
  */
 void store_close(struct store *st);
 
+/**
+ * store_abandon() - close it, and take away what store_open() made of it.
+ * @st: as store_close().
+ *
+ * For who could not do what the store was made for.  It stays where it was there before, where anything
+ * was ever published in it, and while another writes to it; one who had it open for that is told
+ * that it has been removed.
+ * Threads: the last user.
+ */
+void store_abandon(struct store *st);
+
 /* Gets each snapshot; a negative return ends the walk. */
 typedef int store_list_fn(void *arg, const struct store_info *info);
 

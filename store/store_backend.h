@@ -81,6 +81,12 @@ struct store_backend_ops {
     /* Takes @f; NULL is allowed. */
     void (*close)(struct store_file *f);
 
+    /*
+     * Take away what was made by opening it.  For who knows that nobody has put anything into it;
+     * whoever else has it open finds that it is gone.
+     */
+    void (*unmake)(struct store_backend *be);
+
     /* -ESTALE if what is opened is no longer what anybody would find. */
     int (*is_there)(struct store_backend *be, struct err *err);
 
@@ -98,6 +104,7 @@ struct store_backend {
     const struct store_backend_ops *ops;
     char *index_path; /* of the SQLite database; owned by the back end */
     bool readonly;    /* opened for reading, and not even the index's own log can be written */
+    bool made;        /* there was no index, one was made */
 };
 
 enum store_dir_flags {

@@ -45,8 +45,9 @@ struct dir_backend {
     struct store_backend be;
     int dir_fd;
     int packs_fd;
-    bool is_cow; /* on a file system that writes everything anew */
-    char *path;  /* absolute, without symbolic links */
+    bool is_cow;   /* on a file system that writes everything anew */
+    bool made_dir; /* the directory, too, was not there */
+    char *path;    /* absolute, without symbolic links */
 };
 
 static struct dir_backend *dir_of(struct store_backend *be)
@@ -351,6 +352,8 @@ static int dir_lock(struct store_backend *be, uint64_t what, enum store_lock_mod
 
     fd = openat(dir_of(be)->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
                 0600);
+    if (fd < 0 && errno == ENOENT)
+        return dir_removed(err);
     if (fd < 0 && shared)
         fd = openat(dir_of(be)->dir_fd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
@@ -397,6 +400,29 @@ static void dir_free(struct store_backend *be)
     free(d);
 }
 
+static int dir_unmake_pack(void *arg, uint64_t id, uint64_t len)
+{
+    (void)len;
+    return dir_pack_remove(arg, id, NULL);
+}
+
+/* The index first: without it whoever else is here finds that the store is gone. */
+static void dir_unmake(struct store_backend *be)
+{
+    static const char *const files[] = {"store.db", "store.db-wal", "store.db-shm", "lock",
+                                        "reserve"};
+    struct dir_backend *d = dir_of(be);
+
+    for (size_t i = 0; be->made && i < ARRAY_LEN(files); i++)
+        (void)unlinkat(d->dir_fd, files[i], 0);
+    if (be->made && d->packs_fd >= 0)
+        (void)dir_pack_list(be, dir_unmake_pack, be, NULL);
+    (void)unlinkat(d->dir_fd, "packs", AT_REMOVEDIR);
+    (void)unlinkat(d->dir_fd, "cache", AT_REMOVEDIR);
+    if (d->made_dir)
+        (void)unlinkat(AT_FDCWD, d->path, AT_REMOVEDIR);
+}
+
 static const struct store_backend_ops dir_ops = {
     .name = "directory",
     .pack_create = dir_pack_create,
@@ -407,6 +433,7 @@ static const struct store_backend_ops dir_ops = {
     .reserve_make = dir_reserve_make,
     .reserve_free = dir_reserve_free,
     .index_room = dir_index_room,
+    .unmake = dir_unmake,
     .is_there = dir_is_there,
     .read = dir_read,
     .write = dir_write,
@@ -467,14 +494,18 @@ static int dir_sync_parent(const char *path, struct err *err)
     return 0;
 }
 
+/* 1 if it was made, 0 if it was there. */
 static int dir_make_file(struct dir_backend *d, const char *name, struct err *err)
 {
-    auto_close int fd = -1;
+    const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    auto_close int fd = openat(d->dir_fd, name, flags | O_EXCL, 0600);
+    bool made = fd >= 0;
 
-    fd = openat(d->dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    if (fd < 0 && errno == EEXIST)
+        fd = openat(d->dir_fd, name, flags, 0600);
     if (fd < 0)
         return err_set(err, -errno, "cannot be made: %s: %m", name);
-    return 0;
+    return made;
 }
 
 static int dir_create(struct dir_backend *d, struct err *err)
@@ -488,13 +519,23 @@ static int dir_create(struct dir_backend *d, struct err *err)
     if (mkdirat(d->dir_fd, "cache", 0700) < 0 && errno != EEXIST)
         return err_set(err, -errno, "cannot be made: cache: %m");
     rc = dir_make_file(d, "lock", err);
-    if (rc == 0)
+    if (rc >= 0)
         rc = dir_make_file(d, "store.db", err);
     if (rc < 0)
         return rc;
+    d->be.made = rc > 0;
     if (fsync(d->dir_fd) < 0)
         return err_set(err, -errno, "fsync: %m");
     return dir_sync_parent(d->path, err);
+}
+
+/* One that is empty belongs to a creation that was interrupted, and could lack more. */
+static bool dir_has_index(const struct dir_backend *d)
+{
+    struct stat st;
+
+    return fstatat(d->dir_fd, "store.db", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           (st.st_size > 0 || !S_ISREG(st.st_mode));
 }
 
 static int dir_check_index(struct dir_backend *d, struct err *err)
@@ -535,7 +576,8 @@ static int dir_open_fds(struct dir_backend *d, const char *path, unsigned flags,
     struct statfs fs;
     int rc;
 
-    if ((flags & STORE_DIR_CREATE) && mkdir(path, 0700) < 0 && errno != EEXIST)
+    d->made_dir = (flags & STORE_DIR_CREATE) && mkdir(path, 0700) == 0;
+    if ((flags & STORE_DIR_CREATE) && !d->made_dir && errno != EEXIST)
         return err_set(err, -errno, "cannot be made: %m");
     d->path = realpath(path, NULL);
     if (!d->path)
@@ -543,7 +585,7 @@ static int dir_open_fds(struct dir_backend *d, const char *path, unsigned flags,
     d->dir_fd = open(d->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->dir_fd < 0)
         return err_set(err, -errno, "%m");
-    if ((flags & STORE_DIR_CREATE) && faccessat(d->dir_fd, "store.db", F_OK, 0) < 0) {
+    if ((flags & STORE_DIR_CREATE) && !dir_has_index(d)) {
         rc = dir_create(d, err);
         if (rc < 0)
             return rc;
@@ -575,6 +617,8 @@ int store_dir_open(const char *path, unsigned flags, struct store_backend **ret_
         rc = store_no_memory(err);
     }
     if (rc < 0) {
+        if (d->made_dir && d->dir_fd >= 0 && !d->be.made)
+            dir_unmake(&d->be);
         dir_free(&d->be);
         return rc;
     }

@@ -245,9 +245,7 @@ class SnapshotTest(LaneTest):
         progress = vmm.get("vm.snapshot-progress")
         self.assertEqual((progress["phase"], progress["result"]), ("done", "cancelled"))
         self.assertEqual(vmm.state(), "Running")
-        listing = subprocess.run([program("chsnap"), "list", "--json", str(store)], check=True,
-                                 capture_output=True, text=True, timeout=60)
-        self.assertEqual(json.loads(listing.stdout), [])
+        self.assertFalse(store.exists())  # it was made for that snapshot
         self.assertTrue(vmm.refused("vm.snapshot-cancel", None).names("no snapshot"))
         # The next one is none the worse for it.
         vmm.put("vm.snapshot", {"destination_url": self.store("whole")})
@@ -356,6 +354,14 @@ class SnapshotTest(LaneTest):
         vmm = self.start()
         error = vmm.refused("vm.snapshot", {"destination_url": "file:///nonexistent/there"})
         self.assertTrue(error.names("/nonexistent/there"), error)
+        # Nor is a store made for it, or left in a directory that was there.
+        empty = self.dir / "empty"
+        empty.mkdir()
+        for place in (self.dir / "new", empty):
+            error = vmm.refused("vm.snapshot", {"destination_url": f"store:{place}#no name"})
+            self.assertTrue(error.names("no name"), error)
+        self.assertFalse((self.dir / "new").exists())
+        self.assertEqual(list(empty.iterdir()), [])
         vmm.put("vm.snapshot", {"destination_url": self.store("name")})
         error = vmm.refused("vm.snapshot", {"destination_url": self.store("name")})
         self.assertTrue(error.names("name"), error)

@@ -437,16 +437,39 @@ static void test_a_name_with_a_colon_is_no_store(void **state)
     fixture_remove(&copy);
 }
 
-/* A wrong name of the input is no reason to make a store. */
-static void test_an_import_of_nothing_makes_no_store(void **state)
+/* What fails leaves no store where there was none. */
+static void test_what_comes_to_nothing_makes_no_store(void **state)
 {
+    static const struct {
+        const char *line, *says; /* for a shell */
+        int status;
+    } all[] = {
+        {"import -i $new/none $new", "none: No such file or directory", 1},
+        {"import $new </dev/null",   "there is no stream",              1},
+        {"import store:$new#x",      "takes only a store",              2},
+        {"copy $old $new none",      "no snapshot \"none\"",            1},
+        {"create -a none $new x",    "none: No such file or directory", 1},
+        {"create -a none $new",      "none: No such file or directory", 1},
+        {"create -a none $new a/b",  "cannot be a name",                2},
+    };
     struct fixture other;
 
     (void)state;
     fixture_make(&other);
-    assert_int_equal(run(CHSNAP " import -i %s/none %s 2>&1", other.dir, other.path), 1);
-    assert_says("none: No such file or directory");
-    assert_int_not_equal(access(other.path, F_OK), 0);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        for (int there = 0; there < 2; there++) {
+            if (there)
+                assert_int_equal(mkdir(other.path, 0700), 0);
+            assert_int_equal(run("new=%s; old=%s; " CHSNAP " %s 2>&1", other.path, fx.path,
+                                 all[i].line),
+                             all[i].status);
+            assert_says(all[i].says);
+            if (there)
+                assert_int_equal(rmdir(other.path), 0); /* and is empty */
+            else
+                assert_int_not_equal(access(other.path, F_OK), 0);
+        }
+    }
     fixture_remove(&other);
 }
 
@@ -506,7 +529,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_name_is_no_name),
         cmocka_unit_test(test_nothing_on_the_command_line_is_passed_over),
         cmocka_unit_test(test_a_name_with_a_colon_is_no_store),
-        cmocka_unit_test(test_an_import_of_nothing_makes_no_store),
+        cmocka_unit_test(test_what_comes_to_nothing_makes_no_store),
         cmocka_unit_test(test_an_import_that_fails_tells_what_came_before),
         cmocka_unit_test(test_a_clone_keeps_off_a_socket_that_is_answered),
     };

@@ -82,9 +82,17 @@ bool chsnap_take_color(struct chsnap *c, const char *when);
 int chsnap_option_end(int opt);
 
 /**
- * chsnap_open() - open the store that is meant and step over its argument.
+ * chsnap_take_store() - find out which store is meant and step over its argument.
+ * @args: the arguments left; the first is the store unless that is known already.
+ *
+ * Return: CHSNAP_OK and c->url, or CHSNAP_USAGE after a complaint.
+ * Threads: main.
+ */
+CHECKED int chsnap_take_store(struct chsnap *c, char ***args);
+
+/**
+ * chsnap_open() - chsnap_take_store(), and open it.
  * @flags: enum store_open_flags.
- * @args:  the arguments left; the first is the store unless that is known already.
  *
  * Return: CHSNAP_OK, or the exit code after it has complained.
  * Threads: main.

@@ -112,7 +112,7 @@ static bool is_written_out(const char *text)
     return strchr(text, '/') || strncmp(text, "store:", 6) == 0 || strncmp(text, "file:", 5) == 0;
 }
 
-int chsnap_open(struct chsnap *c, unsigned flags, char ***args)
+int chsnap_take_store(struct chsnap *c, char ***args)
 {
     const char *text = c->store_text;
     struct err err = {0};
@@ -126,6 +126,16 @@ int chsnap_open(struct chsnap *c, unsigned flags, char ***args)
         return chsnap_usage_error(c, "no store: name one, use --store or set CHSNAP_STORE");
     if (store_url_parse(text, &c->url, &err) < 0)
         return chsnap_usage_error(c, "%s", err.msg);
+    return CHSNAP_OK;
+}
+
+int chsnap_open(struct chsnap *c, unsigned flags, char ***args)
+{
+    struct err err = {0};
+    int rc = chsnap_take_store(c, args);
+
+    if (rc != CHSNAP_OK)
+        return rc;
     if (store_open(c->url.path, flags, &c->st, &err) < 0)
         return chsnap_error(c, "%s", err.msg);
     return CHSNAP_OK;

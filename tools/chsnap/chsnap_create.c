@@ -5,7 +5,9 @@
  * The request is answered when the snapshot is stored.  A thread waits for that;
  * the main thread shows how far it is, and a signal has the VM give it up.
  */
+#include <errno.h>
 #include <json-c/json.h>
+#include <libgen.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -123,19 +125,19 @@ static int ask(const struct chsnap *c, const char *socket_path, const char *body
     return a.rc < 0 ? err_set(err, a.rc, "%s", a.err.msg) : 0;
 }
 
-static void put_created(struct chsnap *c, const char *id, const char *name)
+static int put_created(struct chsnap *c, const char *id, const char *name)
 {
     struct json_object *o;
 
     if (!c->json) {
         (void)printf("%.*s%s%s\n", STORE_ID_SHORT, id, *name ? "  " : "", name);
-        return;
+        return CHSNAP_OK;
     }
     o = json_object_new_object();
     (void)json_object_object_add(o, "id", json_object_new_string(id));
     if (*name)
         (void)json_object_object_add(o, "name", json_object_new_string(name));
-    (void)chsnap_put_json(c, o);
+    return chsnap_put_json(c, o);
 }
 
 /* The VM knows which one it took; others may have put theirs into the store since. */
@@ -160,9 +162,33 @@ static bool id_of_last(const char *socket_path, char id[STORE_DIGEST_HEX + 1])
 static int find_created(struct chsnap *c, const char *socket_path, const char *name,
                         char id[STORE_DIGEST_HEX + 1], struct err *err)
 {
-    if (*name)
-        return store_resolve(c->st, name, id, err);
-    return id_of_last(socket_path, id) ? 0 : store_newest(c->st, NULL, id, err);
+    int rc;
+
+    if (!*name && id_of_last(socket_path, id))
+        return 0;
+    rc = store_open(c->url.path, STORE_RDONLY, &c->st, err);
+    if (rc < 0)
+        return rc;
+    return *name ? store_resolve(c->st, name, id, err) : store_newest(c->st, NULL, id, err);
+}
+
+/*
+ * Where a store is, or is going to be: the VM has another working directory than we.  It makes the
+ * store, as it is who knows whether anything comes of it.
+ */
+static bool absolute_path(const char *path, char ret[PATH_MAX])
+{
+    auto_free char *a = strdup(path), *b = strdup(path);
+    size_t len;
+
+    if (realpath(path, ret))
+        return true;
+    if (errno != ENOENT || !a || !b || !realpath(dirname(a), ret))
+        return false;
+    len = strlen(ret);
+    errno = ENAMETOOLONG;
+    return snprintf(ret + len, PATH_MAX - len, "%s%s", len > 1 ? "/" : "", basename(b)) <
+           (int)(PATH_MAX - len);
 }
 
 /* Without a name it is a path, in which '#' means nothing. */
@@ -172,8 +198,7 @@ static int destination(struct chsnap *c, const char *name, char *url, size_t cap
 
     if (*name && !store_name_is_good(name))
         return chsnap_usage_error(c, "\"%s\" cannot be a name", name);
-    /* The VM has another working directory than we. */
-    if (!realpath(c->url.path, path))
+    if (!absolute_path(c->url.path, path))
         return chsnap_error(c, "%s: %m", c->url.path);
     if (!utf8_ok(path, strlen(path)))
         return chsnap_error(c, "%s: the path is no UTF-8, which the VM's API wants", path);
@@ -202,8 +227,7 @@ static int create_at(struct chsnap *c, const char *socket_path, const struct sna
     rc = find_created(c, socket_path, name, id, &err);
     if (rc < 0)
         return chsnap_error(c, "%s", err.msg);
-    put_created(c, id, name);
-    return CHSNAP_OK;
+    return put_created(c, id, name);
 }
 
 static bool parse_mode(const char *text, enum snapshot_mode *ret_mode)
@@ -249,7 +273,7 @@ static int run_create(struct chsnap *c, int argc, char **argv)
     args = argv + optind;
     if (!socket_path)
         return chsnap_usage_error(c, "which VM? give its --api-socket");
-    rc = chsnap_open(c, STORE_CREATE, &args);
+    rc = chsnap_take_store(c, &args);
     if (rc != CHSNAP_OK)
         return rc;
     if (args[0] && (args[1] || c->url.snapshot[0]))
@@ -265,7 +289,7 @@ const struct chsnap_command chsnap_create = {
     .usage = "--api-socket SOCKET [--mode MODE] [--track] [STORE] [NAME]",
     .help =
         "The VM runs on; it stands still only for its state.  The store is made if it is not\n"
-        "there.  Prints the snapshot's id.\n"
+        "there, by the VM's chvmm.  Prints the snapshot's id.\n"
         "\n"
         "  -a, --api-socket SOCKET  of the VM's chvmm\n"
         "  -m, --mode MODE  moment: the VM as it is now; its memory is protected while it is read\n"

@@ -271,6 +271,8 @@ static int import_run(struct chsnap *c, int argc, char **argv)
         rc = chsnap_only_store(c, args);
     if (rc == CHSNAP_OK)
         rc = import_all(&m);
+    if (rc != CHSNAP_OK)
+        store_abandon(steal_ptr(c->st));
     return move_end(&m, rc);
 }
 
@@ -411,7 +413,10 @@ static int copy_run(struct chsnap *c, int argc, char **argv)
         rc = chsnap_error(c, "%s", err.msg);
     if (rc == CHSNAP_OK)
         rc = copy_all(&m, to, args + 1);
-    store_close(to);
+    if (rc == CHSNAP_OK)
+        store_close(to);
+    else
+        store_abandon(to);
     return move_end(&m, rc);
 }
 
