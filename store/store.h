@@ -230,22 +230,6 @@ enum store_gc_flags {
     STORE_GC_DRY_RUN = 1 << 1, /* find out, change nothing */
 };
 
-/**
- * store_gc() - free what no snapshot needs.
- * @flags: enum store_gc_flags.
- *
- * Packs without anything alive go; packs less than half alive are rewritten.
- * Readers go on throughout, writers while it marks and copies; for the sweep, which
- * is short, it waits for those at work, and new ones wait for it.  STORE_GC_DRY_RUN is for a
- * store that is opened for reading too; where nothing can be written it keeps nobody out, and
- * counts what a writer at work has not published yet among what is to go.
- * Return: 0; -EBUSY while somebody writes or collects; -EBADMSG if a manifest cannot be read
- * (then nothing is changed); or the kernel's errno.
- * Threads: any.
- */
-CHECKED int store_gc(struct store *st, unsigned flags, struct store_gc_result *ret,
-                     struct err *err);
-
 /* What a collection is at. */
 enum store_gc_phase {
     STORE_GC_MARK,   /* bytes of memory of all snapshots */
@@ -257,15 +241,22 @@ typedef void store_gc_progress_fn(void *arg, enum store_gc_phase phase, uint64_t
                                   uint64_t total);
 
 /**
- * store_gc_watched() - store_gc(), and say how far it is.
- * @fn:  called for each piece of work, in this thread; NULL is allowed.
- * @arg: for @fn.
+ * store_gc() - free what no snapshot needs.
+ * @flags: enum store_gc_flags.
+ * @fn:    called for each piece of work, in this thread; NULL is allowed.
+ * @arg:   for @fn.
  *
- * Return: as store_gc().
+ * Packs without anything alive go; packs less than half alive are rewritten.
+ * Readers go on throughout, writers while it marks and copies; for the sweep, which
+ * is short, it waits for those at work, and new ones wait for it.  STORE_GC_DRY_RUN is for a
+ * store that is opened for reading too; where nothing can be written it keeps nobody out, and
+ * counts what a writer at work has not published yet among what is to go.
+ * Return: 0; -EBUSY while somebody writes or collects; -EBADMSG if a manifest cannot be read
+ * (then nothing is changed); or the kernel's errno.
  * Threads: any.
  */
-CHECKED int store_gc_watched(struct store *st, unsigned flags, store_gc_progress_fn *fn, void *arg,
-                             struct store_gc_result *ret, struct err *err);
+CHECKED int store_gc(struct store *st, unsigned flags, store_gc_progress_fn *fn, void *arg,
+                     struct store_gc_result *ret, struct err *err);
 
 enum store_severity {
     STORE_NOTE,  /* harmless: space that store_gc() frees */

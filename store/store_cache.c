@@ -144,14 +144,3 @@ void store_cache_put(struct store_cache *c, const void *obj)
     }
     (void)pthread_mutex_unlock(&c->lock);
 }
-
-void store_cache_drop(struct store_cache *c, uint64_t key)
-{
-    struct cache_slot *s;
-
-    (void)pthread_mutex_lock(&c->lock);
-    s = cache_find_locked(c, key);
-    if (s && s->state == CACHE_READY && !s->users)
-        s->state = CACHE_EMPTY;
-    (void)pthread_mutex_unlock(&c->lock);
-}

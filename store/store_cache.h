@@ -52,11 +52,4 @@ CHECKED int store_cache_get(struct store_cache *c, uint64_t key, store_cache_loa
  */
 void store_cache_put(struct store_cache *c, const void *obj);
 
-/**
- * store_cache_drop() - forget an object, if it is there and not in use.
- *
- * Threads: any.
- */
-void store_cache_drop(struct store_cache *c, uint64_t key);
-
 #endif

@@ -839,13 +839,8 @@ static int gc_run(struct gc *g, unsigned flags)
     return rc;
 }
 
-int store_gc(struct store *st, unsigned flags, struct store_gc_result *ret, struct err *err)
-{
-    return store_gc_watched(st, flags, NULL, NULL, ret, err);
-}
-
-int store_gc_watched(struct store *st, unsigned flags, store_gc_progress_fn *fn, void *arg,
-                     struct store_gc_result *ret, struct err *err)
+int store_gc(struct store *st, unsigned flags, store_gc_progress_fn *fn, void *arg,
+             struct store_gc_result *ret, struct err *err)
 {
     struct store_gc_result res = {0};
     struct gc g = {.st = st, .res = &res, .err = err, .progress = fn, .progress_arg = arg};

@@ -60,7 +60,8 @@ static const char *const index_sql[ST_MAX] = {
 
 /* ---- statements ---- */
 
-int index_fail(struct store_index *ix, struct err *err)
+/* The database's failure as an errno, with @err set. */
+static int index_fail(struct store_index *ix, struct err *err)
 {
     int rc = store_sqlite_errno(ix->db);
 

@@ -72,14 +72,6 @@ struct store_index {
 };
 
 /**
- * index_fail() - turn the database's failure into an error.
- *
- * Return: a negative errno.
- * Threads: one at a time.
- */
-int index_fail(struct store_index *ix, struct err *err);
-
-/**
  * index_room() - whether a transaction may begin: -ENOSPC where changing the memory that SQLite's
  * processes share would end this one.
  *

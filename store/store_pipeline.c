@@ -18,7 +18,8 @@ enum {
 
 /* ---- failure ---- */
 
-int writer_fail(struct store_writer *w, int rc, const struct err *err)
+/* Note a failure; the first one stays. */
+static void writer_fail(struct store_writer *w, int rc, const struct err *err)
 {
     (void)pthread_mutex_lock(&w->queue_lock);
     if (!w->failure.code) {
@@ -27,15 +28,12 @@ int writer_fail(struct store_writer *w, int rc, const struct err *err)
     }
     atomic_store(&w->failed, true);
     (void)pthread_mutex_unlock(&w->queue_lock);
-    return rc;
 }
 
 int writer_check(struct store_writer *w, struct err *err)
 {
     int rc = 0;
 
-    if (atomic_load(&w->cancelled))
-        return err_set(err, -ECANCELED, "the snapshot was cancelled");
     if (!atomic_load(&w->failed))
         return 0;
     (void)pthread_mutex_lock(&w->queue_lock);
@@ -407,7 +405,7 @@ static void queue_work_locked(struct store_writer *w, struct writer_bench *b,
     if (!atomic_load(&w->failed) && !atomic_load(&w->cancelled))
         rc = chunk_process(w, b, c, &err);
     if (rc < 0)
-        (void)writer_fail(w, rc, &err);
+        writer_fail(w, rc, &err);
     (void)pthread_mutex_lock(&w->queue_lock);
     c->next = w->free;
     w->free = c;

@@ -232,7 +232,7 @@ int store_writer_pages(struct store_writer *w, unsigned region, uint64_t first, 
             continue;
         writer_chunk_give(w, c);
         c = NULL;
-        if (atomic_load(&w->failed) || atomic_load(&w->cancelled))
+        if (atomic_load(&w->failed))
             rc = writer_check(w, err);
     }
     if (rc == 0 && zero_from < first + nr)
@@ -265,11 +265,6 @@ int store_writer_keep(struct store_writer *w, unsigned region, uint64_t first, u
     if (!store_writer_keeps(w, region))
         return err_set(err, -EINVAL, "region %u: the parent has no such region", region);
     return writer_mark(w, region, first, nr, true, err);
-}
-
-void store_writer_cancel(struct store_writer *w)
-{
-    atomic_store(&w->cancelled, true);
 }
 
 void store_writer_counts(const struct store_writer *w, struct store_counts *ret_counts)

@@ -65,8 +65,8 @@ CHECKED int store_writer_begin(struct store *st, const struct store_writer_cfg *
  * A page may be given again: what was given last counts.  Two threads must not
  * give the same page at once.
  *
- * Return: 0; -EINVAL for pages that are not there; -ECANCELED; or the failure of
- * an earlier page, of any thread: the writer can then only be aborted.
+ * Return: 0; -EINVAL for pages that are not there; or the failure of an earlier
+ * page, of any thread: the writer can then only be aborted.
  * Threads: any, several at once.
  */
 CHECKED int store_writer_pages(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
@@ -128,14 +128,6 @@ struct store_twin {
  */
 CHECKED int store_writer_same(struct store_writer *w, const struct store_twin *t, size_t nr,
                               struct err *err);
-
-/**
- * store_writer_cancel() - make every call fail from now on.
- *
- * The owner still has to abort it.
- * Threads: any, also while others are in it.
- */
-void store_writer_cancel(struct store_writer *w);
 
 /**
  * store_writer_counts() - progress so far.

@@ -228,17 +228,9 @@ struct writer_chunk *writer_chunk_take(struct store_writer *w);
 void writer_chunk_give(struct store_writer *w, struct writer_chunk *c);
 
 /**
- * writer_fail() - note a failure; the first one stays.
- *
- * Return: @rc.
- * Threads: any.
- */
-int writer_fail(struct store_writer *w, int rc, const struct err *err);
-
-/**
  * writer_check() - whether the writer may go on.
  *
- * Return: 0; -ECANCELED; or the failure.
+ * Return: 0, or the failure.
  * Threads: any.
  */
 CHECKED int writer_check(struct store_writer *w, struct err *err);

@@ -246,7 +246,7 @@ static void use_store(struct store *st)
         read_one(st, i);
     (void)!store_verify(st, &verify, &res, NULL);
     err = (struct err){0};
-    if (store_gc(st, 0, &gc, &err) < 0)
+    if (store_gc(st, 0, NULL, NULL, &gc, &err) < 0)
         assert(err.msg[0]);
     (void)!store_verify(st, &repair, &res, NULL);
     for (unsigned i = 0; i < SNAPSHOTS; i++)

@@ -120,7 +120,7 @@ static void check_accepted(struct store *st, const char *id)
     assert(store_import(st, source, &out, &cfg, &again, NULL) == 1);
     assert(strcmp(again.id, id) == 0);
     assert(store_remove(st, id, NULL) == 0);
-    assert(store_gc(st, 0, &gc, NULL) == 0);
+    assert(store_gc(st, 0, NULL, NULL, &gc, NULL) == 0);
     free(out.p);
 }
 

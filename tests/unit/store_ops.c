@@ -104,7 +104,7 @@ int operations_setup(void **state)
     if (rc == 0)
         rc = store_remove(st, "gone", &err);
     if (rc == 0)
-        rc = store_gc(st, STORE_GC_DRY_RUN, &gc, &err);
+        rc = store_gc(st, STORE_GC_DRY_RUN, NULL, NULL, &gc, &err);
     /* A collection is to have both kinds of work. */
     assert_true(rc < 0 || (gc.packs_rewritten > 0 && gc.pages_dropped > 0));
     image_free(&gone);
@@ -157,7 +157,7 @@ static int do_collect(struct store *st, struct err *err)
 {
     struct store_gc_result r;
 
-    return store_gc(st, 0, &r, err);
+    return store_gc(st, 0, NULL, NULL, &r, err);
 }
 
 static int do_label(struct store *st, struct err *err)
@@ -353,7 +353,7 @@ void operation_check(const char *path, const struct outcome *o)
     assert_true(has(st, "new") || !o->done || !o->has_new);
     if (has(st, "new"))
         assert_int_equal(image_compare(st, "new", &img_new, &err), 0);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_int_equal(store_problems(st, true), 0);
     assert_int_equal(image_compare(st, "b", &img_b, &err), 0);
     assert_ok(store_stats(st, &stats, &err), &err);

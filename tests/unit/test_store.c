@@ -388,7 +388,7 @@ static void test_pages_kept_aside_are_found_and_sorted_in(void **state)
         assert_ok(store_remove(st, name, &err), &err);
     }
     assert_ok(store_remove(st, "base", &err), &err);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_ok(store_stats(st, &s, &err), &err);
     assert_int_equal(s.pages, image_unique(&img));
     assert_int_equal(image_compare(st, "again", &img, &err), 0);
@@ -499,25 +499,6 @@ static void test_what_went_into_a_store_that_is_gone_is_not_published(void **sta
     image_free(&img);
 }
 
-static void test_cancelled_writer_refuses_and_publishes_nothing(void **state)
-{
-    const struct store_publish what = {0};
-    struct image img = image_make(500, 8);
-    char id[STORE_DIGEST_HEX + 1];
-    struct store_writer *w;
-    struct err err = {0};
-
-    (void)state;
-    assert_ok(image_begin(st, &img, NULL, "b", false, &w, &err), &err);
-    assert_ok(store_writer_pages(w, 0, 0, 500, img.p, &err), &err);
-    store_writer_cancel(w);
-    assert_int_equal(store_writer_pages(w, 0, 0, 500, img.p, NULL), -ECANCELED);
-    assert_int_equal(store_writer_publish(w, &what, id, NULL), -ECANCELED);
-    assert_int_equal(store_resolve(st, "b", id, NULL), -ENOENT);
-    assert_int_equal(files_in_packs(), 0);
-    image_free(&img);
-}
-
 static void test_removed_snapshot_is_collected(void **state)
 {
     struct image img = image_make(3000, 10), other = image_copy(&img);
@@ -531,7 +512,7 @@ static void test_removed_snapshot_is_collected(void **state)
     assert_ok(image_put(st, &img, NULL, "a", NULL, &err), &err);
     assert_ok(image_put(st, &other, "a", "b", NULL, &err), &err);
     assert_ok(store_remove(st, "a", &err), &err);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_int_equal(image_compare(st, "b", &other, &err), 0);
     assert_ok(store_stats(st, &s, &err), &err);
     assert_int_equal(s.pages, image_unique(&other));
@@ -541,7 +522,7 @@ static void test_removed_snapshot_is_collected(void **state)
     assert_int_equal(s.bytes_others, 0);
     assert_int_equal(store_problems(st, true), 0);
     assert_ok(store_remove(st, "b", &err), &err);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_ok(store_stats(st, &s, &err), &err);
     assert_int_equal(s.pages + s.objects + s.segments + s.packs + s.bytes_packs + s.bytes_others,
                      0);
@@ -560,11 +541,11 @@ static void test_dry_run_changes_nothing_and_tells_the_same(void **state)
     assert_ok(image_put(st, &img, NULL, "a", NULL, &err), &err);
     assert_ok(store_remove(st, "a", &err), &err);
     assert_ok(store_stats(st, &a, &err), &err);
-    assert_ok(store_gc(st, STORE_GC_DRY_RUN, &dry, &err), &err);
+    assert_ok(store_gc(st, STORE_GC_DRY_RUN, NULL, NULL, &dry, &err), &err);
     assert_ok(store_stats(st, &b, &err), &err);
     assert_int_equal(a.pages, b.pages);
     assert_int_equal(a.bytes_packs, b.bytes_packs);
-    assert_ok(store_gc(st, 0, &wet, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &wet, &err), &err);
     assert_memory_equal(&dry, &wet, sizeof(dry));
     image_free(&img);
 }
@@ -593,9 +574,9 @@ static void test_collector_keeps_away_from_writers(void **state)
 
     (void)state;
     assert_ok(image_begin(st, &img, NULL, "a", false, &w, &err), &err);
-    assert_int_equal(store_gc(st, 0, &gc, NULL), -EBUSY);
+    assert_int_equal(store_gc(st, 0, NULL, NULL, &gc, NULL), -EBUSY);
     store_writer_abort(w);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     image_free(&img);
 }
 
@@ -617,7 +598,7 @@ static void test_reader_goes_on_while_packs_are_rewritten(void **state)
     assert_ok(store_snapshot_open(again, "b", &snap, &err), &err);
     assert_ok(store_snapshot_read(snap, 0, 2600, 1, page, &err), &err);
     assert_ok(store_remove(st, "a", &err), &err);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_int_equal(gc.packs_rewritten, 1);
     for (uint64_t i = 0; i < 3000; i++) {
         assert_ok(store_snapshot_read(snap, 0, i, 1, page, &err), &err);
@@ -866,7 +847,7 @@ static void test_store_is_readable_without_permission_to_write(void **state)
     assert_ok(store_open(fx.path, STORE_RDONLY, &st, &err), &err);
     assert_int_equal(image_compare(st, "a", &img, &err), 0);
     assert_int_equal(store_remove(st, "a", NULL), -EROFS);
-    assert_int_equal(store_gc(st, 0, &gc, NULL), -EROFS);
+    assert_int_equal(store_gc(st, 0, NULL, NULL, &gc, NULL), -EROFS);
     assert_int_equal(image_put(st, &img, NULL, "b", NULL, NULL), -EROFS);
     image_free(&img);
 }
@@ -903,7 +884,7 @@ static void test_a_collection_says_how_far_it_is(void **state)
     assert_int_equal(image_put(st, &a, NULL, "a", NULL, &err), 0);
     assert_int_equal(image_put(st, &b, NULL, "b", NULL, &err), 0);
     assert_int_equal(store_remove(st, "a", &err), 0);
-    assert_int_equal(store_gc_watched(st, 0, see_collection, &seen, &res, &err), 0);
+    assert_int_equal(store_gc(st, 0, see_collection, &seen, &res, &err), 0);
     for (size_t i = 0; i < ARRAY_LEN(seen.seen); i++)
         assert_true(seen.seen[i]);
     assert_int_equal(seen.done, 1500 * PAGE_SIZE_4K);
@@ -933,7 +914,6 @@ int main(void)
         store_test(test_newest_is_the_last_published),
         store_test(test_abort_leaves_the_store_as_it_was),
         store_test(test_what_went_into_a_store_that_is_gone_is_not_published),
-        store_test(test_cancelled_writer_refuses_and_publishes_nothing),
         store_test(test_removed_snapshot_is_collected),
         store_test(test_dry_run_changes_nothing_and_tells_the_same),
         store_test(test_snapshot_in_use_is_not_removed),

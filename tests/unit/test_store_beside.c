@@ -54,7 +54,7 @@ static void *collect(void *arg)
 {
     struct collection *c = arg;
 
-    c->rc = store_gc(c->st, STORE_GC_WAIT, &c->res, NULL);
+    c->rc = store_gc(c->st, STORE_GC_WAIT, NULL, NULL, &c->res, NULL);
     return NULL;
 }
 
@@ -143,12 +143,12 @@ static void test_a_collector_that_may_not_wait_leaves_nothing(void **state)
     assert_ok(image_put(st, &kept, NULL, "kept", NULL, &err), &err);
     assert_ok(store_remove(st, "gone", &err), &err);
     assert_ok(image_begin(st, &kept, NULL, NULL, true, &w, &err), &err);
-    assert_int_equal(store_gc(st, 0, &res, &busy), -EBUSY);
+    assert_int_equal(store_gc(st, 0, NULL, NULL, &res, &busy), -EBUSY);
     assert_non_null(strstr(busy.msg, "being written"));
     assert_ok(store_stats(st, &stats, &err), &err);
     assert_int_equal(stats.bytes_others, 0); /* the copies that it made are gone */
     store_writer_abort(w);
-    assert_ok(store_gc(st, 0, &res, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &res, &err), &err);
     assert_int_equal(res.packs_rewritten, 1);
     assert_int_equal(image_compare(st, "kept", &kept, &err), 0);
     store_close(st);
@@ -247,7 +247,7 @@ static int act_read(struct store *st)
 static int act_collect(struct store *st)
 {
     struct store_gc_result res;
-    int rc = store_gc(st, 0, &res, NULL);
+    int rc = store_gc(st, 0, NULL, NULL, &res, NULL);
 
     return rc == -EBUSY ? 0 : rc;
 }
@@ -384,7 +384,7 @@ static void test_random_interleavings_with_kills_lose_nothing(void **state)
                   (unsigned long long)first, killed);
     assert_true(killed > 0);
     st = open_store(&fx);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_ok(store_stats(st, &stats, &err), &err);
     assert_int_equal(stats.bytes_others, 0);
     store_close(st);

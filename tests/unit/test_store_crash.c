@@ -407,7 +407,7 @@ static void fill_once(struct fixture *fx, off_t left, bool reopen)
     /* What removing needs is not taken by a writer. */
     if (left == 0)
         assert_int_equal(image_put(st, &first, NULL, "more", NULL, &full), -ENOSPC);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_true(gc.bytes_freed > MIB(2));
     assert_ok(image_put(st, &first, NULL, "again", NULL, &err), &err);
     assert_int_equal(image_compare(st, "first", &first, &err), 0);
@@ -466,7 +466,7 @@ static void test_a_collection_larger_than_the_reserve_goes_in_slices(void **stat
     disk_fill(&fx, 0);
     assert_ok(store_open(fx.path, 0, &st, &err), &err);
     assert_ok(store_remove(st, "gone", &err), &err);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_int_equal(gc.pages_dropped, DISK_PAGES);
     assert_int_equal(gc.packs_removed, 1);
     assert_int_equal(store_problems(st, true), 0);

@@ -375,7 +375,6 @@ static void test_cache_keeps_what_was_used_last(void **state)
     assert_int_equal(store_cache_get(c, 13, load_key, &loads, &obj, &err), -EIO);
     assert_int_equal(store_cache_get(c, 13, load_key, &loads, &obj, &err), -EIO);
     assert_int_equal(loads, 6);
-    store_cache_drop(c, 9);
     store_cache_free(c);
 }
 

@@ -97,14 +97,14 @@ static void test_a_damaged_snapshot_hides_no_other_and_can_be_removed(void **sta
     assert_non_null(strstr(err.msg, "name or tags"));
     assert_int_equal(l.nr, 1);
     assert_string_equal(l.last, b);
-    assert_int_equal(store_gc(st, 0, &gc, NULL), -EBADMSG);
+    assert_int_equal(store_gc(st, 0, NULL, NULL, &gc, NULL), -EBADMSG);
     /* Its name is not to be trusted; its id is. */
     assert_int_equal(store_remove(st, "one", NULL), -EBADMSG);
     assert_int_equal(store_remove(st, "forged", NULL), -EBADMSG);
     a[12] = 0;
     assert_ok(store_resolve(st, a, id, &err), &err);
     assert_ok(store_remove(st, a, &err), &err);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_int_equal(store_problems(st, true), 0);
     assert_int_equal(image_compare(st, "two", &img, &err), 0);
     image_free(&img);

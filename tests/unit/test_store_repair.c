@@ -362,7 +362,7 @@ static void test_a_pack_without_a_header_is_emptied(void **state)
     res = verify(st, false, &f);
     assert_int_equal(res.problems, 0);
     assert_int_equal(image_compare(st, "a", &img, &err), 0);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_int_equal(gc.packs_removed, 1);
     assert_int_equal(image_compare(st, "a", &img, &err), 0);
     store_close(st);
@@ -512,7 +512,7 @@ static void check_lie(const struct lie *l)
     assert_int_equal(image_compare(st, "a", &img, &err), 0);
     assert_ok(image_put(st, &img, NULL, "b", NULL, &err), &err);
     assert_ok(store_remove(st, "a", &err), &err);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_int_equal(image_compare(st, "b", &img, &err), 0);
     res = verify(st, false, &f);
     assert_int_equal(res.problems, 0);
@@ -588,7 +588,7 @@ static void test_a_collection_tells_what_an_old_repair_did_not(void **state)
     assert_ok(image_begin(st, &img, "a", "b", true, &w, &err), &err);
     assert_true(store_writer_keeps(w, 0)); /* it is not seen: what this is about */
     store_writer_abort(w);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     assert_ok(image_begin(st, &img, "a", "b", true, &w, &err), &err);
     assert_false(store_writer_keeps(w, 0));
     store_writer_abort(w);
@@ -608,7 +608,7 @@ static void test_a_collection_leaves_places_that_lead_somewhere(void **state)
     (void)state;
     change_index("DELETE FROM pages WHERE loc & 3 = 1");
     st = fixture_open(&fx);
-    assert_ok(store_gc(st, 0, &gc, &err), &err);
+    assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
     store_close(st);
     st = fixture_open(&fx);
     assert_int_equal(image_compare(st, "a", &img, &err), 0);

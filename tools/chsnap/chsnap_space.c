@@ -58,7 +58,7 @@ static int gc_collect(struct chsnap *c, unsigned flags, struct store_gc_result *
                              ? "nothing was changed"
                              : "every snapshot is as it was; the next gc frees what is left");
     chsnap_progress_start(c, &progress, "collecting");
-    rc = store_gc_watched(c->st, flags, gc_progress, &progress, ret, &err);
+    rc = store_gc(c->st, flags, gc_progress, &progress, ret, &err);
     chsnap_progress_clear(&progress);
     return rc < 0 ? chsnap_error(c, "%s", err.msg) : CHSNAP_OK;
 }
