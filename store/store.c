@@ -563,20 +563,29 @@ static int relabel_tags(struct store_info *info, const struct store_relabel *cha
     return 0;
 }
 
-static int relabel_locked(struct store *st, const char *ref, const struct store_relabel *change,
-                          struct err *err)
+/* The name that is left in the end; NULL if it stays as it is. */
+static const char *relabel_name(const struct store_relabel *changes, size_t nr)
+{
+    while (nr && !changes[nr - 1].name)
+        nr--;
+    return nr ? changes[nr - 1].name : NULL;
+}
+
+static int relabel_locked(struct store *st, const char *ref, const struct store_relabel *changes,
+                          size_t nr, struct err *err)
 {
     char tags[STORE_TAGS_MAX * (STORE_NAME_MAX + 1) + 1];
-    struct store_snap_row row = {0};
+    struct store_snap_row row = {.name = relabel_name(changes, nr)};
     struct store_found found = {0};
     int rc = find_locked(st, ref, &found, err);
 
     if (rc < 0)
         return rc;
-    rc = relabel_tags(&found.info, change, err);
+    for (size_t i = 0; i < nr && rc == 0; i++)
+        rc = relabel_tags(&found.info, &changes[i], err);
     store_tags_join(&found.info, tags, sizeof(tags));
     row.seq = found.info.seq;
-    row.name = change->name ? change->name : found.info.name;
+    row.name = row.name ? row.name : found.info.name;
     row.name = row.name[0] ? row.name : NULL;
     row.tags = tags;
     row.id.alg = STORE_ALG_SHA256;
@@ -591,27 +600,28 @@ static int relabel_locked(struct store *st, const char *ref, const struct store_
     return rc;
 }
 
-int store_relabel(struct store *st, const char *ref, const struct store_relabel *change,
+int store_relabel(struct store *st, const char *ref, const struct store_relabel *changes, size_t nr,
                   struct err *err)
 {
+    const char *name = relabel_name(changes, nr);
     struct err first = {0};
     int rc = store_write_check(st, err);
 
     if (rc < 0)
         return rc;
-    if (change->name && change->name[0] && !store_name_is_good(change->name))
-        return err_set(err, -EINVAL, "\"%.64s\" cannot be a name", change->name);
+    if (name && name[0] && !store_name_is_good(name))
+        return err_set(err, -EINVAL, "\"%.64s\" cannot be a name", name);
     (void)pthread_mutex_lock(&st->ix_lock);
     rc = store_index_begin(st->ix, &first);
     if (rc == 0)
-        rc = relabel_locked(st, ref, change, &first);
+        rc = relabel_locked(st, ref, changes, nr, &first);
     if (rc == 0)
         rc = store_index_commit(st->ix, &first);
     else
         store_index_rollback(st->ix);
     (void)pthread_mutex_unlock(&st->ix_lock);
     if (rc == -EEXIST)
-        return err_set(err, rc, "another snapshot has the name \"%s\"", change->name);
+        return err_set(err, rc, "another snapshot has the name \"%s\"", name);
     return rc < 0 ? err_set(err, rc, "%s", first.msg) : 0;
 }
 

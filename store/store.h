@@ -198,15 +198,16 @@ struct store_relabel {
 };
 
 /**
- * store_relabel() - change the name and the tags of a snapshot.
- * @ref: as store_resolve().
+ * store_relabel() - change the name and the tags of a snapshot, all of it or nothing.
+ * @ref:     as store_resolve().
+ * @changes: @nr of them, one after the other.
  *
  * Return: 0; as store_resolve(); -EINVAL for a bad name; -EEXIST if another has
  * the name; -ENOENT if it does not have the tag; -E2BIG past STORE_TAGS_MAX.
  * Threads: any.
  */
-CHECKED int store_relabel(struct store *st, const char *ref, const struct store_relabel *change,
-                          struct err *err);
+CHECKED int store_relabel(struct store *st, const char *ref, const struct store_relabel *changes,
+                          size_t nr, struct err *err);
 
 /**
  * store_stats() - figures about the whole store.

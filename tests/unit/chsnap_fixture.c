@@ -39,3 +39,24 @@ void assert_says(const char *text)
         print_error("\"%s\" is not in:\n%s\n", text, output);
     assert_non_null(strstr(output, text));
 }
+
+void snapshots_make(struct fixture *fx, struct image *img, uint64_t pages)
+{
+    struct err err = {0};
+    struct store *st;
+
+    fixture_make(fx);
+    *img = image_make(pages, 1);
+    st = fixture_open(fx);
+    assert_ok(image_put(st, img, NULL, "a", NULL, &err), &err);
+    for (uint64_t i = 0; i < pages; i += 2)
+        image_touch(img, i, 7);
+    assert_ok(image_put(st, img, "a", "b", NULL, &err), &err);
+    store_close(st);
+}
+
+void snapshots_remove(struct fixture *fx, struct image *img)
+{
+    fixture_remove(fx);
+    image_free(img);
+}

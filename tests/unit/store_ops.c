@@ -164,7 +164,7 @@ static int do_label(struct store *st, struct err *err)
 {
     const struct store_relabel change = {.add = "tag"};
 
-    return store_relabel(st, "a", &change, err);
+    return store_relabel(st, "a", &change, 1, err);
 }
 
 static int operation_put(const char *path, struct err *err)

@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #include "tests/unit/chsnap_fixture.h"
-#include "tests/unit/store_fixture.h"
 
 enum {
     PAGES = 1100,
@@ -511,6 +510,186 @@ static void test_a_clone_keeps_off_a_socket_that_is_answered(void **state)
     fixture_remove(&other);
 }
 
+/* ---- texts from anywhere ---- */
+
+/* A copy of the store with one more snapshot, "hostile", whose configuration commands terminals. */
+static void hostile_make(struct fixture *copy)
+{
+    static const struct store_publish what = {
+        .config = "{\"cpus\":\"\302\23331m\342\200\256\177\\n\\u001b[2J\"}"};
+    struct err err = {0};
+    struct store *st;
+
+    fixture_make(copy);
+    tree_copy(fx.path, copy->path);
+    st = fixture_open(copy);
+    assert_ok(put(st, &img_b, "b", "hostile", &what, &err), &err);
+    store_close(st);
+}
+
+static void assert_no_commands(void)
+{
+    assert_null(strchr(output, '\033'));
+    assert_null(strchr(output, '\x7f'));
+    assert_null(strstr(output, "\xc2\x9b"));     /* CSI, to a terminal of UTF-8 */
+    assert_null(strstr(output, "\xe2\x80\xae")); /* what follows from right to left */
+}
+
+static void test_a_text_commands_no_terminal(void **state)
+{
+    struct fixture copy;
+
+    (void)state;
+    hostile_make(&copy);
+    for (unsigned json = 0; json < 2; json++) {
+        assert_int_equal(run(CHSNAP " show %s %s hostile", json ? "-j" : "", copy.path), 0);
+        assert_no_commands();
+        assert_says("\"\\u009b31m\\u202e\\u007f\\n\\u001b[2J\""); /* which is the same text */
+        assert_int_equal(run(CHSNAP " diff %s %s b hostile", json ? "-j" : "", copy.path), 0);
+        assert_no_commands();
+    }
+    /* Nor does what was said on the command line, or what is no UTF-8. */
+    assert_int_equal(
+        run(CHSNAP " show %s \"$(printf '\\302\\2331\\2332\\t\\303\\244')\" 2>&1", copy.path), 1);
+    assert_string_equal(output, "chsnap: error: no snapshot \"?1?2?\xc3\xa4\"\n");
+    assert_int_equal(run(CHSNAP " \"$(printf '\\302\\233')\" 2>&1"), 2);
+    assert_no_commands();
+    fixture_remove(&copy);
+}
+
+/* ---- command lines ---- */
+
+static void test_what_contradicts_itself_is_refused(void **state)
+{
+    static const char *const all[] = {
+        "show -S -r $s a >/dev/null", /* one or the other */
+        "show -r -j $s a >/dev/null",
+        "map --svg -j $s a",
+        "dump -e -r $s a >/dev/null",
+        "export -j $s a >/dev/null",
+        "tag -n x --no-name $s a",
+        "tag -n x -n y $s a",
+        "import --name x --no-name $s </dev/null",
+        "import --name '' $s </dev/null",
+        "copy --name x $s $s.other a b", /* one name for two */
+        "copy --name x $s $s.other",
+        "copy --name 'x y' $s $s.other a",
+        "prune -n --keep-tag '' $s", /* would keep nothing */
+        "prune -n --keep-tag 'a b' $s",
+        "prune -n --keep-last +1 $s",
+        "prune -n --keep-last ' 1' $s",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        int rc = run("s=%s; { " CHSNAP " %s; } 2>&1", fx.path, all[i]);
+
+        if (rc != 2)
+            print_error("%s: %d: %s\n", all[i], rc, output);
+        assert_int_equal(rc, 2);
+        assert_says("--help");
+    }
+    assert_int_equal(run("ls %s.other 2>&1", fx.path), 2);
+    assert_int_equal(run(CHSNAP " show %s x 2>&1", fx.path), 1);
+}
+
+/* Every change or none: what failed need not be looked for. */
+static void test_a_tag_that_cannot_be_leaves_all_as_it_was(void **state)
+{
+    struct fixture copy;
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    assert_int_equal(run(CHSNAP " tag -a t -n new -r none %s a 2>&1", copy.path), 1);
+    assert_says("it has no tag \"none\"");
+    assert_int_equal(run(CHSNAP " tag -a t -a 'u v' %s a 2>&1", copy.path), 1);
+    assert_int_equal(run(CHSNAP " tag -a t -n b %s a 2>&1", copy.path), 1);
+    assert_says("another snapshot has the name \"b\"");
+    assert_int_equal(run(CHSNAP " list -q -t t %s", copy.path), 0);
+    assert_string_equal(output, "");
+    assert_int_equal(run(CHSNAP " tag -a t -a u -r t -n new %s a 2>&1", copy.path), 0);
+    assert_int_equal(run(CHSNAP " show %s new", copy.path), 0);
+    assert_says("tag        u\n");
+    assert_null(strstr(output, "tag        t\n"));
+    fixture_remove(&copy);
+}
+
+/* One that is named twice, and a tag that several have, mean what they meant at first. */
+static void test_a_removal_does_what_its_dry_run_says(void **state)
+{
+    struct fixture copy;
+    char would[512];
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    for (const char *name = "ab"; *name; name++)
+        assert_int_equal(run(CHSNAP " tag -a both %s %c", copy.path, *name), 0);
+    assert_int_equal(run(CHSNAP " rm -n %s both b both | cut -d' ' -f3", copy.path), 0);
+    (void)snprintf(would, sizeof(would), "%s", output);
+    assert_int_equal(strlen(would), STORE_ID_SHORT + 1);
+    assert_int_equal(run(CHSNAP " rm %s both b both | cut -d' ' -f2", copy.path), 0);
+    assert_string_equal(output, would);
+    assert_int_equal(run(CHSNAP " show %s a", copy.path), 0);
+    /* What is not there keeps nothing else. */
+    assert_int_equal(run(CHSNAP " rm -j %s none a 2>/dev/null | wc -l", copy.path), 0);
+    assert_says("3\n");
+    assert_int_equal(run(CHSNAP " list -q %s", copy.path), 0);
+    assert_string_equal(output, "");
+    fixture_remove(&copy);
+}
+
+/* ---- outputs ---- */
+
+static void test_json_is_json_whatever_else_is_asked(void **state)
+{
+    struct fixture copy;
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    assert_int_equal(run(CHSNAP " list -q -j %s | tr -d ' \n'", copy.path), 0);
+    assert_int_equal(strlen(output), 2 * (STORE_DIGEST_HEX + 2) + 3);
+    assert_memory_equal(output, "[\"", 2);
+    /* Others are told of beside one that is damaged, as in the table. */
+    damage_snapshot_a(copy.path);
+    assert_int_equal(run(CHSNAP " list -j %s 2>/dev/null", copy.path), 1);
+    assert_says("\"name\": \"b\"");
+    assert_int_equal(run(CHSNAP " list %s 2>/dev/null", copy.path), 1);
+    assert_says("  b  ");
+    /* A stream that goes to a file leaves standard output free. */
+    assert_int_equal(run(CHSNAP " export -j -o %s/stream %s b", copy.dir, copy.path), 0);
+    assert_says("\"done\": true");
+    assert_int_equal(run(CHSNAP " export -j -o %s/none %s b a 2>/dev/null", copy.dir, copy.path),
+                     1);
+    assert_string_equal(output, ""); /* it was not made */
+    fixture_remove(&copy);
+}
+
+/* Long outputs, whose end goes well, and short ones. */
+static void test_an_output_that_is_full_is_a_failure(void **state)
+{
+    static const char *const all[] = {
+        "--help",       "--version",      "help show",       "list $s",
+        "list -j $s",   "list -q $s",     "show $s a",       "show -j $s a",
+        "show -S $s a", "show -r $s a",   "diff $s a b",     "diff -r -j $s a b",
+        "map $s b",     "map --svg $s b", "map -j $s b",     "stats $s",
+        "verify $s",    "verify -j $s",   "gc -n $s",        "prune -n --keep-last 1 $s",
+        "rm -n $s a",   "rm -n -j $s a",  "dump --raw $s a", "export $s a",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        int rc = run("s=%s; " CHSNAP " %s 2>&1 >/dev/full", fx.path, all[i]);
+
+        if (rc != 1)
+            print_error("%s: %d: %s\n", all[i], rc, output);
+        assert_int_equal(rc, 1);
+        assert_says("No space left on device");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -532,6 +711,12 @@ int main(void)
         cmocka_unit_test(test_what_comes_to_nothing_makes_no_store),
         cmocka_unit_test(test_an_import_that_fails_tells_what_came_before),
         cmocka_unit_test(test_a_clone_keeps_off_a_socket_that_is_answered),
+        cmocka_unit_test(test_a_text_commands_no_terminal),
+        cmocka_unit_test(test_what_contradicts_itself_is_refused),
+        cmocka_unit_test(test_a_tag_that_cannot_be_leaves_all_as_it_was),
+        cmocka_unit_test(test_a_removal_does_what_its_dry_run_says),
+        cmocka_unit_test(test_json_is_json_whatever_else_is_asked),
+        cmocka_unit_test(test_an_output_that_is_full_is_a_failure),
     };
 
     return cmocka_run_group_tests_name("chsnap", tests, setup, teardown);

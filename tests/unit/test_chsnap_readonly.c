@@ -16,7 +16,6 @@
 
 #include "store/store_stream.h"
 #include "tests/unit/chsnap_fixture.h"
-#include "tests/unit/store_fixture.h"
 
 enum {
     PAGES = 700,
@@ -42,27 +41,16 @@ static void writable(bool yes)
 
 static int setup(void **state)
 {
-    struct err err = {0};
-    struct store *st;
-
     (void)state;
-    fixture_make(&fx);
-    img = image_make(PAGES, 1);
-    st = fixture_open(&fx);
-    assert_ok(image_put(st, &img, NULL, "a", NULL, &err), &err);
-    image_touch(&img, 3, 1);
-    assert_ok(image_put(st, &img, "a", "b", NULL, &err), &err);
-    assert_ok(store_remove(st, "a", &err), &err); /* for a collection to find */
-    store_close(st);
-    return 0;
+    snapshots_make(&fx, &img, PAGES);
+    return run(CHSNAP " rm %s a", fx.path); /* for a collection to find */
 }
 
 static int teardown(void **state)
 {
     (void)state;
     writable(true);
-    fixture_remove(&fx);
-    image_free(&img);
+    snapshots_remove(&fx, &img);
     return 0;
 }
 

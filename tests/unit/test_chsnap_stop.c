@@ -24,7 +24,6 @@
 
 #include "store/store_stream.h"
 #include "tests/unit/chsnap_fixture.h"
-#include "tests/unit/store_fixture.h"
 
 enum {
     PAGES = 4000,
@@ -139,26 +138,15 @@ static void wait_blocked(pid_t pid)
 
 static int setup(void **state)
 {
-    struct err err = {0};
-    struct store *st;
-
     (void)state;
-    fixture_make(&fx);
-    img = image_make(PAGES, 1);
-    st = fixture_open(&fx);
-    assert_ok(image_put(st, &img, NULL, "a", NULL, &err), &err);
-    for (uint64_t i = 0; i < PAGES; i += 2)
-        image_touch(&img, i, 7);
-    assert_ok(image_put(st, &img, "a", "b", NULL, &err), &err);
-    store_close(st);
+    snapshots_make(&fx, &img, PAGES);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    fixture_remove(&fx);
-    image_free(&img);
+    snapshots_remove(&fx, &img);
     return 0;
 }
 
@@ -174,6 +162,21 @@ static void assert_store(const char *path, unsigned snapshots)
     assert_int_equal(run(CHSNAP " stats -j %s 2>&1", path), 0);
     assert_says("\"unpublished_bytes\": 0");
     assert_int_equal(run(CHSNAP " verify -r %s 2>&1", path), 0);
+}
+
+/* Files of a directory but the store and what a process said. */
+static unsigned nr_files(void)
+{
+    DIR *dir = opendir(fx.dir);
+    const struct dirent *e;
+    unsigned nr = 0;
+
+    assert_non_null(dir);
+    while ((e = readdir(dir))) /* NOLINT(concurrency-mt-unsafe): own stream */
+        nr += strcmp(e->d_name, "store") != 0 && strcmp(e->d_name, "said") != 0 &&
+              strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    (void)closedir(dir);
+    return nr;
 }
 
 /* ---- tests ---- */
@@ -297,9 +300,10 @@ static void test_no_file_of_a_store_takes_the_place_of_standard_error(void **sta
     assert_int_equal(run(CHSNAP " list %s >&- 2>/dev/null", fx.path), 1);
 }
 
-static void test_a_prune_that_is_stopped_tells_how_far_it_is(void **state)
+static void test_a_removal_that_is_stopped_tells_how_far_it_is(void **state)
 {
-    const char *const words[] = {"prune", "--keep-tag", "none", fx.path, NULL};
+    const char *const prune[] = {"prune", "--keep-tag", "none", fx.path, NULL};
+    const char *const rm[] = {"rm", fx.path, "b", "a", NULL};
     char path[512];
     sqlite3 *db = NULL;
     pid_t pid;
@@ -308,27 +312,108 @@ static void test_a_prune_that_is_stopped_tells_how_far_it_is(void **state)
     (void)snprintf(path, sizeof(path), "%s/store.db", fx.path);
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
-    pid = start(words, -1);
-    wait_blocked(pid);
-    (void)kill(pid, SIGTERM);
-    assert_ended_by(pid, SIGTERM, "at least 0 of 2 snapshots were removed");
+    for (unsigned i = 0; i < 2; i++) {
+        pid = start(i ? rm : prune, -1);
+        wait_blocked(pid);
+        (void)kill(pid, SIGTERM);
+        assert_ended_by(pid, SIGTERM, "at least 0 of 2 snapshots were removed");
+    }
     (void)sqlite3_close(db);
     assert_store(fx.path, 2);
 }
 
-/* Files of a directory but the store and what a process said. */
-static unsigned nr_files(void)
+/* chsnap with one of its outputs to where nobody reads, or nobody does yet. */
+static pid_t start_into(int out, int which, char *const *argv)
 {
-    DIR *dir = opendir(fx.dir);
-    const struct dirent *e;
-    unsigned nr = 0;
+    pid_t pid = fork();
 
-    assert_non_null(dir);
-    while ((e = readdir(dir))) /* NOLINT(concurrency-mt-unsafe): own stream */
-        nr += strcmp(e->d_name, "store") != 0 && strcmp(e->d_name, "said") != 0 &&
-              strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-    (void)closedir(dir);
-    return nr;
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        int none = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+        if (dup2(none, 1) < 0 || dup2(none, 2) < 0 || dup2(out, which) < 0)
+            _exit(126);
+        (void)execv(CHSNAP, argv);
+        _exit(127);
+    }
+    return pid;
+}
+
+static void put_many(unsigned nr)
+{
+    struct err err = {0};
+    struct store *st = fixture_open(&fx);
+    struct image small = image_make(4, 9);
+
+    for (unsigned i = 0; i < nr; i++)
+        assert_ok(image_put_alone(st, &small, NULL, NULL, NULL, &err), &err);
+    store_close(st);
+    image_free(&small);
+}
+
+/* More JSON than a pipe holds, and a signal while its reader is late: it is whole; if none comes, soon over. */
+static void test_json_is_whole_or_its_reader_is_gone(void **state)
+{
+    char prune_word[] = "prune", json[] = "-j", tag[] = "--keep-tag", none[] = "none",
+         self[] = CHSNAP;
+    char *const argv[] = {self, prune_word, json, tag, none, fx.path, NULL};
+
+    (void)state;
+    for (unsigned late = 0; late < 2; late++) {
+        int fds[2], status;
+        size_t len = 0;
+        pid_t pid;
+
+        put_many(40);
+        assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+        assert_int_equal(fcntl(fds[0], F_SETPIPE_SZ, 4096), 4096);
+        pid = start_into(fds[1], STDOUT_FILENO, argv);
+        (void)close(fds[1]);
+        for (int ms = 0, there = 0; ms < WAIT_MS && there < 4096; ms++) {
+            assert_int_equal(ioctl(fds[0], FIONREAD, &there), 0);
+            sleep_us(1000);
+        }
+        wait_blocked(pid);
+        assert_int_equal(kill(pid, SIGTERM), 0);
+        sleep_us(50000);
+        if (late) /* it ends without having been read */
+            assert_int_equal(waitpid(pid, &status, 0), pid);
+        for (ssize_t n = 1; n > 0; len += n > 0 ? (size_t)n : 0)
+            n = read(fds[0], output + len, sizeof(output) - 1 - len);
+        output[len] = 0;
+        if (!late)
+            assert_int_equal(waitpid(pid, &status, 0), pid);
+        (void)close(fds[0]);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGTERM);
+        assert_true(late ? len == 4096 : len > 4096);
+        if (!late)
+            assert_string_equal(output + len - 3, "\n}\n");
+    }
+}
+
+/* Who writes to nobody ends by that, and what is half-done goes all the same. */
+static void test_an_output_that_nobody_reads_leaves_nothing(void **state)
+{
+    char self[] = CHSNAP, word[] = "export", o[] = "-o", a[] = "a", b[] = "b", out[512];
+    char *const argv[] = {self, word, o, out, fx.path, a, b, NULL};
+    int fds[2], status = 0;
+    pid_t pid;
+
+    (void)state;
+    (void)snprintf(out, sizeof(out), "%s/out", fx.dir);
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    (void)close(fds[0]);
+    pid = start_into(fds[1], STDERR_FILENO, argv);
+    (void)close(fds[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (access(out, F_OK) == 0) { /* it was quicker, and is whole */
+        assert_int_equal(run(CHSNAP " import -i %s %s/other 2>&1", out, fx.dir), 0);
+        assert_int_equal(nr_files(), 2);
+        return;
+    }
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE);
+    assert_int_equal(nr_files(), 0);
 }
 
 /* Stopped where the file has been begun; whether it is, or was too quick. */
@@ -407,7 +492,9 @@ int main(void)
         stop_test(test_an_import_that_is_stopped_leaves_what_came_before),
         stop_test(test_a_wait_for_others_is_stopped),
         stop_test(test_no_file_of_a_store_takes_the_place_of_standard_error),
-        stop_test(test_a_prune_that_is_stopped_tells_how_far_it_is),
+        stop_test(test_a_removal_that_is_stopped_tells_how_far_it_is),
+        stop_test(test_json_is_whole_or_its_reader_is_gone),
+        stop_test(test_an_output_that_nobody_reads_leaves_nothing),
         stop_test(test_an_output_that_is_stopped_is_not_there),
         stop_test(test_a_collection_is_stopped_at_any_time),
     };

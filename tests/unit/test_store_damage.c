@@ -77,7 +77,7 @@ static int make_store(void **state)
     if (rc == 0)
         rc = image_put_alone(st, &img[1], "first", "second", ids[1], &err);
     if (rc == 0)
-        rc = store_relabel(st, "second", &tag, &err);
+        rc = store_relabel(st, "second", &tag, 1, &err);
     if (rc == 0)
         rc = store_list(st, picture_add, &truth, &err);
     store_close(st);

@@ -57,7 +57,7 @@ static void test_no_name_stands_in_for_an_id(void **state)
     (void)state;
     assert_ok(image_put(st, &img, NULL, "one", a, &err), &err);
     assert_ok(image_put(st, &img, NULL, "two", b, &err), &err);
-    assert_ok(store_relabel(st, "two", &posing, &err), &err);
+    assert_ok(store_relabel(st, "two", &posing, 1, &err), &err);
     assert_ok(store_resolve(st, a, id, &err), &err);
     assert_string_equal(id, a);
     assert_ok(store_remove(st, a, &err), &err);

@@ -64,7 +64,7 @@ static int setup(void **state)
         rc = image_put(st, &img_a, NULL, "a", id_a, &err);
     if (rc == 0)
         rc = image_put(st, &img_b, "a", "b", id_b, &err);
-    return rc < 0 ? rc : store_relabel(st, "b", &tag, &err);
+    return rc < 0 ? rc : store_relabel(st, "b", &tag, 1, &err);
 }
 
 static int teardown(void **state)

@@ -166,11 +166,27 @@ struct chsnap_table {
 int chsnap_error(const struct chsnap *c, const char *fmt, ...) PRINTF(2, 3);
 
 /**
- * chsnap_put_text() - print a text that may come from a store, controls as '?'.
+ * chsnap_put_text() - print a text that may come from anywhere, controls as '?'.
  *
  * Threads: main.
  */
 void chsnap_put_text(FILE *f, const char *text);
+
+/**
+ * chsnap_put_json_text() - print JSON on standard output, controls in its strings as \uXXXX.
+ * @text: one value, as json-c writes it.
+ *
+ * Threads: main.
+ */
+void chsnap_put_json_text(const char *text);
+
+/**
+ * chsnap_out_is_good() - whether all that was printed has come to where it goes.
+ *
+ * Return: true if so; else the cause may be in errno.
+ * Threads: main.
+ */
+bool chsnap_out_is_good(void);
 
 /**
  * chsnap_paint() - the escape sequence of a colour, or nothing.
@@ -298,6 +314,13 @@ CHECKED int chsnap_call(const char *socket_path, const char *method, const char 
  */
 void chsnap_stop_state(const struct chsnap *c, const char *fmt, ...) PRINTF(2, 3);
 
+/**
+ * chsnap_stop_removing() - chsnap_stop_state() before the next of @total snapshots is removed.
+ *
+ * Threads: main.
+ */
+void chsnap_stop_removing(const struct chsnap *c, uint64_t done, uint64_t total);
+
 /* Undoes what would be left half-done, well within a second; may say how things are then. */
 typedef void chsnap_stop_fn(void *arg, char *state, size_t cap);
 
@@ -327,6 +350,14 @@ void chsnap_stop_file_locked(const char *temp, const char *name);
  * Threads: main.
  */
 void chsnap_stop_hold(void);
+
+/**
+ * chsnap_stop_hold_output() - as chsnap_stop_hold(), for what is printed whole.
+ *
+ * A reader that takes nothing is waited for a moment only.
+ * Threads: main.
+ */
+void chsnap_stop_hold_output(void);
 
 /**
  * chsnap_stop_release() - end such a step.

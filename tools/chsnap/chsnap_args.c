@@ -33,13 +33,15 @@ void chsnap_print_help(const struct chsnap *c)
 
 int chsnap_usage_error(const struct chsnap *c, const char *fmt, ...)
 {
+    char text[2 * ERR_MSG_SIZE];
     va_list ap;
 
     (void)fprintf(stderr, "chsnap%s%s: ", c->command ? " " : "",
                   c->command ? c->command->name : "");
     va_start(ap, fmt);
-    (void)vfprintf(stderr, fmt, ap);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    chsnap_put_text(stderr, text);
     (void)fprintf(stderr, "\nTry \"chsnap%s%s --help\".\n", c->command ? " " : "",
                   c->command ? c->command->name : "");
     return CHSNAP_USAGE;

@@ -233,10 +233,12 @@ static int dump_run(struct chsnap *c, int argc, char **argv)
     while ((opt = chsnap_getopt(c, argc, argv, "ero:", longs)) != -1) {
         if (opt == 'o')
             path = optarg;
-        else if (opt == 'e' || opt == 'r')
-            form = opt;
-        else
+        else if (opt != 'e' && opt != 'r')
             return chsnap_option_end(opt);
+        else if (form && form != opt)
+            return chsnap_usage_error(c, "--elf or --raw?");
+        else
+            form = opt;
     }
     args = argv + optind;
     if (!form)

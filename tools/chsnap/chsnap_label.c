@@ -7,15 +7,32 @@
 
 /* ---- rm ---- */
 
-static int rm_one(struct chsnap *c, const char *ref, bool dry, struct json_object *removed)
-{
-    char id[STORE_DIGEST_HEX + 1];
-    struct err err = {0};
-    int rc = store_resolve(c->st, ref, id, &err);
+/* Snapshots that are meant. */
+struct goners {
+    size_t nr;
+    char (*ids)[STORE_DIGEST_HEX + 1];
+};
 
-    if (rc == 0 && !dry)
-        rc = store_remove(c->st, id, &err);
-    if (rc < 0)
+/* Found before any of them goes: a tag means another one then. */
+static int rm_find(struct chsnap *c, const char *ref, struct goners *g)
+{
+    char *id = g->ids[g->nr];
+    struct err err = {0};
+
+    if (store_resolve(c->st, ref, id, &err) < 0)
+        return chsnap_error(c, "%s", err.msg);
+    for (size_t i = 0; i < g->nr; i++)
+        if (strcmp(g->ids[i], id) == 0)
+            return CHSNAP_OK; /* said twice */
+    g->nr++;
+    return CHSNAP_OK;
+}
+
+static int rm_one(struct chsnap *c, const char *id, bool dry, struct json_object *removed)
+{
+    struct err err = {0};
+
+    if (!dry && store_remove(c->st, id, &err) < 0)
         return chsnap_error(c, "%s", err.msg);
     if (c->json)
         (void)json_object_array_add(removed, json_object_new_string(id));
@@ -24,13 +41,42 @@ static int rm_one(struct chsnap *c, const char *ref, bool dry, struct json_objec
     return CHSNAP_OK;
 }
 
+static int rm_all(struct chsnap *c, char **refs, bool dry)
+{
+    struct json_object *removed = json_object_new_array();
+    struct goners g = {0};
+    int rc = CHSNAP_OK;
+    size_t nr = 1;
+
+    while (refs[nr - 1])
+        nr++;
+    g.ids = calloc(nr, sizeof(g.ids[0]));
+    if (!g.ids)
+        rc = chsnap_error(c, "out of memory");
+    if (g.ids && c->url.snapshot[0])
+        rc = rm_find(c, c->url.snapshot, &g);
+    for (; g.ids && *refs; refs++)
+        if (rm_find(c, *refs, &g) != CHSNAP_OK)
+            rc = CHSNAP_FAILED;
+    for (size_t i = 0; i < g.nr; i++) {
+        if (!dry)
+            chsnap_stop_removing(c, i, g.nr);
+        if (rm_one(c, g.ids[i], dry, removed) != CHSNAP_OK)
+            rc = CHSNAP_FAILED;
+    }
+    free(g.ids);
+    if (c->json && chsnap_put_json(c, json_object_get(removed)) != CHSNAP_OK)
+        rc = CHSNAP_FAILED;
+    (void)json_object_put(removed);
+    return rc;
+}
+
 static int rm_run(struct chsnap *c, int argc, char **argv)
 {
     static const struct option longs[] = {
         {"dry-run", no_argument, NULL, 'n'},
         {0    },
     };
-    struct json_object *removed;
     bool dry = false;
     char **args;
     int opt, rc;
@@ -46,16 +92,7 @@ static int rm_run(struct chsnap *c, int argc, char **argv)
         return rc;
     if (!*args && !c->url.snapshot[0])
         return chsnap_usage_error(c, "no snapshot: give names, ids or tags");
-    removed = json_object_new_array();
-    if (c->url.snapshot[0])
-        rc = rm_one(c, c->url.snapshot, dry, removed);
-    for (; *args; args++)
-        if (rm_one(c, *args, dry, removed) != CHSNAP_OK)
-            rc = CHSNAP_FAILED;
-    if (c->json && chsnap_put_json(c, json_object_get(removed)) != CHSNAP_OK)
-        rc = CHSNAP_FAILED;
-    (void)json_object_put(removed);
-    return rc;
+    return rm_all(c, args, dry);
 }
 
 const struct chsnap_command chsnap_rm = {
@@ -78,6 +115,7 @@ enum {
 
 struct changes {
     unsigned nr;
+    bool named;
     struct store_relabel at[TAG_CHANGES_MAX];
 };
 
@@ -117,6 +155,11 @@ static int tag_options(struct chsnap *c, int argc, char **argv, struct changes *
             (void)chsnap_usage_error(c, "--name: is empty; --no-name takes the name away");
             return '?';
         }
+        if (change.name && k->named) {
+            (void)chsnap_usage_error(c, "more than one name");
+            return '?';
+        }
+        k->named = k->named || change.name;
         if (!changes_add(k, &change)) {
             (void)chsnap_usage_error(c, "more than %u changes", TAG_CHANGES_MAX);
             return '?';
@@ -128,7 +171,6 @@ static int tag_options(struct chsnap *c, int argc, char **argv, struct changes *
 static int tag_run(struct chsnap *c, int argc, char **argv)
 {
     struct changes k = {0};
-    char id[STORE_DIGEST_HEX + 1];
     const char *ref = NULL;
     struct err err = {0};
     char **args;
@@ -144,10 +186,7 @@ static int tag_run(struct chsnap *c, int argc, char **argv)
         rc = chsnap_one_snapshot(c, args, &ref);
     if (rc != CHSNAP_OK)
         return rc;
-    /* By id: a change of the name must not lose it for the next. */
-    rc = store_resolve(c->st, ref, id, &err);
-    for (unsigned i = 0; i < k.nr && rc == 0; i++)
-        rc = store_relabel(c->st, id, &k.at[i], &err);
+    rc = store_relabel(c->st, ref, k.at, k.nr, &err);
     return rc < 0 ? chsnap_error(c, "%s", err.msg) : CHSNAP_OK;
 }
 

@@ -110,10 +110,11 @@ static int list_one(void *arg, const struct store_info *info)
         return 0;
     if (l->tag && !info_has_tag(info, l->tag))
         return 0;
-    if (l->ids)
+    if (l->c->json)
+        (void)json_object_array_add(l->json, l->ids ? json_object_new_string(info->id)
+                                                    : chsnap_info_json(info));
+    else if (l->ids)
         (void)puts(info->id);
-    else if (l->c->json)
-        (void)json_object_array_add(l->json, chsnap_info_json(info));
     else
         list_add_row(l, info);
     return 0;
@@ -135,7 +136,7 @@ static int list_run(struct chsnap *c, int argc, char **argv)
     };
     struct err err = {0};
     char **args;
-    int opt, rc;
+    int opt, rc, put;
 
     while ((opt = chsnap_getopt(c, argc, argv, "V:t:q", longs)) != -1) {
         if (opt == 'V')
@@ -155,12 +156,12 @@ static int list_run(struct chsnap *c, int argc, char **argv)
         return rc;
     l.json = json_object_new_array();
     rc = store_list(c->st, list_one, &l, &err);
-    if (rc == 0 && c->json && !l.ids)
-        return chsnap_put_json(c, l.json);
-    (void)json_object_put(l.json);
-    if (!c->json && !l.ids && l.table.nr_cells)
+    if (l.table.nr_cells)
         chsnap_table_print(c, &l.table);
-    return rc < 0 ? chsnap_error(c, "%s", err.msg) : CHSNAP_OK;
+    /* One that is damaged hides no other. */
+    put = c->json ? chsnap_put_json(c, json_object_get(l.json)) : CHSNAP_OK;
+    (void)json_object_put(l.json);
+    return rc < 0 ? chsnap_error(c, "%s", err.msg) : put;
 }
 
 const struct chsnap_command chsnap_list = {

@@ -268,6 +268,8 @@ static int map_run(struct chsnap *c, int argc, char **argv)
         svg = true;
     }
     args = argv + optind;
+    if (svg && c->json)
+        return chsnap_usage_error(c, "--svg or --json?");
     rc = chsnap_open(c, STORE_RDONLY, &args);
     if (rc == CHSNAP_OK)
         rc = chsnap_one_snapshot(c, args, &ref);

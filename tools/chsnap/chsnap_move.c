@@ -130,8 +130,7 @@ static int export_one(struct move *m, const char *ref)
         chsnap_progress_clear(&m->progress);
         return chsnap_error(m->c, "%s", err.msg);
     }
-    if (!m->c->json)
-        move_report(m, stderr, "exported", &res, true);
+    move_report(m, stderr, "exported", &res, true);
     return CHSNAP_OK;
 }
 
@@ -175,9 +174,12 @@ static int export_run(struct chsnap *c, int argc, char **argv)
         rc = chsnap_usage_error(c, "no snapshot: give names, ids or tags");
     if (rc == CHSNAP_OK && !m.path && isatty(STDOUT_FILENO))
         rc = chsnap_usage_error(c, "export writes bytes: give --output, or redirect");
-    c->json = false; /* standard output is the stream's */
+    if (rc == CHSNAP_OK && !m.path && c->json)
+        rc = chsnap_usage_error(c, "standard output is the stream's: --json needs --output");
     if (rc == CHSNAP_OK)
         rc = export_all(&m, args);
+    if (rc != CHSNAP_OK)
+        c->json = false; /* a stream that is cut off holds nothing */
     return move_end(&m, rc);
 }
 
@@ -187,7 +189,7 @@ const struct chsnap_command chsnap_export = {
     .usage = "[-o FILE] [STORE] SNAPSHOT...",
     .help = "Each snapshot is sent whole, each of its different pages once. It keeps its id.\n"
             "\n"
-            "  -o, --output FILE    to this new file; else to standard output\n"
+            "  -o, --output FILE    to this new file; else to standard output; --json needs it\n"
             "\n"
             "Example:\n"
             "  chsnap export /var/lib/snapshots warm | ssh host chsnap import /srv/snapshots\n",
@@ -233,12 +235,17 @@ static int import_all(struct move *m)
 /* Options that import and copy have in common; -1 for none of them. */
 static int name_option(struct move *m, int opt)
 {
-    if (opt == OPT_NAME)
-        m->cfg.name = optarg;
-    else if (opt == OPT_NO_NAME)
-        m->cfg.name = "";
-    else
+    if (opt != OPT_NAME && opt != OPT_NO_NAME)
         return -1;
+    if (m->cfg.name) {
+        (void)chsnap_usage_error(m->c, "more than one name");
+        return -1;
+    }
+    if (opt == OPT_NAME && !store_name_is_good(optarg)) {
+        (void)chsnap_usage_error(m->c, "--name: \"%s\" cannot be a name", optarg);
+        return -1;
+    }
+    m->cfg.name = opt == OPT_NAME ? optarg : "";
     return 0;
 }
 
@@ -379,6 +386,12 @@ static int copy_all(struct move *m, struct store *to, char **refs)
     return copy_end(m, nr, on);
 }
 
+/* Whether one snapshot is named, and no other. */
+static bool is_one(const struct chsnap *c, char **refs)
+{
+    return c->url.snapshot[0] ? !refs[0] : refs[0] && !refs[1];
+}
+
 static int copy_run(struct chsnap *c, int argc, char **argv)
 {
     static const struct option longs[] = {
@@ -409,6 +422,8 @@ static int copy_run(struct chsnap *c, int argc, char **argv)
     if (rc == CHSNAP_OK && url.snapshot[0])
         rc = chsnap_usage_error(c, "#%s: a copy goes to a store; --name gives it a name",
                                 url.snapshot);
+    if (rc == CHSNAP_OK && m.cfg.name && m.cfg.name[0] && !is_one(c, args + 1))
+        rc = chsnap_usage_error(c, "--name %s: is for one snapshot, name it", m.cfg.name);
     if (rc == CHSNAP_OK && store_open(url.path, STORE_CREATE, &to, &err) < 0)
         rc = chsnap_error(c, "%s", err.msg);
     if (rc == CHSNAP_OK)
@@ -431,7 +446,7 @@ const struct chsnap_command chsnap_copy = {
         "all the same; the exit status is 1 then. Reads and sends only pages whose contents the\n"
         "other store does not have.\n"
         "\n"
-        "      --name NAME      give it this name instead of its own\n"
+        "      --name NAME      give the one that is named this name instead of its own\n"
         "      --no-name        give it no name\n",
     .run = copy_run,
 };

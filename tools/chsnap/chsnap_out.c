@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/utf8.h"
 #include "tools/chsnap/chsnap.h"
 
 enum {
@@ -37,11 +38,70 @@ const char *chsnap_paint(const struct chsnap *c, enum chsnap_paint paint)
     return c->colour ? codes[paint] : "";
 }
 
+/* The next character: its bytes, at least 1, and *@ret_code, 0 if it is no UTF-8. */
+static size_t next_char(const char *text, uint32_t *ret_code)
+{
+    const uint8_t *s = (const uint8_t *)text;
+    size_t len = s[0] < 0x80 ? 1 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+
+    *ret_code = 0;
+    if (strnlen(text, len) < len || !utf8_ok(text, len))
+        return 1;
+    *ret_code = len == 1 ? s[0] : s[0] & (0xffU >> (len + 1));
+    for (size_t i = 1; i < len; i++)
+        *ret_code = *ret_code << 6 | (s[i] & 0x3f);
+    return len;
+}
+
+/* What a terminal obeys, also in its second set of controls, or shows in another order than it is in. */
+static bool is_control(uint32_t code)
+{
+    static const struct {
+        uint32_t first, last;
+    } all[] = {
+        {0x00,   0x1f  },
+        {0x7f,   0x9f  },
+        {0x061c, 0x061c},
+        {0x200e, 0x200f},
+        {0x2028, 0x202e},
+        {0x2066, 0x2069},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (code >= all[i].first && code <= all[i].last)
+            return true;
+    return false;
+}
+
 /* A store may come from anywhere: its texts must not command the terminal. */
 void chsnap_put_text(FILE *f, const char *text)
 {
-    for (; *text; text++)
-        (void)fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, f);
+    while (*text) {
+        uint32_t code;
+        size_t len = next_char(text, &code);
+
+        if (is_control(code))
+            (void)fputc('?', f);
+        else
+            (void)fwrite(text, 1, len, f);
+        text += len;
+    }
+}
+
+/* They are in strings, where JSON has another way to write them. */
+void chsnap_put_json_text(const char *text)
+{
+    while (*text) {
+        uint32_t code;
+        size_t len = next_char(text, &code);
+
+        if (*text == '\n' || !is_control(code))
+            (void)fwrite(text, 1, len, stdout);
+        else
+            (void)printf("\\u%04x", code ? code : 0xfffd);
+        text += len;
+    }
+    (void)putchar('\n');
 }
 
 int chsnap_error(const struct chsnap *c, const char *fmt, ...)
@@ -163,12 +223,24 @@ void chsnap_table_drop(struct chsnap_table *t)
 
 /* ---- JSON ---- */
 
+/* Also if what failed was part of a longer output, and the end of it went well. */
+bool chsnap_out_is_good(void)
+{
+    return fflush(stdout) == 0 && !ferror(stdout);
+}
+
 int chsnap_put_json(struct chsnap *c, struct json_object *obj)
 {
     const char *text = json_object_to_json_string_ext(
         obj, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE);
-    bool good = text && puts(text) >= 0 && fflush(stdout) == 0;
+    bool good = text;
 
+    if (good) {
+        chsnap_stop_hold_output();
+        chsnap_put_json_text(text);
+        good = chsnap_out_is_good();
+        chsnap_stop_release();
+    }
     (void)json_object_put(obj);
     return good ? CHSNAP_OK : chsnap_error(c, "standard output: %m");
 }

@@ -190,9 +190,7 @@ static int remove_rest(struct prune *p)
 
         if (p->items[i].kept)
             continue;
-        chsnap_stop_state(
-            p->c, "at least %llu of %llu snapshots were removed, each of the others is whole",
-            (unsigned long long)done, (unsigned long long)total);
+        chsnap_stop_removing(p->c, done, total);
         chsnap_progress_step(&progress, done++, total);
         gone = store_remove(p->c->st, candidate_of(p, p->items[i].seq)->id, &err);
         /* Somebody else may have been quicker. */
@@ -212,7 +210,7 @@ static bool take_keep(struct prune *p, enum prune_rule rule, const char *text)
     char *end;
     unsigned long n = strtoul(text, &end, 10);
 
-    if (end == text || *end || text[0] == '-' || !n || n > PRUNE_KEEP_MAX) {
+    if (text[0] < '0' || text[0] > '9' || *end || !n || n > PRUNE_KEEP_MAX) {
         (void)chsnap_usage_error(p->c, "--keep-%s %s: 1 to %d", rule_names[rule], text,
                                  PRUNE_KEEP_MAX);
         return false;
@@ -242,6 +240,10 @@ static int options(struct prune *p, int argc, char **argv)
             p->dry = true;
         } else if (opt == 'V') {
             p->vm = optarg;
+        } else if (opt == OPT_TAG && !store_name_is_good(optarg)) {
+            /* What no snapshot can have would keep nothing. */
+            (void)chsnap_usage_error(p->c, "--keep-tag: \"%s\" cannot be a tag", optarg);
+            return '?';
         } else if (opt == OPT_TAG && p->nr_tags < PRUNE_TAGS_MAX) {
             p->tags[p->nr_tags++] = optarg;
         } else if (opt == OPT_TAG) {

@@ -34,9 +34,8 @@ static void show_text(const struct chsnap *c, const char *key, const char *text)
     if (!o)
         return;
     show_line(c, key, "");
-    (void)printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
-                                                               JSON_C_TO_STRING_SPACED |
-                                                               JSON_C_TO_STRING_NOSLASHESCAPE));
+    chsnap_put_json_text(json_object_to_json_string_ext(
+        o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
     (void)json_object_put(o);
 }
 
@@ -135,9 +134,13 @@ static int show_run(struct chsnap *c, int argc, char **argv)
     while ((opt = chsnap_getopt(c, argc, argv, "Sr", longs)) != -1) {
         if (opt != 'r' && opt != 'S')
             return chsnap_option_end(opt);
+        if (state && state != opt)
+            return chsnap_usage_error(c, "--state or --raw-state?");
         state = opt;
     }
     args = argv + optind;
+    if (state == 'r' && c->json)
+        return chsnap_usage_error(c, "--raw-state is not JSON: --state is");
     rc = chsnap_open(c, STORE_RDONLY, &args);
     if (rc == CHSNAP_OK)
         rc = chsnap_one_snapshot(c, args, &ref);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a signal does: SIGINT, SIGTERM and SIGHUP end the program in order, and soon.
+ * What a signal does: SIGINT, SIGTERM and SIGHUP end the program in order, and soon; so does SIGPIPE,
+ * in silence.
  *
  * The handler wakes a thread.  It takes the lock that steps which must be whole are done with,
  * undoes what would be left half-done, says what was stopped and in what state things are, and
@@ -16,15 +17,21 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tools/chsnap/chsnap.h"
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum {
+    OUTPUT_PATIENCE_MS = 600, /* for a reader to take what is being printed */
+};
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
 
 static struct {
     sem_t wake;
-    atomic_int signal; /* the first that came */
+    atomic_int signal;    /* the first that came */
+    atomic_bool printing; /* what the lock is held for */
     bool watched;
     bool progress; /* there may be half a line on the terminal */
     /* From here on under the lock. */
@@ -54,6 +61,19 @@ static void stop_say(int sig)
         return;
 }
 
+/* What is half printed when its reader takes no more stays so. */
+static void stop_lock(void)
+{
+    struct timespec until;
+
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += OUTPUT_PATIENCE_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    if (pthread_mutex_timedlock(&stop.lock, &until) != 0 && !atomic_load(&stop.printing))
+        (void)pthread_mutex_lock(&stop.lock);
+}
+
 static void *stop_main(void *arg)
 {
     int sig;
@@ -62,12 +82,13 @@ static void *stop_main(void *arg)
     while (sem_wait(&stop.wake) < 0)
         ;
     sig = atomic_load(&stop.signal);
-    (void)pthread_mutex_lock(&stop.lock);
+    stop_lock();
     if (stop.undo)
         stop.undo(stop.undo_arg, stop.state, sizeof(stop.state));
     if (stop.file)
         (void)unlink(stop.file);
-    stop_say(sig);
+    if (sig != SIGPIPE) /* as any program that writes to nobody */
+        stop_say(sig);
     (void)signal(sig, SIG_DFL);
     (void)raise(sig);
     _exit(128 + sig);
@@ -106,6 +127,13 @@ void chsnap_stop_state(const struct chsnap *c, const char *fmt, ...)
     (void)stop_watch(c);
 }
 
+void chsnap_stop_removing(const struct chsnap *c, uint64_t done, uint64_t total)
+{
+    chsnap_stop_state(c,
+                      "at least %llu of %llu snapshots were removed, each of the others is whole",
+                      (unsigned long long)done, (unsigned long long)total);
+}
+
 void chsnap_stop_undo(chsnap_stop_fn *undo, void *arg)
 {
     (void)pthread_mutex_lock(&stop.lock);
@@ -127,7 +155,14 @@ void chsnap_stop_hold(void)
     (void)pthread_mutex_lock(&stop.lock);
 }
 
+void chsnap_stop_hold_output(void)
+{
+    chsnap_stop_hold();
+    atomic_store(&stop.printing, true);
+}
+
 void chsnap_stop_release(void)
 {
+    atomic_store(&stop.printing, false);
     (void)pthread_mutex_unlock(&stop.lock);
 }

@@ -133,7 +133,7 @@ int main(int argc, char **argv)
         return CHSNAP_FAILED; /* and nothing to say it by */
     rc = run(&c, argc, argv);
     store_close(c.st);
-    if (fflush(stdout) != 0 && rc == CHSNAP_OK)
+    if (!chsnap_out_is_good() && rc == CHSNAP_OK)
         rc = chsnap_error(&c, "standard output: %m");
     return rc;
 }
