@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -20,12 +21,15 @@
 #include <time.h>
 
 #include "core/gmem.h"
+#include "core/page_present.h"
 #include "snapshot/snap_lazy.h"
 #include "snapshot/snap_uffd.h"
 
 enum {
     LOW_PAGES = 1000,
     HIGH_PAGES = 70,
+    BLOCK = SNAP_BLOCK_PAGES,
+    READS_NOTED = 64,
     WAIT_MS = 20000,
 };
 static const uint64_t high_gpa = UINT64_C(0x100000000);
@@ -37,8 +41,11 @@ enum {
 
 struct fake_source {
     atomic_bool held;     /* reads wait */
+    atomic_int held_page; /* reads of it, in region 0, wait; -1: none */
     atomic_int fail_page; /* reading it fails; -1: none */
     atomic_uint reads;
+    atomic_uint nr_noted;
+    struct snap_touch_run noted[READS_NOTED]; /* the first reads, in their order */
     atomic_uint closes;
     atomic_uint waiting; /* reads that wait now */
     struct snap_touch order;
@@ -80,18 +87,27 @@ static int fake_next(void *arg, unsigned region, uint64_t from, struct snap_lazy
     return 0;
 }
 
+static bool has_page(unsigned region, uint64_t first, uint64_t nr, int page)
+{
+    return region == 0 && page >= 0 && (uint64_t)page >= first && (uint64_t)page < first + nr;
+}
+
 static int fake_read(void *arg, unsigned region, uint64_t first, uint64_t nr, void *dst,
                      struct err *err)
 {
     struct fake_source *s = arg;
     int fail = atomic_load(&s->fail_page);
+    unsigned n;
 
     atomic_fetch_add(&s->waiting, 1);
-    while (atomic_load(&s->held))
+    while (atomic_load(&s->held) || has_page(region, first, nr, atomic_load(&s->held_page)))
         nap();
     atomic_fetch_sub(&s->waiting, 1);
+    n = atomic_fetch_add(&s->nr_noted, 1);
+    if (n < READS_NOTED)
+        s->noted[n] = (struct snap_touch_run){(uint8_t)region, (uint16_t)nr, first};
     atomic_fetch_add(&s->reads, 1);
-    if (region == 0 && fail >= 0 && (uint64_t)fail >= first && (uint64_t)fail < first + nr)
+    if (has_page(region, first, nr, fail))
         return err_set(err, -EBADMSG, "region 0, page %d: is damaged", fail);
     memset(dst, 0, nr << PAGE_SHIFT_4K);
     for (uint64_t i = 0; i < nr; i++) {
@@ -158,6 +174,7 @@ static int setup(void **state)
 
     assert_non_null(t);
     atomic_store(&t->s.fail_page, -1);
+    atomic_store(&t->s.held_page, -1);
     *state = t;
     return 0;
 }
@@ -166,6 +183,8 @@ static int teardown(void **state)
 {
     struct lazy_test *t = *state;
 
+    atomic_store(&t->s.held, false);
+    atomic_store(&t->s.held_page, -1);
     gmem_free(t->gm);
     snap_touch_release(&t->s.order);
     free(t);
@@ -221,11 +240,16 @@ static void check_all(const struct gmem *gm)
         check_page(gm, 1, i);
 }
 
+static void wait_until(atomic_uint *what, unsigned n)
+{
+    for (int i = 0; i < WAIT_MS * 5 && atomic_load(what) != n; i++)
+        nap();
+    assert_int_equal(atomic_load(what), n);
+}
+
 static void wait_for(atomic_uint *what)
 {
-    for (int i = 0; i < WAIT_MS * 5 && !atomic_load(what); i++)
-        nap();
-    assert_int_equal(atomic_load(what), 1);
+    wait_until(what, 1);
 }
 
 static bool enough_after(void *arg)
@@ -534,21 +558,149 @@ static void test_an_earlier_order_comes_first(void **state)
     assert_int_equal(t->s.order.runs[1].first, 100);
 }
 
+/* The background waits at its first page, so that what is touched is brought because it is touched. */
+static void start_held(struct lazy_test *t, struct snap_touch *order)
+{
+    atomic_store(&t->s.held_page, 0);
+    start(t, order);
+    wait_for(&t->s.waiting);
+}
+
+static void assert_run(const struct snap_touch *order, unsigned i, unsigned region, uint64_t first,
+                       unsigned nr)
+{
+    assert_true(i < order->nr);
+    assert_int_equal(order->runs[i].region, region);
+    assert_int_equal(order->runs[i].first, first);
+    assert_int_equal(order->runs[i].nr, nr);
+}
+
 static void test_what_is_touched_is_noted(void **state)
 {
     struct lazy_test *t = *state;
+    struct snap_touch order;
+
+    make_memory(t, false);
+    start_held(t, NULL);
+    check_page(t->gm, 0, 500);
+    check_page(t->gm, 1, 40);
+    check_page(t->gm, 0, 100);
+    atomic_store(&t->s.held_page, -1);
+    gmem_free(t->gm);
+    t->gm = NULL;
+    order = t->s.order;
+    t->s.order = (struct snap_touch){0};
+    assert_run(&order, 0, 0, 500 / BLOCK * BLOCK, BLOCK);
+    assert_run(&order, 1, 1, 40 / BLOCK * BLOCK, BLOCK);
+    assert_run(&order, 2, 0, 100 / BLOCK * BLOCK, BLOCK);
+    assert_int_equal(order.nr, 3);
+    /* Without anybody who touches anything they come in that order the next time, and then the rest. */
+    make_memory(t, false);
+    t->s.reads = t->s.nr_noted = t->s.closes = 0;
+    atomic_store(&t->s.held_page, 0);
+    start(t, &order);
+    wait_until(&t->s.reads, 6); /* two runs of pages that are not zero in each */
+    for (unsigned i = 0; i < 6; i++) {
+        static const uint64_t pages[] = {500, 40, 100};
+
+        assert_int_equal(t->s.noted[i].region, i / 2 == 1);
+        assert_int_equal(t->s.noted[i].first / BLOCK, pages[i / 2] / BLOCK);
+    }
+    atomic_store(&t->s.held_page, -1);
+    wait_for(&t->s.wholes);
+    assert_int_equal(t->s.figures.faults, 0);
+    check_all(t->gm);
+}
+
+static bool is_present(const struct gmem *gm, uint64_t page)
+{
+    auto_close int fd = page_present_open();
+    uint64_t first, nr;
+
+    return page_present_next(fd, gmem_region(gm, 0)->hva, page, page + 1, &first, &nr) == 1;
+}
+
+/* Its neighbours come with it; more of them where one fault continues another. */
+static void test_more_is_brought_than_what_is_touched(void **state)
+{
+    struct lazy_test *t = *state;
+    uint64_t first = 300 / BLOCK * BLOCK;
+
+    make_memory(t, false);
+    start_held(t, NULL);
+    for (uint64_t blocks = 1; blocks <= 4; blocks *= 2) {
+        uint64_t end = first + blocks * BLOCK, page = end - 1;
+
+        while (is_zero(0, first))
+            first++;
+        check_page(t->gm, 0, first);
+        while (is_zero(0, page))
+            page--;
+        assert_true(page > first);
+        for (int i = 0; i < WAIT_MS * 5 && !is_present(t->gm, page); i++)
+            nap(); /* whoever touches goes on before all of it is there */
+        assert_true(is_present(t->gm, page));
+        while (is_zero(0, end))
+            end++;
+        assert_false(is_present(t->gm, end));
+        first = (page / BLOCK + 1) * BLOCK;
+    }
+    atomic_store(&t->s.held_page, -1);
+    wait_for(&t->s.wholes);
+    check_all(t->gm);
+}
+
+static unsigned nr_uffds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *e;
+    unsigned n = 0;
+
+    assert_non_null(dir);
+    while ((e = readdir(dir))) {
+        char to[64] = "";
+
+        n += readlinkat(dirfd(dir), e->d_name, to, sizeof(to) - 1) > 0 &&
+             strstr(to, "[userfaultfd]") != NULL;
+    }
+    (void)closedir(dir);
+    return n;
+}
+
+static void *touch_one(void *arg)
+{
+    const struct snap_touch_run *run = ((void **)arg)[1];
+
+    check_page(((void **)arg)[0], run->region, run->first);
+    return NULL;
+}
+
+/* Whoever waits for a slow page, in any region, holds up nobody else. */
+static void test_regions_have_descriptors_and_handlers_work_side_by_side(void **state)
+{
+    struct snap_touch_run at[] = {
+        {.region = 0, .first = 500},
+        {.region = 1, .first = 40 },
+    };
+    struct lazy_test *t = *state;
+    void *args[2][2];
+    pthread_t threads[2];
 
     make_memory(t, false);
     atomic_store(&t->s.held, true);
     start(t, NULL);
-    wait_for(&t->s.waiting); /* the background, at the first pages */
+    assert_int_equal(nr_uffds(), 2);
+    for (unsigned i = 0; i < 2; i++) {
+        args[i][0] = t->gm;
+        args[i][1] = &at[i];
+        assert_int_equal(pthread_create(&threads[i], NULL, touch_one, args[i]), 0);
+    }
+    wait_until(&t->s.waiting, 3); /* with the background */
     atomic_store(&t->s.held, false);
-    check_page(t->gm, 0, 500);
-    gmem_free(t->gm);
-    t->gm = NULL;
-    /* Unless the background was there first. */
-    for (unsigned i = 0; i < t->s.order.nr; i++)
-        assert_int_equal(t->s.order.runs[i].first, 500 / 16 * 16);
+    for (unsigned i = 0; i < 2; i++)
+        (void)pthread_join(threads[i], NULL);
+    wait_for(&t->s.wholes);
+    check_all(t->gm);
 }
 
 static void *touch_damaged(void *arg)
@@ -681,6 +833,8 @@ int main(void)
         T(test_it_can_end_at_any_moment),
         T(test_an_earlier_order_comes_first),
         T(test_what_is_touched_is_noted),
+        T(test_more_is_brought_than_what_is_touched),
+        T(test_regions_have_descriptors_and_handlers_work_side_by_side),
         T(test_memory_that_cannot_be_served_is_refused_by_name),
         T(test_memory_that_another_serves_is_refused_and_unchanged),
         T(test_a_page_that_cannot_be_had_is_reported_and_never_delivered),
