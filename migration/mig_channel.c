@@ -16,7 +16,7 @@
 #include "migration/mig_channel_internal.h"
 
 enum {
-    DEAD_PEER_MS = 10000,      /* TCP_USER_TIMEOUT */
+    DEAD_PEER_MS = 9000,       /* TCP_USER_TIMEOUT */
     KEEPALIVE_IDLE_S = 2,      /* before the first probe */
     KEEPALIVE_INTERVAL_S = 2,  /* between probes */
     KEEPALIVE_PROBES = 4,      /* unanswered: the connection is dead */

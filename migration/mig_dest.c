@@ -20,7 +20,7 @@
 #include "migration/mig_receiver.h"
 
 enum {
-    IDLE_MS = 10000,     /* the default of mig_dest_params.idle_ms */
+    IDLE_MS = 9000,      /* the default of mig_dest_params.idle_ms */
     KEEPALIVE_MS = 1000, /* the default of mig_dest_params.keepalive_ms */
     HELLO_MS = 10000,    /* the default of mig_dest_params.hello_ms */
     LANES_MS = 30000,    /* for the next lane to come */

@@ -19,7 +19,7 @@
 enum {
     CONNECT_MS = 10000,    /* to connect, each time */
     HELLO_MS = 30000,      /* the default of mig_source_params.hello_ms */
-    IDLE_MS = 10000,       /* the default of mig_source_params.idle_ms */
+    IDLE_MS = 9000,        /* the default of mig_source_params.idle_ms */
     KEEPALIVE_MS = 1000,   /* the default of mig_source_params.keepalive_ms */
     TICK_MS = 100,         /* how often the policy is asked in the middle of a round */
     FIXED_NS = 3000000,    /* a guess at mig_source_params.fixed_ns */

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -20,6 +21,8 @@ from lane_vmm import Background, Vmm, vm_args
 
 RAM = 256 * MIB
 GAP_LIMIT_S = float(os.environ.get("LANE_GAP_LIMIT_S", "1.0"))
+DEAD_S = 10  # docs/migration-protocol.md 7: by then a dead peer is noticed
+LANES_MOST = 128
 BLACKOUT_S = 0.05  # what a move may take from the guest, beyond what the machine itself does
 
 
@@ -263,6 +266,40 @@ class MigrationTest(MovingTest):
         tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls")
         self.moves(self.tcp(), tls_dir=str(tls), receive={"tls_dir": str(tls)})
 
+    def test_as_many_lanes_as_there_may_be(self):
+        """Each with its own session; which of them get something to send is a race."""
+        tls = str(Authority(self.dir / "ca").tls_dir(self.dir / "tls"))
+        source = self.start()
+        self.busy(source)
+        migration = Move(source, "destination", self.tcp(), tls_dir=tls, receive={"tls_dir": tls},
+                         connections=LANES_MOST, compression="Off")
+        end = Background(source.get, "vm.migration-wait")
+        migration.finish()
+        for answer in (end.result(), migration.destination.get("vm.migration-progress")):
+            self.assertTrue(answer["encrypted"])
+            self.assertEqual(answer["lanes"], LANES_MOST)
+            self.assertEqual(len(answer["lane_bytes"]), LANES_MOST)
+            self.assertGreater(sum(n > 0 for n in answer["lane_bytes"]), 1)
+        self.check(migration.destination)
+
+    def test_pages_that_are_zero_are_not_touched_at_the_destination(self):
+        """They have memory of their own at the source, and are found to be zero by looking."""
+        tls = str(Authority(self.dir / "ca").tls_dir(self.dir / "tls"))
+        for name, url, options in (("tcp", self.tcp(), {}), ("unix", f"unix:{self.short}/zero", {}),
+                                   ("tls", self.tcp(), {"tls_dir": tls, "receive": {"tls_dir": tls}})):
+            with self.subTest(name):
+                source = Vmm(self, f"from-{name}", vm_args(memory=f"{RAM // MIB}M"))
+                source.boot()
+                source.guest.do("fill 100 1 mix 3", timeout_s=60)
+                for kind in ("sparse", "zero"):
+                    source.guest.do(f"fill 110 96 {kind}", timeout_s=120)
+                self.assertGreater(resident(source), 96 * MIB)
+                there = move(source, f"to-{name}", url, **options)
+                self.assertLess(resident(there), 64 * MIB)
+                there.guest.do("verify", timeout_s=120)
+                self.assertEqual(source.wait_exit(), 0)
+                there.kill()
+
     def test_a_cap_is_kept_with_everything_at_once(self):
         """TLS, lanes, compression and a guest that writes: all of them share the cap."""
         cap = 8000000
@@ -463,6 +500,38 @@ class FailureTest(MovingTest):
                 break  # it was too late to fail
         else:
             self.goes_on(source, disk=True)
+
+    def test_an_end_that_hangs_is_noticed(self):
+        """Its kernel goes on, and its window is closed: the source is in the middle of a write."""
+        for name in ("destination", "source"):
+            source = Vmm(self, f"from-{name}", vm_args())
+            source.boot()
+            self.busy(source)
+            jitter = Jitter()
+            self.addCleanup(jitter.stop)
+            migration = Move(source, f"to-{name}", self.tcp(), bandwidth=20000000, compression="Off",
+                             downtime_ms=1)
+            there = migration.destination
+            wait_until(lambda: source.line.pump(0.01) and
+                       source.get("vm.migration-progress")["wire_bytes"] > MIB, 20, "a move that goes on")
+            hangs = there if name == "destination" else source
+            hangs.process.send_signal(signal.SIGSTOP)
+            begin = time.monotonic()
+            try:
+                if hangs is there:
+                    migration.fail(DEAD_S + 10)
+                else:
+                    migration.receiving.wait(DEAD_S + 10)
+                noticed = time.monotonic() - begin
+            finally:
+                hangs.process.send_signal(signal.SIGCONT)
+            print(f"\na {name} that hangs was noticed after {noticed:.1f} s")
+            self.assertLess(noticed, DEAD_S + jitter.worst_s(begin))
+            migration.fail(20)
+            migration.receiving.wait(20)
+            self.assertIsNone(there.state())
+            self.goes_on(source)
+            source.kill()
 
     def test_the_address_of_a_destination_that_was_killed_is_free(self):
         source = self.start()
