@@ -314,16 +314,15 @@ static void test_repair_survives_a_full_disk_at_every_call(void **state)
 static void test_quotas_are_survived_at_every_call(void **state)
 {
     (void)state;
-    fail_everywhere("put", IO_FAULT_QUOTA);
-    fail_everywhere("collect", IO_FAULT_QUOTA);
+    for (size_t i = 0; i < OPERATIONS; i++)
+        fail_everywhere(operations[i].name, IO_FAULT_QUOTA);
 }
 
 static void test_short_writes_are_completed(void **state)
 {
     (void)state;
-    fail_everywhere("put", IO_FAULT_SHORT);
-    fail_everywhere("collect", IO_FAULT_SHORT);
-    fail_everywhere("repair", IO_FAULT_SHORT);
+    for (size_t i = 0; i < OPERATIONS; i++)
+        fail_everywhere(operations[i].name, IO_FAULT_SHORT);
 }
 
 /* ---- a disk that is really full ---- */
