@@ -4,6 +4,7 @@
 import fcntl
 import json
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -125,14 +126,42 @@ class SnapshotTest(LaneTest):
         vmm.put("vm.resume")
         self.check_guest(vmm)
 
+    def noise(self, vmm):
+        """Memory that takes its time to be stored: bytes that do not compress."""
+        memory = GuestMemory(vmm.pid, RAM)
+        base = memory.base
+        memory.close()
+        with open(f"/proc/{vmm.pid}/mem", "r+b", buffering=0) as out:
+            for at in range(136 * MIB, RAM, MIB):
+                os.pwrite(out.fileno(), os.urandom(MIB), base + at)
+
     def test_a_running_vm_stands_still_for_a_moment_only(self):
+        """Its heart beats while the memory goes to the store, by whatever way."""
         vmm = self.start()
         self.busy_guest(vmm)
-        begin = time.monotonic()
-        vmm.put("vm.snapshot", {"destination_url": self.store("s")})
-        vmm.line.run(0.5)
+        for mode in ("Rounds", "Moment"):
+            self.noise(vmm)
+            jitter = lane_base.Jitter()
+            self.addCleanup(jitter.stop)
+            begin, copying = time.monotonic(), []
+            taking = Background(vmm.put, "vm.snapshot",
+                                {"destination_url": self.store(mode), "mode": mode})
+            while not taking.is_done():
+                if vmm.get("vm.snapshot-progress")["phase"] == "copy":
+                    copying.append(time.monotonic())
+                vmm.line.pump(0.001)
+            taking.result()
+            vmm.line.run(0.5)
+            progress = vmm.get("vm.snapshot-progress")
+            beats = sum(copying[0] < beat < copying[-1] for beat in vmm.line.beats)
+            pause, took = (progress[key] / 1e9 for key in ("pause_ns", "elapsed_ns"))
+            print(f"\n{mode}: {beats} heartbeats in {copying[-1] - copying[0]:.3f} s of copying; "
+                  f"{pause * 1000:.1f} ms of {took * 1000:.0f} ms paused, longest gap "
+                  f"{vmm.line.longest_gap_s(begin) * 1000:.0f} ms")
+            self.assertGreater(beats, 10)
+            self.assertLess(pause, took / 4 + jitter.worst_s(begin))
+            jitter.stop()
         self.assertEqual(vmm.state(), "Running")
-        print(f"\nlongest gap between heartbeats: {vmm.line.longest_gap_s(begin) * 1000:.0f} ms")
         self.check_guest(vmm)
 
     def logged_chain(self, mode):
@@ -252,6 +281,43 @@ class SnapshotTest(LaneTest):
         progress = vmm.get("vm.snapshot-progress")
         self.assertEqual(progress["result"], "completed")
         self.assertEqual(progress["pages_done"], RAM // 4096)
+        self.check_guest(vmm)
+
+    def packs(self):
+        return {p.name: p.stat().st_size for p in (self.dir / "store" / "packs").iterdir()}
+
+    def test_at_any_moment_it_can_be_given_up(self):
+        """Or was done: then it is there.  If not, the store is as it was."""
+        vmm = self.start()
+        self.busy_guest(vmm)
+        self.noise(vmm)
+        chance = random.Random(5)
+        names, cancelled = ["first"], 0
+        begin = time.monotonic()
+        vmm.put("vm.snapshot", {"destination_url": self.store("first")})
+        took = time.monotonic() - begin
+        before = self.packs()
+        for i in range(12):
+            name, mode = f"s{i}", ("Rounds", "Moment")[i % 2]
+            self.noise(vmm)
+            taking = Background(vmm.call, "PUT", "vm.snapshot",
+                                {"destination_url": self.store(name), "mode": mode, "track": i % 4 > 1})
+            vmm.line.run(chance.random() * took)
+            vmm.call("PUT", "vm.snapshot-cancel")
+            if taking.result(60)[0] < 300:
+                names.append(name)
+                before = self.packs()
+            else:
+                cancelled += 1
+                self.assertEqual(vmm.get("vm.snapshot-progress")["result"], "cancelled")
+                self.assertEqual(self.packs(), before)
+            self.assertEqual(vmm.state(), "Running")
+        self.assertGreater(cancelled, 0)
+        listing = subprocess.run([program("chsnap"), "list", "--json", self.dir / "store"], check=True,
+                                 capture_output=True, text=True, timeout=60)
+        self.assertEqual([s["name"] for s in json.loads(listing.stdout)], names)
+        subprocess.run([program("chsnap"), "verify", "--read-data", self.dir / "store"], check=True,
+                       stdout=subprocess.DEVNULL, timeout=60)
         self.check_guest(vmm)
 
     def locked_store(self):
