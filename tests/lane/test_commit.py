@@ -21,6 +21,7 @@ F_OFD_GETLK = 36
 F_OFD_SETLK = 37
 DISK_SIZE = 8 * MIB
 RSS_SLACK_KIB = 8 << 10
+KEPT = 10  # migrations that an end remembers
 
 # Every border of a migration with one lane; in the order of time.
 BORDERS = [Border("HELLO", "before", direction=TO_DESTINATION),
@@ -117,6 +118,7 @@ class CutTest(CommitTest):
         destination = self.destination(source, "destination")
         idle_kib = rss_kib(destination)
         source_kib = rss_kib(source)
+        tried = []
         # What is decided by a statement has tests of its own.
         for border in self.borders:
             if border.name == "RUNNING" or str(border) == "behind COMMIT 1":
@@ -140,9 +142,25 @@ class CutTest(CommitTest):
                 self.assertEqual(said["outcome"], "never")
                 source.put("vm.migration-resolve", {"statement": said["statement"]})
             self.goes_on(source)
+            tried.append(source.get("vm.migration-progress"))
+        self.remember(source, destination, tried)
         self.assertLess(rss_kib(destination), idle_kib + RSS_SLACK_KIB)
         self.assertLess(rss_kib(source), source_kib + RSS_SLACK_KIB)
         self.succeeds(source, destination)
+
+    def remember(self, source, destination, tried):
+        """The last ten, with their phases, whatever became of them."""
+        self.assertGreater(len(tried), KEPT)
+        kept = source.get("vm.migration-progress")["history"]
+        self.assertEqual(len(kept), KEPT)
+        for was, now in zip(tried[-KEPT:], kept):
+            for progress in (was, now):
+                del progress["phases_ns"]["total"]  # a person may have resolved it since
+            self.assertEqual([now[key] for key in ("migration", "phases_ns", "rounds")],
+                             [was[key] for key in ("migration", "phases_ns", "rounds")])
+        there = destination.get("vm.migration-progress")["history"]
+        self.assertEqual([m["migration"] for m in there], [m["migration"] for m in kept])
+        self.assertTrue(all(m["phases_ns"]["total"] for m in there))
 
     def test_either_end_is_killed_at_every_message(self):
         source = self.start()

@@ -2,6 +2,7 @@
 """Restores on demand and from an image: what a VM can do while its memory is still coming."""
 
 import os
+import pathlib
 import random
 import re
 import subprocess
@@ -175,6 +176,27 @@ class LazyTest(RestoreTest):
                 self.check(vmm, None)
                 vmm.kill()
 
+    def test_clones_while_memory_comes_are_whole(self):
+        """Of what it comes from, and of the VM itself; what they write is their own."""
+        self.frozen(RAM)
+        vmm = self.restore("filling")
+        beside = Vmm(self, "beside", ["--restore", f"source_url={self.url()},clone=on,resume=on,"
+                                      "memory_restore_mode=ondemand"])
+        beside.wait_state("Running")
+        other = self.url("t", "other")
+        vmm.put("vm.snapshot", {"destination_url": other}, timeout_s=120)
+        self.check_while_filling(vmm, "snapshotting")
+        clone = Vmm(self, "clone", ["--restore", f"source_url={other},clone=on,resume=on,"
+                                    "memory_restore_mode=ondemand"])
+        clone.wait_state("Running")
+        vmms = (vmm, beside, clone)
+        for v in vmms:
+            self.check(v, None)
+            v.guest.do(f"fill 40 4 sparse {v.pid}")
+        self.assertEqual(len({v.guest.do("genid")["id"] for v in vmms}), len(vmms))
+        for v in vmms:
+            v.guest.do("verify", timeout_s=120)
+
     def test_a_move_while_memory_comes_is_whole(self):
         _, pages = self.frozen(RAM, options=f"{RAM >> 20}M,shared=on")
         vmm = self.restore("filling")
@@ -271,6 +293,8 @@ class LazyTest(RestoreTest):
         vmm = self.restore("back", mode=None)
         self.assertEqual(self.took(vmm), "copy")
         self.assertIn("huge pages", vmm.log())
+        status = pathlib.Path(f"/proc/{vmm.pid}/status").read_text(encoding="ascii")
+        self.assertGreaterEqual(int(re.search(r"HugetlbPages:\s+(\d+) kB", status)[1]) << 10, SMALL // 2)
         self.check(vmm, digest)
         vmm.close()
         refused = Vmm(self, "refused", ["--restore", f"source_url={self.url()},"

@@ -6,6 +6,7 @@ docs/migration-protocol.md says is enough.
 
 import re
 import struct
+import sys
 
 import lane_base
 from lane_base import MIB, LaneTest, wait_until
@@ -13,6 +14,9 @@ from lane_host import GuestMemory, differing_pages
 from lane_move import free_port
 from lane_vmm import Background, Vmm
 from peer_receiver import ABORT, PAGE, RUNNING, ZSTD, Receiver, words_digest
+
+sys.path.insert(0, str(lane_base.SOURCE / "tests" / "format"))
+import read_store  # pylint: disable=wrong-import-position
 
 RAM = 64 * MIB
 FILLED = 16 * MIB
@@ -87,6 +91,20 @@ class PeerTest(LaneTest):
         digest, pages = ram_digest(receiver, guest)
         self.assertEqual((pages, digest), (before.number("pages"), int(before["digest"], 16)))
         guest.do("verify", timeout_s=60)
+
+    def test_the_state_is_what_a_snapshot_has(self):
+        """As bytes: one format, whoever reads it."""
+        source = self.start()
+        source.put("vm.pause")
+        source.put("vm.snapshot", {"destination_url": f"store:{self.dir}/store#s"})
+        receiver = self.send(source, f"unix:{self.short}/peer", ABORT)
+        store = read_store.Store(self.dir / "store")
+        (_, _, _, record), = store.snapshots()
+        # A snapshot has the configuration before it, which a migration sends by itself.
+        state = store.state(record)
+        head = len(state) - len(receiver.state)
+        self.assertEqual(state[head:], bytes(receiver.state))
+        self.assertIn(receiver.config, state[:head])
 
     def test_every_compressed_page_arrives(self):
         lane_base.need_tool("zstd")
