@@ -287,6 +287,111 @@ static void test_traces(void **state)
     }
 }
 
+/* --- Traces: recorded from moves of the test guest between two processes --- */
+
+/* What chctl migration-progress said of a round. */
+struct recorded {
+    uint64_t at_us, remaining, hot, rate, dirty_rate; /* the rates in bytes */
+    unsigned throttle;
+    uint64_t estimate_us;
+    enum mig_decision decision;
+};
+
+enum {
+    RECORDED_PAGES = 65536,
+    RECORDED_SETUP_US = 5000, /* until the first round began */
+};
+
+/* 64 MiB written once, no cap. */
+static const struct recorded idle[] = {
+  /* clang-format off */
+    {107023, 0, 0, 665917299, 0, 0, 3000, MIG_DECIDE_STOP},
+  /* clang-format on */
+};
+
+/* 40 MB/s over 32 MiB, a cap of 100 MB/s. */
+static const struct recorded steady[] = {
+  /* clang-format off */
+    {692861, 6697, 0, 100000000, 40005632, 0, 277309, MIG_DECIDE_ROUND},
+    {966189, 2672, 0, 100000000, 40030208, 0, 112445, MIG_DECIDE_ROUND},
+    {1075047, 1064, 0, 100000000, 40034304, 0, 46581, MIG_DECIDE_ROUND},
+    {1118591, 428, 0, 100000000, 40259584, 0, 20530, MIG_DECIDE_ROUND},
+    {1136305, 174, 0, 99102867, 40230912, 0, 10191, MIG_DECIDE_ROUND},
+    {1143637, 75, 0, 99102867, 41885696, 0, 6099, MIG_DECIDE_ROUND},
+    {1145026, 15, 0, 100000000, 44421120, 0, 3614, MIG_DECIDE_STOP},
+  /* clang-format on */
+};
+
+/* 40 MB/s over 32 MiB, a cap of 24 MB/s. */
+static const struct recorded slowed[] = {
+  /* clang-format off */
+    {1561087, 8194, 0, 24000000, 21565440, 0, 1401442, MIG_DECIDE_ROUND},
+    {2938702, 8194, 284, 24000000, 24363008, 0, 1401442, MIG_DECIDE_ROUND},
+    {4299492, 8194, 281, 23813156, 24666112, 30, 1412415, MIG_DECIDE_ROUND},
+    {5649852, 8194, 284, 24000000, 24850432, 60, 1401442, MIG_DECIDE_ROUND},
+    {7000033, 8194, 284, 23998381, 24854528, 80, 1401537, MIG_DECIDE_ROUND},
+    {8349759, 8194, 284, 24000000, 24866816, 90, 1401442, MIG_DECIDE_ROUND},
+    {9699955, 8194, 284, 23999498, 24854528, 95, 1401471, MIG_DECIDE_ROUND},
+    {11049722, 8194, 284, 24000000, 24862720, 99, 1401442, MIG_DECIDE_ROUND},
+    {12399967, 4614, 284, 23996953, 13139968, 99, 790555, MIG_DECIDE_ROUND},
+    {13137988, 2504, 2, 24000000, 12328960, 99, 430349, MIG_DECIDE_ROUND},
+    {13569773, 1070, 0, 23736459, 10145792, 99, 187640, MIG_DECIDE_ROUND},
+    {13758265, 362, 0, 23258092, 7864320, 99, 66752, MIG_DECIDE_ROUND},
+    {13804227, 52, 0, 24000000, 4632576, 99, 11874, MIG_DECIDE_ROUND},
+    {13821731, 45, 1, 24000000, 10539008, 99, 10680, MIG_DECIDE_ROUND},
+    {13830103, 42, 1, 24000000, 20533248, 99, 10168, MIG_DECIDE_STOP},
+  /* clang-format on */
+};
+
+/* as fast as it goes over 64 MiB, a cap of 40 MB/s, cancelled. */
+static const struct recorded never[] = {
+  /* clang-format off */
+    {2524401, 16386, 0, 40000000, 26636288, 0, 1680926, MIG_DECIDE_ROUND},
+    {4189703, 16386, 0, 40000000, 40300544, 0, 1680926, MIG_DECIDE_ROUND},
+    {5867276, 16386, 0, 40000000, 40009728, 30, 1680926, MIG_DECIDE_ROUND},
+    {7545989, 16386, 0, 39983635, 39976960, 60, 1681613, MIG_DECIDE_ROUND},
+    {9224065, 16386, 0, 39998169, 39993344, 80, 1681003, MIG_DECIDE_ROUND},
+    {10902420, 16386, 0, 39992308, 39989248, 90, 1681249, MIG_DECIDE_ROUND},
+  /* clang-format on */
+};
+
+static void replay(const char *name, const struct recorded *rounds, size_t nr, uint64_t downtime_ns)
+{
+    const struct mig_limits limits = {.downtime_ns = downtime_ns, .timeout_ns = S(3600)};
+    struct mig_measure m = {.remaining = RECORDED_PAGES, .fixed_ns = MS(3), .can_throttle = true};
+
+    for (size_t i = 0; i < nr; i++) {
+        const struct recorded *r = &rounds[i];
+        struct mig_verdict v;
+
+        memmove(&m.history[1], &m.history[0], sizeof(m.history) - sizeof(m.history[0]));
+        m.history[0] = m.remaining - m.hot;
+        m.nr_history = m.nr_history < MIG_HISTORY ? m.nr_history + 1 : MIG_HISTORY;
+        m.since_begin_ns = r->at_us * 1000;
+        m.elapsed_ns = m.since_begin_ns - RECORDED_SETUP_US * 1000;
+        m.remaining = r->remaining;
+        m.hot = r->hot;
+        m.rate = r->rate;
+        m.dirty_rate = r->dirty_rate >> PAGE_SHIFT_4K;
+        v = mig_policy_decide(&limits, &m);
+        if (v.decision != r->decision || v.throttle != r->throttle ||
+            v.estimate_ns / 1000 != r->estimate_us)
+            fail_msg("%s, round %zu: decision %d, %u %%, %llu us: %s", name, i, v.decision,
+                     v.throttle, (unsigned long long)(v.estimate_ns / 1000), v.why);
+        m.polished = v.short_enough ? m.polished + 1 : 0;
+        m.throttle = v.throttle;
+    }
+}
+
+static void test_recorded_traces(void **state)
+{
+    (void)state;
+    replay("idle", idle, ARRAY_LEN(idle), MS(300));
+    replay("steady", steady, ARRAY_LEN(steady), MS(100));
+    replay("slowed", slowed, ARRAY_LEN(slowed), MS(100));
+    replay("never", never, ARRAY_LEN(never), MS(1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_hot_pages_wait_for_the_end),
         cmocka_unit_test(test_only_cancel_gives_up_in_the_middle_of_a_round),
         cmocka_unit_test(test_traces),
+        cmocka_unit_test(test_recorded_traces),
     };
 
     return cmocka_run_group_tests_name("mig_policy", tests, NULL, NULL);
