@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots, to a directory and to a store, and what comes back from them."""
 
+import ctypes
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import struct
 import subprocess
 import time
+import unittest
 
 import lane_base
 from lane_base import MIB, LaneTest, program
@@ -16,6 +18,18 @@ from lane_host import GuestMemory, differing_pages, page_digests_of
 from lane_vmm import Background, Vmm, vm_args
 
 RAM = 256 * MIB
+SYS_CACHESTAT = 451
+
+
+def unwritten_pages(path):
+    """Pages of a file that its file system has still to write."""
+    with open(path, "rb") as file:
+        answer = ctypes.create_string_buffer(5 * 8)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syscall(SYS_CACHESTAT, file.fileno(), struct.pack("<QQ", 0, 0), answer, 0):
+            raise unittest.SkipTest("cachestat: " + os.strerror(ctypes.get_errno()))
+    _, dirty, writeback, _, _ = struct.unpack("<5Q", answer.raw)
+    return dirty + writeback
 
 
 class SnapshotTest(LaneTest):
@@ -163,6 +177,19 @@ class SnapshotTest(LaneTest):
             jitter.stop()
         self.assertEqual(vmm.state(), "Running")
         self.check_guest(vmm)
+
+    def test_disks_are_durable_before_a_snapshot_is(self):
+        """All of them, though the guest has flushed none."""
+        disks = [self.make_disk(f"disk{i}.img", 8 * MIB) for i in range(2)]
+        vmm = self.start(disk=[f"path={disk}" for disk in disks])
+        for mode in ("Rounds", "Moment"):
+            def write():
+                for i in range(len(disks)):
+                    vmm.guest.do(f"blk {i} write 0 64 9")
+                return all(map(unwritten_pages, disks))  # the kernel may be quicker
+            lane_base.wait_until(write, 20, "what is not written yet")
+            vmm.put("vm.snapshot", {"destination_url": self.store(mode), "mode": mode})
+            self.assertEqual([unwritten_pages(disk) for disk in disks], [0, 0])
 
     def logged_chain(self, mode):
         """Snapshots of which each looks at nothing but what was logged since the one before."""
