@@ -158,6 +158,16 @@ int store_segment_parse(const uint8_t *bytes, struct store_segment *ret_seg, str
     return 0;
 }
 
+/* The library would also take several, one behind the other, and what older versions wrote. */
+static bool segment_is_one_frame(const uint8_t *payload, size_t len)
+{
+    uint32_t magic = 0;
+
+    for (unsigned i = 0; len >= sizeof(magic) && i < sizeof(magic); i++)
+        magic |= (uint32_t)payload[i] << 8 * i;
+    return magic == ZSTD_MAGICNUMBER && ZSTD_findFrameCompressedSize(payload, len) == len;
+}
+
 int store_segment_unpack(struct store_codec_ctx *ctx, const struct store_segment *seg,
                          const uint8_t *payload, uint8_t *dst, struct err *err)
 {
@@ -167,6 +177,9 @@ int store_segment_unpack(struct store_codec_ctx *ctx, const struct store_segment
         memcpy(dst, payload, seg->raw_len);
         return 0;
     }
+    if (!segment_is_one_frame(payload, seg->stored_len))
+        return err_set(err, -EBADMSG, "segment %llu: payload: is not one zstd frame",
+                       (unsigned long long)seg->id);
     if (!ctx->dctx)
         ctx->dctx = ZSTD_createDCtx();
     if (!ctx->dctx)

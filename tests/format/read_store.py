@@ -14,9 +14,10 @@ import pathlib
 import shutil
 import sqlite3
 import struct
-import subprocess
 import sys
 import tempfile
+
+import zstd_frame
 
 PAGE = 4096
 SCHEMA = """
@@ -46,6 +47,13 @@ def sha256(*parts):
     return h.digest()
 
 
+def one_frame(payload, length):
+    try:
+        return zstd_frame.unpack(payload, length)
+    except ValueError as e:
+        raise Bad(f"segment: {e}") from e
+
+
 def tagged(digest):
     return b"\x01" + digest
 
@@ -53,13 +61,6 @@ def tagged(digest):
 def untagged(key):
     need(len(key) == 33 and key[0] == 1, "a tagged digest is of another length or algorithm")
     return key[1:]
-
-
-def unzstd(frame, length):
-    """One frame that yields exactly length bytes (section 3)."""
-    run = subprocess.run(["zstd", "-dcq"], input=frame, capture_output=True, check=False)
-    need(run.returncode == 0 and len(run.stdout) == length, "a zstd frame does not yield its raw length")
-    return run.stdout
 
 
 # --- Section 3: segments ---
@@ -93,7 +94,7 @@ class Segment:
     def unpack(self, payload):
         """Its items, verified."""
         need(len(payload) == self.stored_len, "segment: payload is cut off")
-        raw = payload if self.codec == 0 else unzstd(payload, self.raw_len)
+        raw = payload if self.codec == 0 else one_frame(payload, self.raw_len)
         size = self.raw_len // self.items
         items = [raw[i * size:(i + 1) * size] for i in range(self.items)]
         need(sha256(self.header[:32], *map(sha256, items)) == self.digest, "segment: digest")

@@ -4,12 +4,10 @@
 
     test_read_state.py CHSNAP SOURCE_DIRECTORY
 
-The state gets into a store by a stream that is written here, from docs/store-format.md alone.
+The state gets into a store by a stream that is written by stream_maker.py.
 """
-import hashlib
 import json
 import pathlib
-import struct
 import subprocess
 import sys
 import tempfile
@@ -17,41 +15,10 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import read_state  # noqa: E402
+from stream_maker import PIECE, stream  # noqa: E402
 
 CHSNAP, SOURCE = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1))
 GOLDEN = sorted((SOURCE / "tests/golden/state").glob("*.cbor"))
-PIECE = 65536
-
-
-def sha256(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
-
-
-def record(state):
-    """A snapshot without memory: section 5 of docs/store-format.md."""
-    pieces = [sha256(state[i:i + PIECE]) for i in range(0, len(state), PIECE)]
-    return (b"CSNP" + bytes((1, 1, 0, 0)) + bytes(16) + struct.pack("<Q", 1) + 4 * struct.pack("<I", 0) +
-            struct.pack("<I", 0) + struct.pack("<Q", len(state)) + sha256(state) + b"".join(pieces) + bytes(40))
-
-
-def frame(kind, payload):
-    head = bytes((kind, 0, 0, 0)) + struct.pack("<I", len(payload))
-    return head + sha256(head, payload)[:16] + payload
-
-
-def segment(piece):
-    """A piece of device state, not compressed: section 3."""
-    head = b"CSEG" + bytes((1, 3, 0, 1)) + struct.pack("<QIIB7x", 0, len(piece), len(piece), 1)
-    return head + sha256(head, sha256(piece)) + piece
-
-
-def stream(state):
-    """One snapshot: section 14."""
-    head = b"CHRYSTRM" + struct.pack("<HH4x", 1, 32)
-    frames = [frame(1, record(state)), frame(2, struct.pack("<I5sI", 5, b"state", 0))]
-    frames += [frame(3, segment(state[i:i + PIECE])) for i in range(0, len(state), PIECE)]
-    frames.append(frame(6, struct.pack("<Q", len(frames))))
-    return head + sha256(head)[:16] + b"".join(frames)
 
 
 def shown(state):

@@ -9,11 +9,15 @@ pages need the program zstd.
 import hashlib
 import mmap
 import os
+import pathlib
 import selectors
 import socket
 import struct
-import subprocess
+import sys
 import threading
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "format"))
+import zstd_frame  # noqa: E402
 
 PAGE = 4096
 SECRET_SIZE = 32
@@ -43,28 +47,11 @@ def need(condition, what):
         raise ProtocolError(what)
 
 
-def frame_length(data):
-    """Where the Zstandard frame ends that is at the beginning: RFC 8878, 3.1.1."""
-    need(len(data) > 4 and data[:4] == b"\x28\xb5\x2f\xfd", "PAGES: no Zstandard frame")
-    descriptor = data[4]
-    single_segment = descriptor >> 5 & 1
-    # Window descriptor, dictionary id, content size.
-    at = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3] + \
-        (single_segment, 2, 4, 8)[descriptor >> 6]
-    last = False
-    while not last:
-        need(at + 3 <= len(data), "PAGES: the frame is cut")
-        head = int.from_bytes(data[at:at + 3], "little")
-        last, kind, size = head & 1, head >> 1 & 3, head >> 3
-        at += 3 + (1 if kind == 1 else size)
-    return at + (4 if descriptor & 4 else 0)
-
-
 def unzstd(frame, length):
-    need(frame_length(frame) == len(frame), "PAGES: the payload is not one frame")
-    run = subprocess.run(["zstd", "-dcq"], input=frame, capture_output=True, check=False)
-    need(run.returncode == 0 and len(run.stdout) == length, "PAGES: the frame is not its pages")
-    return run.stdout
+    try:
+        return zstd_frame.unpack(frame, length)
+    except ValueError as e:
+        raise ProtocolError(f"PAGES: {e}") from e
 
 
 class Channel:
