@@ -114,6 +114,23 @@ class SnapshotTest(LaneTest):
     def test_a_store_holds_a_running_vm(self):
         self.comes_back(self.store("one"))
 
+    def test_a_path_by_itself_is_a_store(self):
+        vmm = self.start()
+        info, genid = vmm.guest.do("info"), vmm.guest.do("genid").number("addr")
+        store = self.dir / "a#b"  # '#' has no meaning in it
+        for text in ("one", "two"):
+            vmm.guest.do(f"echo {text}")
+            vmm.put("vm.pause")
+            vmm.put("vm.snapshot", {"destination_url": str(store)})
+            pages = self.pages(vmm)
+            vmm.put("vm.resume")
+        listing = subprocess.run([program("chsnap"), "list", "--json", "--store", str(store)], check=True,
+                                 capture_output=True, text=True, timeout=60)
+        self.assertEqual([s["name"] for s in json.loads(listing.stdout)], ["", ""])
+        vmm.kill()
+        restored = self.restore(str(store), options=",memory_restore_mode=copy")
+        self.same_pages(pages, self.pages(restored), info, genid)  # of the newest
+
     def test_processors_come_back(self):
         vmm = self.start(cpus=3)
         guest = vmm.guest
