@@ -6,12 +6,15 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <uuid/uuid.h>
 
 #include "snapshot/snap_disks.h"
+
+#define COPYING ".chvmm-copying" /* behind the name of what is not whole yet */
 
 enum {
     SUFFIX_LEN = 9, /* "." and eight digits */
@@ -277,6 +280,36 @@ static int give_name(int fd, const char *path)
     return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 }
 
+/*
+ * Where there are no files without a name: beside where it is going to be, locked for as long as it is
+ * copied.  One that nobody has locked was left by a copy that was killed, and is begun anew.
+ */
+static int open_beside(const char *temp)
+{
+    auto_close int fd = open(temp, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    struct stat mine, there;
+
+    if (fd < 0)
+        return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? -EBUSY : -errno;
+    /* Whoever had it may have given it its name meanwhile. */
+    if (fstat(fd, &mine) < 0 || stat(temp, &there) < 0 || mine.st_ino != there.st_ino)
+        return -EBUSY;
+    return ftruncate(fd, 0) < 0 ? -errno : steal_fd(&fd);
+}
+
+static int name_beside(const char *temp, const char *path)
+{
+    if (renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -errno;
+    if (access(path, F_OK) == 0)
+        return -EEXIST;
+    return rename(temp, path) < 0 ? -errno : 0;
+}
+
 static int fill_disk(int from, int to, struct snap_progress *p)
 {
     int rc;
@@ -293,24 +326,26 @@ static int copy_disk(const struct disk_config *from_disk, const char *to_path, c
 {
     auto_close int from = open(from_disk->path, O_RDONLY | O_CLOEXEC);
     auto_close int to = -1;
-    bool named;
+    char temp[VM_CONFIG_STRING_MAX + SUFFIX_LEN + sizeof(COPYING)];
+    bool beside;
     int rc;
 
     if (from < 0)
         return -errno;
+    (void)snprintf(temp, sizeof(temp), "%s" COPYING, to_path);
     to = open_nameless(to_path);
-    named = to == -EOPNOTSUPP;
-    if (named)
-        to = open(to_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    beside = to == -EOPNOTSUPP;
+    if (beside)
+        to = open_beside(temp);
     if (to < 0)
-        return named ? -errno : to;
+        return to;
     rc = fill_disk(from, to, p);
     if (rc >= 0 && recorded)
         rc = snap_disks_still(recorded, from_disk, err);
-    if (rc >= 0 && !named)
-        rc = give_name(to, to_path);
-    if (rc < 0 && named)
-        (void)unlink(to_path);
+    if (rc >= 0)
+        rc = beside ? name_beside(temp, to_path) : give_name(to, to_path);
+    if (rc < 0 && beside)
+        (void)unlink(temp);
     return rc;
 }
 

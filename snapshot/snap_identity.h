@@ -45,12 +45,13 @@ CHECKED int snap_identity_renew(const struct vm_config *from, struct vm_config *
  * @p: by which it can be cancelled; NULL: it cannot.
  * @ret:  zeroed; for snap_copies_remove() or snap_copies_release().
  *
- * A copy has its name once it is whole, and only of a disk that did not change meanwhile.
+ * A copy has its name once it is whole, and only of a disk that did not change meanwhile.  Where there
+ * are no files without a name it is PATH.chvmm-copying until then; what was left there is replaced.
  * By reference where the file system can (reflink), else sparsely.  A disk whose
  * path in @to is there already is left as it is: it is the clone's own.  On
  * failure the copies made so far are removed.
  *
- * Return: 0; -ESTALE for a disk that changed; -ECANCELED; the kernel's errno, with the disk in @err.
+ * Return: 0; -ESTALE for a disk that changed; -EBUSY while another copies to there; -ECANCELED; the kernel's errno, with the disk in @err.
  * Threads: a worker: it may take long.
  */
 CHECKED int snap_identity_copy_disks(const struct vm_config *from, const struct vm_config *to,

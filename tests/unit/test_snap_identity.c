@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,26 @@
 #include "tests/unit/snap_fixture.h"
 
 static const struct snap_sets none = {0};
+static bool has_no_tmpfile; /* as file systems of networks */
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    va_list ap;
+
+    if (has_no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    if (flags & (O_CREAT | O_TMPFILE)) {
+        va_start(ap, flags);
+        mode = va_arg(ap, mode_t);
+        va_end(ap);
+    }
+    return __real_open(path, flags, mode);
+}
 
 static void renew(struct snap_fixture *s, struct vm_config *cfg, const struct snap_sets *sets)
 {
@@ -249,6 +270,63 @@ static void test_a_copy_that_fails_leaves_nothing(void **state)
     vm_config_release(&a);
 }
 
+/* The disk is there, is what the original's is, and nothing is beside it. */
+static void assert_copied(const struct vm_config *a)
+{
+    char command[2048];
+
+    (void)snprintf(command, sizeof(command), "cmp '%s' '%s' && ! ls '%s'.* 2>/dev/null",
+                   a->disks[1].path, a->disks[0].path, a->disks[0].path);
+    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): a test's own words */
+}
+
+/* What a copy that was killed has left is not taken for a disk, nor does it stand in the way. */
+static void test_half_a_copy_is_no_disk(void **state)
+{
+    struct snap_fixture *s = *state;
+    struct snap_copies copies = {0};
+    char left[FIXTURE_PATH_MAX + 64];
+    auto_close int fd = -1, other = -1;
+    struct vm_config a;
+    struct err err = {0};
+    struct stat st;
+
+    has_no_tmpfile = true;
+    assert_int_equal(vm_config_copy(&s->cfg, &a), 0);
+    assert_int_equal(vm_config_set_string(&a.disks[0].path, snap_fixture_path(s, "mine")), 0);
+    assert_int_equal(vm_config_set_string(&a.disks[1].path, s->rw), 0); /* to compare with */
+    (void)snprintf(left, sizeof(left), "%s.chvmm-copying", a.disks[0].path);
+    /* As long as the disk, and more: but not what is in it. */
+    fd = open(left, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(pwrite(fd, "half", 4, 100000), 4);
+    /* While somebody copies to there it is his. */
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, NULL, &copies, &err), -EBUSY);
+    assert_non_null(strstr(err.msg, "disk rw: copy "));
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, 100004);
+    assert_int_equal(access(a.disks[0].path, F_OK), -1);
+    /* He was killed. */
+    (void)close(steal_fd(&fd));
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, NULL, NULL, &copies, &err), 0);
+    assert_copied(&a);
+    snap_copies_remove(&copies);
+    /* One that fails leaves nothing at all. */
+    other = open(s->rw, O_WRONLY | O_CLOEXEC);
+    {
+        auto_free char *recorded = NULL;
+
+        assert_int_equal(snap_disks_describe(&s->cfg, &recorded, &err), 0);
+        assert_int_equal(pwrite(other, "x", 1, 5), 1);
+        assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, recorded, NULL, &copies, &err),
+                         -ESTALE);
+    }
+    assert_int_equal(access(a.disks[0].path, F_OK), -1);
+    assert_int_equal(access(left, F_OK), -1);
+    vm_config_release(&a);
+    has_no_tmpfile = false;
+}
+
 /* --- The host ------------------------------------------------------------------------ */
 
 static void test_a_host_that_has_everything_is_good(void **state)
@@ -452,6 +530,7 @@ int main(void)
         T(test_copies_are_equal_and_sparse),
         T(test_a_disk_of_ones_own_is_left_alone),
         T(test_a_copy_that_fails_leaves_nothing),
+        T(test_half_a_copy_is_no_disk),
         T(test_a_host_that_has_everything_is_good),
         T(test_all_that_a_host_lacks_is_listed),
         T(test_huge_pages_are_counted_once_for_all_zones),
