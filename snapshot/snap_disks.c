@@ -7,10 +7,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "core/image_file.h"
 #include "core/json_get.h"
+
+/* On a copy: inode and time of change of what it was copied from, and its own time of change then. */
+#define COPY_XATTR "user.chrysalis.copy"
+
+enum {
+    COPY_TEXT = 80,
+};
 
 bool snap_is_same_file(const char *a, const char *b)
 {
@@ -126,6 +134,38 @@ static const struct disk_config *find_disk(const struct vm_config *cfg, const ch
     return NULL;
 }
 
+/* --- Copies ---------------------------------------------------------------------- */
+
+void snap_disks_mark(int copy, int original)
+{
+    char text[COPY_TEXT];
+    struct stat c, o;
+    int n;
+
+    if (fstat(copy, &c) < 0 || fstat(original, &o) < 0)
+        return;
+    n = snprintf(text, sizeof(text), "%llu %lld %lld", (unsigned long long)o.st_ino,
+                 (long long)mtime_ns(&o), (long long)mtime_ns(&c));
+    /* Where it cannot be noted, whoever gives the path has to know. */
+    (void)fsetxattr(copy, COPY_XATTR, text, (size_t)n, 0);
+}
+
+/* A copy that was made of the disk as it is recorded, and written since: its guest went on with it. */
+static bool is_used_copy(struct json_object *o, const char *path, const struct stat *st)
+{
+    unsigned long long inode;
+    long long original, own;
+    char text[COPY_TEXT];
+    ssize_t n = getxattr(path, COPY_XATTR, text, sizeof(text) - 1);
+
+    if (n <= 0)
+        return false;
+    text[n] = 0;
+    return sscanf(text, "%llu %lld %lld", &inode, &original, &own) == 3 &&
+           (int64_t)inode == number_of(o, "inode") && original == number_of(o, "mtime_ns") &&
+           own != mtime_ns(st);
+}
+
 /* An image given in place of the recorded one.  Return: why not; NULL if it will do. */
 static const char *unfit(struct json_object *o, const char *path)
 {
@@ -133,7 +173,9 @@ static const char *unfit(struct json_object *o, const char *path)
 
     if (stat(path, &st) < 0)
         return strerrordesc_np(errno);
-    return has_size(o, path, &st) ? NULL : "its size is another than the snapshot's";
+    if (!has_size(o, path, &st))
+        return "its size is another than the snapshot's";
+    return is_used_copy(o, path, &st) ? "it is an earlier clone's, which has written to it" : NULL;
 }
 
 static void check_one(struct json_object *o, const struct snap_disks_use *use,

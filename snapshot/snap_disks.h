@@ -28,10 +28,22 @@ CHECKED int snap_disks_describe(const struct vm_config *cfg, char **ret_json, st
  */
 CHECKED bool snap_is_same_file(const char *a, const char *b);
 
+/**
+ * snap_disks_mark() - note on a copy what it was made of, as an extended attribute.
+ * @copy:     whole, open for writing.
+ * @original: what it was copied from, open.
+ *
+ * By it snap_disks_check() tells an image that a clone has written to from one that is as it was
+ * copied.  Nothing happens where a file system has no such attributes.
+ * Threads: any.
+ */
+void snap_disks_mark(int copy, int original);
+
 /* How a disk is going to be used. */
 struct snap_disks_use {
     const struct vm_config *cfg;  /* with @sets applied */
-    const struct snap_sets *sets; /* disks.<id>.path: another image, of the same size */
+    const struct snap_sets *sets; /* disks.<id>.path: another image, of the same size, and no copy
+                                     of this one that was written to since */
     bool copied;                  /* clone: writable disks are copied, to where none is yet */
 };
 

@@ -343,6 +343,8 @@ static int copy_disk(const struct disk_config *from_disk, const char *to_path, c
     if (rc >= 0 && recorded)
         rc = snap_disks_still(recorded, from_disk, err);
     if (rc >= 0)
+        snap_disks_mark(to, from);
+    if (rc >= 0)
         rc = beside ? name_beside(temp, to_path) : give_name(to, to_path);
     if (rc < 0 && beside)
         (void)unlink(temp);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "snapshot/snap_disks.h"
@@ -327,6 +328,52 @@ static void test_half_a_copy_is_no_disk(void **state)
     has_no_tmpfile = false;
 }
 
+/* Whole, but of another time than the memory: a clone has run with it. */
+static void test_the_disk_of_an_earlier_clone_is_refused(void **state)
+{
+    char item[FIXTURE_PATH_MAX + 64];
+    char *items[] = {item};
+    const struct snap_sets sets = {items, 1};
+    struct snap_fixture *s = *state;
+    struct snap_copies copies = {0};
+    auto_free char *recorded = NULL;
+    auto_close int fd = -1;
+    struct vm_config a;
+    const struct snap_disks_use use = {&a, &sets, true};
+    struct err err = {0};
+    char mark[8];
+
+    (void)snprintf(item, sizeof(item), "disks.rw.path=%s", snap_fixture_path(s, "mine"));
+    assert_int_equal(snap_disks_describe(&s->cfg, &recorded, &err), 0);
+    assert_int_equal(vm_config_copy(&s->cfg, &a), 0);
+    assert_int_equal(snap_sets_apply(&sets, &a, &s->why, &err), 0);
+    assert_int_equal(snap_identity_copy_disks(&s->cfg, &a, recorded, NULL, &copies, &err), 0);
+    assert_int_equal(copies.nr, 1);
+    snap_copies_release(&copies);
+    if (getxattr(a.disks[0].path, "user.chrysalis.copy", mark, 0) < 0) {
+        vm_config_release(&a);
+        skip(); /* a file system without attributes */
+    }
+    /* One that never ran leaves a disk that is as good as a new copy. */
+    assert_int_equal(snap_disks_check(recorded, &use, &s->why, &err), 0);
+    assert_int_equal(s->why.nr, 0);
+    /* One that did does not. */
+    fd = open(a.disks[0].path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "x", 1, 5), 1);
+    assert_int_equal(snap_disks_check(recorded, &use, &s->why, &err), 0);
+    snap_fixture_one_problem(s, "mine): it is an earlier clone's, which has written to it");
+    /* For the snapshot of another state of the original it is any image. */
+    (void)close(steal_fd(&fd));
+    fd = open(s->rw, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "x", 1, 5), 1);
+    free(recorded);
+    assert_int_equal(snap_disks_describe(&s->cfg, &recorded, &err), 0);
+    s->why.nr = 0;
+    assert_int_equal(snap_disks_check(recorded, &use, &s->why, &err), 0);
+    assert_int_equal(s->why.nr, 0);
+    vm_config_release(&a);
+}
+
 /* --- The host ------------------------------------------------------------------------ */
 
 static void test_a_host_that_has_everything_is_good(void **state)
@@ -531,6 +578,7 @@ int main(void)
         T(test_a_disk_of_ones_own_is_left_alone),
         T(test_a_copy_that_fails_leaves_nothing),
         T(test_half_a_copy_is_no_disk),
+        T(test_the_disk_of_an_earlier_clone_is_refused),
         T(test_a_host_that_has_everything_is_good),
         T(test_all_that_a_host_lacks_is_listed),
         T(test_huge_pages_are_counted_once_for_all_zones),
