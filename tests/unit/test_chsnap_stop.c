@@ -102,18 +102,6 @@ static void assert_ended_by(pid_t pid, int sig, const char *state)
     assert_ptr_equal(strchr(output, '\n'), output + strlen(output) - 1); /* one line */
 }
 
-/*
- * Whoever waits in a read() or for a lock of a file is to be ended by a signal.  The thread sanitizer,
- * with which chsnap is built too then, puts a handler off until such a call returns.
- */
-static void need_handlers_at_once(void)
-{
-#ifdef __SANITIZE_THREAD__
-    print_message("skipped: the thread sanitizer puts handlers of signals off\n");
-    skip();
-#endif
-}
-
 /* Blocked where only one can be: in a system call, for as long as it takes to see that. */
 static void wait_blocked(pid_t pid)
 {
@@ -188,7 +176,6 @@ static void test_an_import_that_is_stopped_leaves_what_came_before(void **state)
     struct stat st;
 
     (void)state;
-    need_handlers_at_once();
     (void)snprintf(stream, sizeof(stream), "%s/stream", fx.dir);
     (void)snprintf(other, sizeof(other), "%s/other", fx.dir);
     assert_int_equal(run(CHSNAP " export -o %s %s a b 2>&1", stream, fx.path), 0);
@@ -247,7 +234,6 @@ static void test_a_wait_for_others_is_stopped(void **state)
     const char *const repair[] = {"verify", "--repair", fx.path, NULL};
 
     (void)state;
-    need_handlers_at_once();
     (void)snprintf(other, sizeof(other), "%s/other", fx.dir);
     assert_int_equal(run(CHSNAP " copy %s %s a 2>&1", fx.path, other), 0);
     for (unsigned i = 0; i < ARRAY_LEN(both); i++) {

@@ -10,6 +10,7 @@
 
 #include <getopt.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 
 #include "store/store.h"
@@ -342,6 +343,13 @@ void chsnap_stop_undo(chsnap_stop_fn *undo, void *arg);
  * Threads: who has called chsnap_stop_hold().
  */
 void chsnap_stop_file_locked(const char *temp, const char *name);
+
+/**
+ * chsnap_stop_mask_before() - the signals that a process started from here is to have blocked.
+ *
+ * Threads: main.
+ */
+void chsnap_stop_mask_before(sigset_t *ret);
 
 /**
  * chsnap_stop_hold() - begin a step that must be whole; a signal waits for chsnap_stop_release().

@@ -81,6 +81,7 @@ static int start_clone(char *restore, struct clone *clone)
     char *argv[] = {name, api, clone->socket_path, opt, restore, NULL};
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
+    sigset_t mask;
     int rc;
 
     (void)posix_spawn_file_actions_init(&files);
@@ -89,7 +90,9 @@ static int start_clone(char *restore, struct clone *clone)
     (void)posix_spawn_file_actions_addopen(&files, 2, clone->log_path, O_WRONLY | O_CREAT | O_TRUNC,
                                            0600);
     (void)posix_spawnattr_init(&attr);
-    (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID);
+    chsnap_stop_mask_before(&mask);
+    (void)posix_spawnattr_setsigmask(&attr, &mask);
+    (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
     clone->started_ns = now_ns();
     rc = -posix_spawnp(&clone->pid, chsnap_chvmm_path(path, sizeof(path)), &files, &attr, argv,
                        environ);

@@ -3,16 +3,16 @@
  * What a signal does: SIGINT, SIGTERM and SIGHUP end the program in order, and soon; so does SIGPIPE,
  * in silence.
  *
- * The handler wakes a thread.  It takes the lock that steps which must be whole are done with,
- * undoes what would be left half-done, says what was stopped and in what state things are, and
- * has the process die by the signal.  The work itself is not asked: it may be in a wait for a
- * lock or for a disk.  A store needs no more than that, it is made for processes that die at
- * any time (docs/store-format.md 7).
+ * A thread waits for them, all others have them blocked; SIGPIPE is of the thread that wrote, which
+ * hands it on.  That thread takes the lock that steps which must be whole are done with, undoes
+ * what would be left half-done, says what was stopped and in what state things are, and has the
+ * process die by the signal.  The work itself is not asked: it may be in a wait for a lock or for
+ * a disk.  A store needs no more than that, it is made for processes that die at any time
+ * (docs/store-format.md 7).
  */
 #include <stdarg.h>
 
 #include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -26,14 +26,13 @@ enum {
     OUTPUT_PATIENCE_MS = 600, /* for a reader to take what is being printed */
 };
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
-
 static struct {
-    sem_t wake;
-    atomic_int signal;    /* the first that came */
     atomic_bool printing; /* what the lock is held for */
     bool watched;
-    bool progress; /* there may be half a line on the terminal */
+    pthread_t thread;
+    sigset_t set;    /* what it waits for */
+    sigset_t before; /* what was blocked without it */
+    bool progress;   /* there may be half a line on the terminal */
     /* From here on under the lock. */
     pthread_mutex_t lock;
     const char *file;         /* to be removed; borrowed */
@@ -42,12 +41,9 @@ static struct {
     char state[ERR_MSG_SIZE]; /* what is to be said of how things are */
 } stop = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void on_signal(int sig)
+static void on_pipe(int sig)
 {
-    int none = 0;
-
-    if (atomic_compare_exchange_strong(&stop.signal, &none, sig))
-        (void)sem_post(&stop.wake);
+    (void)pthread_kill(stop.thread, sig);
 }
 
 /* Not by stdio, whose locks a thread that waits for its reader may hold. */
@@ -76,12 +72,11 @@ static void stop_lock(void)
 
 static void *stop_main(void *arg)
 {
-    int sig;
+    int sig = SIGTERM;
+    sigset_t this;
 
     (void)arg;
-    while (sem_wait(&stop.wake) < 0)
-        ;
-    sig = atomic_load(&stop.signal);
+    (void)sigwait(&stop.set, &sig);
     stop_lock();
     if (stop.undo)
         stop.undo(stop.undo_arg, stop.state, sizeof(stop.state));
@@ -91,27 +86,55 @@ static void *stop_main(void *arg)
         stop_say(sig);
     (void)signal(sig, SIG_DFL);
     (void)raise(sig);
+    (void)sigemptyset(&this);
+    (void)sigaddset(&this, sig); /* another may have come since */
+    (void)pthread_sigmask(SIG_UNBLOCK, &this, NULL);
     _exit(128 + sig);
 }
 
 /* A signal that is ignored stays so: whoever started us wants that. */
+static void watch_unless_ignored(int sig)
+{
+    struct sigaction old;
+
+    if (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+        (void)sigaddset(&stop.set, sig);
+}
+
 static int stop_watch(const struct chsnap *c)
 {
-    const struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    struct sigaction old;
-    pthread_t thread;
+    const struct sigaction act = {.sa_handler = on_pipe, .sa_flags = SA_RESTART};
+    sigset_t pipe;
 
     if (stop.watched)
         return 0;
     stop.progress = c->progress;
-    if (sem_init(&stop.wake, 0, 0) < 0 || pthread_create(&thread, NULL, stop_main, NULL) != 0)
+    (void)sigemptyset(&stop.set);
+    watch_unless_ignored(SIGINT);
+    watch_unless_ignored(SIGTERM);
+    watch_unless_ignored(SIGHUP);
+    watch_unless_ignored(SIGPIPE);
+    (void)pthread_sigmask(SIG_BLOCK, &stop.set, &stop.before);
+    if (pthread_create(&stop.thread, NULL, stop_main, NULL) != 0) {
+        (void)pthread_sigmask(SIG_SETMASK, &stop.before, NULL);
         return -1;
-    (void)pthread_detach(thread);
-    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-            (void)sigaction(signals[i], &act, NULL);
+    }
+    (void)pthread_detach(stop.thread);
     stop.watched = true;
+    if (sigismember(&stop.set, SIGPIPE)) {
+        (void)sigemptyset(&pipe);
+        (void)sigaddset(&pipe, SIGPIPE);
+        (void)sigaction(SIGPIPE, &act, NULL);
+        (void)pthread_sigmask(SIG_UNBLOCK, &pipe, NULL);
+    }
     return 0;
+}
+
+void chsnap_stop_mask_before(sigset_t *ret)
+{
+    *ret = stop.before;
+    if (!stop.watched)
+        (void)pthread_sigmask(SIG_SETMASK, NULL, ret);
 }
 
 void chsnap_stop_state(const struct chsnap *c, const char *fmt, ...)
