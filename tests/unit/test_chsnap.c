@@ -443,13 +443,18 @@ static void test_what_comes_to_nothing_makes_no_store(void **state)
         const char *line, *says; /* for a shell */
         int status;
     } all[] = {
-        {"import -i $new/none $new", "none: No such file or directory", 1},
-        {"import $new </dev/null",   "there is no stream",              1},
-        {"import store:$new#x",      "takes only a store",              2},
-        {"copy $old $new none",      "no snapshot \"none\"",            1},
-        {"create -a none $new x",    "none: No such file or directory", 1},
-        {"create -a none $new",      "none: No such file or directory", 1},
-        {"create -a none $new a/b",  "cannot be a name",                2},
+        {"import -i $new/none $new",          "none: No such file or directory", 1},
+        {"import $new </dev/null",            "there is no stream",              1},
+        {"import store:$new#x",               "takes only a store",              2},
+        {"copy $old $new none",               "no snapshot \"none\"",            1},
+        {"clone -d $new $old none",           "no snapshot \"none\"",            1},
+        {"clone -d $new $old.none a",         "No such file or directory",       1},
+        {"clone -d $new --name '' $old a",    "is not the name of a file",       2},
+        {"clone -d $new --name a/b $old a",   "is not the name of a file",       2},
+        {"clone -d $new --name '{x}' $old a", "braces hold a number",            2},
+        {"create -a none $new x",             "none: No such file or directory", 1},
+        {"create -a none $new",               "none: No such file or directory", 1},
+        {"create -a none $new a/b",           "cannot be a name",                2},
     };
     struct fixture other;
 

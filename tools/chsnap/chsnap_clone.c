@@ -24,6 +24,7 @@ enum {
     START_TIMEOUT_MS = 60000,
     POLL_MS = 5,
     END_MS = 600,     /* for clones to end in order */
+    DIR_MAX = 80,     /* characters, for a socket's path to have room for a name */
     LOG_TAIL = 32768, /* bytes of a log that are looked at */
 };
 
@@ -257,6 +258,8 @@ static int check_sets(struct chsnap *c, const struct cloning *k)
             return chsnap_usage_error(c, "--set %s: would be the same for all: put {n} in it", set);
         }
     }
+    if (!k->name[0] || strchr(k->name, '/'))
+        return chsnap_usage_error(c, "--name \"%s\": is not the name of a file", k->name);
     if (k->nr > 1 && !chsnap_template_varies(k->name))
         return chsnap_usage_error(c, "--name %s: would be the same for all: put {n} in it",
                                   k->name);
@@ -303,8 +306,6 @@ static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, stru
                                  &err);
     if (rc < 0)
         return chsnap_usage_error(c, "%s", err.msg);
-    if (strchr(name, '/'))
-        return chsnap_usage_error(c, "--name %s: a name holds no slash", name);
     (void)snprintf(clone->socket_path, sizeof(clone->socket_path), "%s/%s.sock", k->dir, name);
     (void)snprintf(clone->log_path, sizeof(clone->log_path), "%s/%s.log", k->dir, name);
     if (is_answered(clone->socket_path))
@@ -343,6 +344,23 @@ static int make_clones(struct chsnap *c, const struct cloning *k)
         rc = print_clones(c, b.clones, k->nr);
     }
     free(b.clones);
+    return rc;
+}
+
+/* The directory is made for them, and goes again if nothing is in it, not even a log. */
+static int clone_into(struct chsnap *c, struct cloning *k, const char *dir_text)
+{
+    bool made = mkdir(dir_text, 0700) == 0;
+    int rc;
+
+    if (!made && errno != EEXIST)
+        return chsnap_error(c, "%s: %m", dir_text);
+    if (!realpath(dir_text, k->dir) || strlen(k->dir) > DIR_MAX)
+        rc = chsnap_error(c, "--dir %s: no directory, or too long a path for a socket", dir_text);
+    else
+        rc = make_clones(c, k);
+    if (rc != CHSNAP_OK && made)
+        (void)rmdir(dir_text);
     return rc;
 }
 
@@ -403,14 +421,10 @@ static int run_clone(struct chsnap *c, int argc, char **argv)
     rc = check_sets(c, &k);
     if (rc != CHSNAP_OK)
         return rc;
-    if (mkdir(dir_text, 0700) < 0 && errno != EEXIST)
-        return chsnap_error(c, "%s: %m", dir_text);
-    if (!realpath(dir_text, k.dir) || strlen(k.dir) > 80)
-        return chsnap_error(c, "--dir %s: no directory, or too long a path for a socket", dir_text);
     rc = chsnap_open(c, STORE_RDONLY, &args);
     if (rc == CHSNAP_OK)
         rc = chsnap_source_url(c, args, url, sizeof(url));
-    return rc == CHSNAP_OK ? make_clones(c, &k) : rc;
+    return rc == CHSNAP_OK ? clone_into(c, &k, dir_text) : rc;
 }
 
 const struct chsnap_command chsnap_clone = {
