@@ -414,6 +414,7 @@ static void test_nothing_on_the_command_line_is_passed_over(void **state)
     assert_int_equal(run(CHSNAP " copy %s store:%s#c a 2>&1", fx.path, other.path), 2);
     assert_int_equal(run(CHSNAP " create -a none %s x y 2>&1", fx.path), 2);
     assert_int_equal(run(CHSNAP " help nosuch 2>&1"), 2);
+    assert_int_equal(run(CHSNAP " help list diff 2>&1"), 2);
     /* All that are named are copied. */
     assert_int_equal(run(CHSNAP " copy store:%s#a %s b", fx.path, other.path), 0);
     assert_int_equal(run(CHSNAP " list -q %s | wc -l", other.path), 0);
@@ -559,6 +560,32 @@ static void test_a_text_commands_no_terminal(void **state)
     assert_string_equal(output, "chsnap: error: no snapshot \"?1?2?\xc3\xa4\"\n");
     assert_int_equal(run(CHSNAP " \"$(printf '\\302\\233')\" 2>&1"), 2);
     assert_no_commands();
+    fixture_remove(&copy);
+}
+
+/* What root adds to somebody else's store he can read. */
+static void test_a_store_stays_its_owner_s(void **state)
+{
+    struct fixture copy;
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    fixture_make(&copy);
+    assert_int_equal(run("chmod 755 %s && cp -r %s %s && chown -R 4321:1234 %s", copy.dir, fx.path,
+                         copy.path, copy.path),
+                     0);
+    assert_int_equal(run("rm -f %s/reserve", copy.path), 0); /* the next writer makes another */
+    assert_int_equal(run(CHSNAP " export %s a 2>&1 >%s/stream && " CHSNAP " rm %s a b && " CHSNAP
+                                " gc %s && " CHSNAP " import -i %s/stream %s",
+                         fx.path, copy.dir, copy.path, copy.path, copy.dir, copy.path),
+                     0);
+    assert_int_equal(run("find %s ! -user 4321 -o ! -group 1234", copy.path), 0);
+    assert_string_equal(output, "");
+    assert_int_equal(run("setpriv --reuid 4321 --regid 1234 --clear-groups " CHSNAP
+                         " verify -r %s 2>&1",
+                         copy.path),
+                     0);
     fixture_remove(&copy);
 }
 
@@ -717,6 +744,7 @@ int main(void)
         cmocka_unit_test(test_an_import_that_fails_tells_what_came_before),
         cmocka_unit_test(test_a_clone_keeps_off_a_socket_that_is_answered),
         cmocka_unit_test(test_a_text_commands_no_terminal),
+        cmocka_unit_test(test_a_store_stays_its_owner_s),
         cmocka_unit_test(test_what_contradicts_itself_is_refused),
         cmocka_unit_test(test_a_tag_that_cannot_be_leaves_all_as_it_was),
         cmocka_unit_test(test_a_removal_does_what_its_dry_run_says),

@@ -99,6 +99,8 @@ static int run(struct chsnap *c, int argc, char **argv)
         c->command = argc > 1 ? command_find(argv[1]) : NULL;
         if (argc > 1 && !c->command)
             return chsnap_usage_error(c, "no such command: \"%s\"", argv[1]);
+        if (argc > 2)
+            return chsnap_usage_error(c, "\"%s\": help is of one command", argv[2]);
         if (c->command)
             chsnap_print_help(c);
         else
