@@ -335,6 +335,14 @@ typedef void chsnap_stop_fn(void *arg, char *state, size_t cap);
 void chsnap_stop_undo(chsnap_stop_fn *undo, void *arg);
 
 /**
+ * chsnap_stop_done_locked() - it is whole: there is nothing to undo any more.
+ * @state: as of chsnap_stop_state().
+ *
+ * Threads: who has called chsnap_stop_hold().
+ */
+void chsnap_stop_done_locked(const char *state);
+
+/**
  * chsnap_stop_file_locked() - a file that is to be removed then.
  * @temp: borrowed until the next call; NULL for none any more.
  * @name: what it was to become, for what is said then: that it was not made, or without @temp
@@ -370,6 +378,7 @@ void chsnap_stop_hold_output(void);
 /**
  * chsnap_stop_release() - end such a step.
  *
+ * Does not return if a signal came meanwhile.
  * Threads: main.
  */
 void chsnap_stop_release(void);

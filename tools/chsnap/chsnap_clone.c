@@ -337,12 +337,10 @@ static int make_clones(struct chsnap *c, const struct cloning *k)
         rc = run_clone_on(c, &b.clones[i]);
     if (rc != CHSNAP_OK)
         end_brood(&b);
+    chsnap_stop_done_locked(rc == CHSNAP_OK ? "all clones run" : "none of the clones was made");
     chsnap_stop_release();
-    chsnap_stop_undo(NULL, NULL);
-    if (rc == CHSNAP_OK) {
-        chsnap_stop_state(c, "all clones run");
+    if (rc == CHSNAP_OK)
         rc = print_clones(c, b.clones, k->nr);
-    }
     free(b.clones);
     return rc;
 }

@@ -27,6 +27,7 @@ enum {
 };
 
 static struct {
+    atomic_bool taken;    /* a signal: the program ends by it */
     atomic_bool printing; /* what the lock is held for */
     bool watched;
     pthread_t thread;
@@ -77,6 +78,7 @@ static void *stop_main(void *arg)
 
     (void)arg;
     (void)sigwait(&stop.set, &sig);
+    atomic_store(&stop.taken, true);
     stop_lock();
     if (stop.undo)
         stop.undo(stop.undo_arg, stop.state, sizeof(stop.state));
@@ -165,6 +167,12 @@ void chsnap_stop_undo(chsnap_stop_fn *undo, void *arg)
     (void)pthread_mutex_unlock(&stop.lock);
 }
 
+void chsnap_stop_done_locked(const char *state)
+{
+    stop.undo = NULL;
+    (void)snprintf(stop.state, sizeof(stop.state), "%s", state);
+}
+
 void chsnap_stop_file_locked(const char *temp, const char *name)
 {
     stop.file = temp;
@@ -188,4 +196,6 @@ void chsnap_stop_release(void)
 {
     atomic_store(&stop.printing, false);
     (void)pthread_mutex_unlock(&stop.lock);
+    while (atomic_load(&stop.taken))
+        (void)pause();
 }
