@@ -104,6 +104,7 @@ class CommitTest(LaneTest):
         proxy, waiting = self.attempt(source, destination)
         waiting.result(60)
         self.assertEqual(source.wait_exit(), 0)
+        self.assertNotIn("another file", destination.log())  # storage that both see is known to be
         wait_until(destination.attach_now, 10, "the line of the destination")
         self.goes_on(destination)
         destination.put("vmm.shutdown")
@@ -403,6 +404,7 @@ class RefusalTest(CommitTest):
                        r"refused: disk _disk2: .*locked is locked by another process than the "):
             self.assertRegex(source.log(), reason)
         self.assertNotIn("refused: disk _disk3", source.log())
+        self.assertRegex(destination.log(), r"disk _disk3: .*good is another file than the source's")
         self.assertEqual(source.get("vm.migration-progress")["wire_bytes"], 0)
         self.assertIsNone(destination.state())
         self.goes_on(source)
