@@ -263,7 +263,9 @@ class SnapshotTest(LaneTest):
         for name in names:
             self.assertIn(name, listing.stdout)
         # What the VM says of the last one is what the store has: nodes and state are stored at the very end.
-        last = json.loads(chsnap("list", "--json", store).stdout)[-1]
+        first, last = json.loads(chsnap("list", "--json", store).stdout)
+        self.assertEqual(last["parent"], first["id"])  # nobody named it
+        self.assertLess(last["stored_bytes"], first["stored_bytes"])
         progress = vmm.get("vm.snapshot-progress")
         self.assertEqual((progress["id"], progress["bytes_stored"]), (last["id"], last["stored_bytes"]))
         verify = chsnap("verify", store)
