@@ -24,6 +24,7 @@ enum {
     READ_MAX = 1 << 30,        /* bytes of one read */
     IOV_BATCH = 256,           /* pieces of one system call */
     LINGER_BUFFER = 16 * 1024, /* bytes */
+    LINGER_LOOK_MS = 5,        /* how often it is looked whether the peer has all */
     SPLICE_MIN = 64 * 1024,    /* bytes: what to copy costs more than two system calls */
     IDLE_PARTS = 8,            /* of idle_ms: how often a writer looks whether bytes go out */
 };
@@ -152,16 +153,17 @@ static void set_int(int fd, int level, int name, int value)
     (void)setsockopt(fd, level, name, &value, sizeof(value));
 }
 
-static void tune(int fd)
+/* Return: whether it is a UNIX socket. */
+static bool tune(int fd)
 {
     struct sockaddr_storage ss = {.ss_family = AF_UNSPEC};
     socklen_t len = sizeof(ss);
 
     if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
-        return;
+        return false;
     if (ss.ss_family == AF_UNIX) {
         set_int(fd, SOL_SOCKET, SO_SNDBUF, UNIX_BUFFER);
-        return;
+        return true;
     }
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -169,6 +171,7 @@ static void tune(int fd)
     set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
     set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
     set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_PEER_MS);
+    return false;
 }
 
 int mig_channel_from_fd(int fd, struct mig_channel **ret_ch)
@@ -187,7 +190,7 @@ int mig_channel_from_fd(int fd, struct mig_channel **ret_ch)
         (void)close(fd);
         return -ENOMEM;
     }
-    tune(fd);
+    ch->is_unix = tune(fd);
     ch->fd = fd;
     ch->plain = (struct mig_stream){.ops = &plain_ops, .fd = fd};
     ch->stream = &ch->plain;
@@ -266,15 +269,29 @@ bool mig_channel_drain(struct mig_channel *ch)
     return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
+/* Bytes that the peer's kernel has not taken; INT_MAX where this one does not say. */
+static int bytes_out(int fd)
+{
+    int n;
+
+    return ioctl(fd, SIOCOUTQ, &n) < 0 ? INT_MAX : n;
+}
+
 void mig_channel_linger(struct mig_channel *ch, unsigned ms)
 {
-    struct mig_wait wait = {
-        .cancel_fd = -1, .wake_fd = -1, .deadline_ns = loop_now_ns() + (uint64_t)ms * 1000000};
+    uint64_t end = loop_now_ns() + (uint64_t)ms * 1000000;
+    int rc = 0;
 
     mig_channel_finish(ch);
-    while (mig_channel_drain(ch)) {
-        if (loop_now_ns() >= wait.deadline_ns || mig_channel_wait_fd(ch->fd, POLLIN, &wait, 0) < 0)
+    while (mig_channel_drain(ch) && !ch->is_unix && bytes_out(ch->fd) > 0) {
+        uint64_t now = loop_now_ns();
+        struct mig_wait wait = {.cancel_fd = -1,
+                                .wake_fd = -1,
+                                .deadline_ns = now + (uint64_t)LINGER_LOOK_MS * 1000000};
+
+        if ((rc < 0 && rc != -ETIMEDOUT) || now >= end)
             return;
+        rc = mig_channel_wait_fd(ch->fd, POLLIN, &wait, 0);
     }
 }
 
@@ -302,14 +319,6 @@ static void advance(struct iovec **iov, unsigned *nr, size_t n)
         (*iov)->iov_base = (char *)(*iov)->iov_base + n;
         (*iov)->iov_len -= n;
     }
-}
-
-/* Bytes that the peer's kernel has not taken; INT_MAX where this one does not say. */
-static int bytes_out(int fd)
-{
-    int n;
-
-    return ioctl(fd, SIOCOUTQ, &n) < 0 ? INT_MAX : n;
 }
 
 /*

@@ -123,11 +123,12 @@ void mig_channel_offer_resumption(struct mig_channel *ch);
 void mig_channel_close(struct mig_channel *ch);
 
 /**
- * mig_channel_linger() - say that no more will be written, and wait for the peer to close.
+ * mig_channel_linger() - say that no more will be written, and wait until all that was is there.
  * @ms: longest wait.
  *
- * What was written last would be lost if the socket were closed with bytes of
- * the peer unread.  What the peer still sends is thrown away.
+ * What is still on its way would be lost if the socket were closed with bytes of the peer
+ * unread.  It is there once the peer's kernel has it, for the peer to read after this end has
+ * closed.  What the peer still sends is thrown away.
  * Threads: the last user, before mig_channel_close().
  */
 void mig_channel_linger(struct mig_channel *ch, unsigned ms);

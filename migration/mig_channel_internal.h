@@ -41,6 +41,7 @@ struct mig_stream {
 struct mig_channel {
     int fd; /* owned */
     bool encrypted;
+    bool is_unix; /* what is written is at the peer at once */
     struct mig_stream plain;
     struct mig_splice splice;  /* for the plain stream; closed: not needed yet, or not to be had */
     bool no_splice;            /* it is not to be had */

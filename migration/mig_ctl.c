@@ -14,7 +14,8 @@
 enum {
     PARTS_MAX = 3,
     BODY_STEP = 1 << 20, /* bytes believed of a length before the bytes are there */
-    ABORT_MS = 500,      /* longest that the last word may take */
+    ABORT_MS = 200,      /* longest that the last word may take */
+    ENOUGH_MS = 20,      /* between questions whether the peer's is still waited for */
 };
 
 struct mig_ctl {
@@ -414,6 +415,22 @@ int mig_ctl_glance(struct mig_ctl *ctl, struct err *err)
     if (rc >= 0 && le16_get(ctl->hdr.type) == MIG_MSG_ABORT)
         return mig_ctl_recv(ctl, now, &msg, err);
     return rc < 0 ? rc : 1;
+}
+
+int mig_ctl_last_word(struct mig_ctl *ctl, uint32_t ms, bool (*enough)(void *arg), void *arg,
+                      struct err *err)
+{
+    uint64_t now = loop_now_ns(), end = now + (uint64_t)ms * 1000000;
+    int rc = -EAGAIN;
+
+    mig_ctl_past_cancel(ctl);
+    for (; (rc >= 0 || rc == -EAGAIN) && now < end && !enough(arg); now = loop_now_ns()) {
+        struct mig_message msg;
+
+        *err = (struct err){0};
+        rc = mig_ctl_recv(ctl, now + (uint64_t)ENOUGH_MS * 1000000, &msg, err);
+    }
+    return rc == -ECONNABORTED ? rc : 0;
 }
 
 int mig_ctl_fd(const struct mig_ctl *ctl)

@@ -37,7 +37,7 @@ CHECKED int mig_ctl_new(struct mig_channel *ch, const struct mig_ctl_params *par
 /**
  * mig_ctl_free() - end the keepalive and close the channel.
  * @ctl: taken; NULL is allowed.
- * @linger_ms: > 0: let the peer read what was sent last, and wait so long for it to close.
+ * @linger_ms: > 0: wait so long for what was sent last to arrive: mig_channel_linger().
  *
  * Threads: the last user.
  */
@@ -133,6 +133,17 @@ void mig_ctl_offer_resumption(struct mig_ctl *ctl);
  * Threads: the engine.
  */
 void mig_ctl_abort(struct mig_ctl *ctl, const char *reason);
+
+/**
+ * mig_ctl_last_word() - what the peer said before it went; nothing cancels any more.
+ * @ms: longest wait.
+ * @enough: asked now and then; true ends the wait.
+ *
+ * Return: -ECONNABORTED with its reason in @err; 0 if it has not given up.
+ * Threads: the engine, at the end.
+ */
+CHECKED int mig_ctl_last_word(struct mig_ctl *ctl, uint32_t ms, bool (*enough)(void *arg),
+                              void *arg, struct err *err);
 
 /**
  * mig_ctl_past_cancel() - from now on nothing cancels.

@@ -25,8 +25,9 @@ enum {
     HELLO_MS = 10000,    /* the default of mig_dest_params.hello_ms */
     LANES_MS = 30000,    /* for the next lane to come */
     SLICE_MS = 200, /* between looks at the control channel while something else is waited for */
-    LAST_WORD_MS = 300, /* for a dying peer's reason to be read */
-    LINGER_MS = 500,    /* for our last word to be read */
+    LAST_WORD_MS = 300, /* the default of mig_dest_params.last_word_ms */
+    LINGER_MS = 200,    /* for our last word to arrive */
+    ANSWER_MS = 2000,   /* the same for the answer to COMMIT: without it the source is undecided */
     HELLO_SIZE = 1024,  /* bytes: room for every capability that we name */
 };
 
@@ -73,6 +74,7 @@ int mig_dest_new(const struct mig_dest_params *params, struct mig_dest **ret_dst
         dst->p.lanes_max = MIG_LANES_MAX;
     dst->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
     dst->p.hello_ms = params->hello_ms ? params->hello_ms : HELLO_MS;
+    dst->p.last_word_ms = params->last_word_ms ? params->last_word_ms : LAST_WORD_MS;
     if (params->keepalive_ms == 0)
         dst->p.keepalive_ms = KEEPALIVE_MS;
     else if (params->keepalive_ms == UINT_MAX)
@@ -635,22 +637,17 @@ static bool is_gone(int rc)
     return rc == -ECONNRESET || rc == -EPIPE;
 }
 
+static bool need_not_wait(void *dst)
+{
+    return is_cancelled(dst);
+}
+
 /* What the source said before it went: -ECONNABORTED, or 0 where it said nothing. */
 static int hear_last_word(struct mig_dest *dst, struct err *err)
 {
-    uint64_t end = loop_now_ns() + (uint64_t)LAST_WORD_MS * 1000000;
-    int rc = 0;
-
     if (!dst->ctl || mig_ctl_state(dst->ctl) > MIG_DST_LOADED)
         return 0;
-    mig_ctl_past_cancel(dst->ctl);
-    while (rc >= 0 && loop_now_ns() < end) {
-        struct mig_message msg;
-
-        *err = (struct err){0};
-        rc = mig_ctl_recv(dst->ctl, end, &msg, err);
-    }
-    return rc == -ECONNABORTED ? rc : 0;
+    return mig_ctl_last_word(dst->ctl, dst->p.last_word_ms, need_not_wait, dst, err);
 }
 
 /*
@@ -681,12 +678,12 @@ static int explain(struct mig_dest *dst, int rc, struct err *err)
     return rc;
 }
 
-static void wind_up(struct mig_dest *dst)
+static void wind_up(struct mig_dest *dst, unsigned linger_ms)
 {
     raise_stop(dst);
     mig_door_close(dst->door);
     mig_receiver_free(dst->recv);
-    mig_ctl_free(dst->ctl, LINGER_MS);
+    mig_ctl_free(dst->ctl, linger_ms);
     state_buf_release(&dst->state);
     dst->door = NULL;
     dst->recv = NULL;
@@ -706,7 +703,7 @@ static int fail(struct mig_dest *dst, int rc, struct err *err)
         mig_ctl_past_cancel(dst->ctl);
         mig_ctl_abort(dst->ctl, err->msg);
     }
-    wind_up(dst);
+    wind_up(dst, dst->past_commit ? ANSWER_MS : LINGER_MS);
     mig_progress_finish(&dst->progress,
                         is_cancelled(dst) ? MIG_RESULT_CANCELLED : MIG_RESULT_FAILED, false, err);
     return rc;
@@ -728,7 +725,7 @@ int mig_dest_run(struct mig_dest *dst, struct err *err)
         return err_set(err, rc, "%s", mine.msg);
     }
     report_running(dst);
-    wind_up(dst);
+    wind_up(dst, ANSWER_MS);
     mig_progress_finish(&dst->progress, MIG_RESULT_COMPLETED, true, NULL);
     return 0;
 }

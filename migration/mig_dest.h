@@ -63,6 +63,7 @@ struct mig_dest_params {
     uint32_t idle_ms;    /* 0: 9 s */
     uint32_t hello_ms;   /* for a connection to shake hands, and to say what it is; 0: 10 s each */
     unsigned keepalive_ms; /* 0: 1 s; UINT_MAX: none */
+    uint32_t last_word_ms; /* for the reason of a source that goes; 0: 300 ms */
 };
 
 struct mig_dest;

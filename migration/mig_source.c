@@ -25,8 +25,8 @@ enum {
     FIXED_NS = 3000000,    /* a guess at mig_source_params.fixed_ns */
     LOADED_MS = 60000,     /* for LOADED, beyond four times the estimated blackout */
     RUNNING_MS = 60000,    /* for the answer to COMMIT, as long as the peer lives */
-    LAST_WORD_MS = 300,    /* for a dying peer's reason to be read */
-    LINGER_MS = 500,       /* for our reason to be read */
+    LAST_WORD_MS = 300,    /* the default of mig_source_params.last_word_ms */
+    LINGER_MS = 200,       /* for our reason to arrive */
     RATE_BYTES = 1 << 20,  /* a round smaller than this says little of the rate */
     HELLO_SIZE = 1024,     /* bytes: room for every capability that we name */
     RUN_RATE_MIN = 100000, /* ns: shortest time that a rate is computed over */
@@ -81,6 +81,7 @@ int mig_source_new(const struct mig_source_params *params, struct mig_source **r
     src->p.lanes = params->lanes ? params->lanes : 1;
     src->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
     src->p.hello_ms = params->hello_ms ? params->hello_ms : HELLO_MS;
+    src->p.last_word_ms = params->last_word_ms ? params->last_word_ms : LAST_WORD_MS;
     src->p.fixed_ns = params->fixed_ns ? params->fixed_ns : FIXED_NS;
     if (params->keepalive_ms == 0)
         src->p.keepalive_ms = KEEPALIVE_MS;
@@ -730,15 +731,18 @@ static int move(struct mig_source *src, struct mig_refusal *why, struct err *err
     return rc;
 }
 
+static bool need_not_wait(void *src)
+{
+    return is_cancelled(src);
+}
+
 /*
  * Find the best explanation of a failure: what somebody asked for, then what
  * the peer said before it went away, then what a lane saw, then what we saw.
  */
 static int explain(struct mig_source *src, int rc, struct err *err)
 {
-    uint64_t end = loop_now_ns() + (uint64_t)LAST_WORD_MS * 1000000;
     struct err peer = {0}, lane = {0};
-    struct mig_message msg;
     int got = 0;
 
     if (is_cancelled(src) && !src->commit_sent) {
@@ -747,12 +751,9 @@ static int explain(struct mig_source *src, int rc, struct err *err)
     }
     if (rc != -ECANCELED && rc != -EPIPE && rc != -ECONNRESET)
         return rc;
-    if (src->ctl && !src->commit_sent) {
-        mig_ctl_past_cancel(src->ctl);
-        while (got >= 0)
-            got = mig_ctl_recv(src->ctl, end, &msg, &peer);
-    }
-    if (got == -ECONNABORTED) {
+    if (src->ctl && !src->commit_sent)
+        got = mig_ctl_last_word(src->ctl, src->p.last_word_ms, need_not_wait, src, &peer);
+    if (got < 0) {
         *err = peer;
         return got;
     }

@@ -250,6 +250,7 @@ class CutTest(CommitTest):
 
         proxy, waiting = self.attempt(source, destination, border, act)
         result = how_ended(source, 60)
+        wait_until(lambda: answers, 20, "the answer of who cancels")
         what = f"{border}: {who}: {answers}: {result}"
         self.assertTrue(proxy.acted.is_set(), what)
         if answers[0][0] == 204:

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -184,6 +185,39 @@ static void test_a_peer_that_closes_is_an_error_and_no_signal(void **state)
     assert_string_equal(err.msg, "the peer closed the connection");
     assert_int_equal(mig_channel_write(e.a, &c, 1, &patient, NULL), -EPIPE);
     mig_channel_close(e.a);
+}
+
+/* Who reads late, from a socket that was aborted meanwhile, still gets what was written last. */
+static void test_the_last_word_is_waited_for_and_its_reader_is_not(void **state)
+{
+    enum {
+        LONG_MS = 60000
+    };
+    const uint64_t begin = loop_now_ns();
+    struct mig_channel *mine, *peer;
+    struct mig_dial dial = {0};
+    struct mig_listener *ls;
+    char word[4], c = 0;
+
+    (void)state;
+    assert_int_equal(mig_url_parse("tcp:127.0.0.1:0", &dial.url, NULL), 0);
+    assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
+    assert_int_equal(mig_url_parse(mig_listener_url(ls).s, &dial.url, NULL), 0);
+    assert_int_equal(mig_connect(&dial, &patient, &mine, NULL), 0);
+    assert_int_equal(mig_accept(ls, &patient, &peer, NULL), 0);
+    mig_listener_close(ls);
+    assert_int_equal(mig_channel_write(peer, &c, 1, &patient, NULL), 0);
+    assert_int_equal(mig_channel_write(mine, "word", 4, &patient, NULL), 0);
+    mig_channel_linger(mine, LONG_MS);
+    assert_true(loop_now_ns() - begin < (uint64_t)LONG_MS * 1000000);
+    mig_channel_close(mine);
+    /* Nobody is there for this: the answer is a reset. */
+    assert_int_equal(mig_channel_write(peer, &c, 1, &patient, NULL), 0);
+    assert_int_equal(mig_channel_wait_fd(mig_channel_fd(peer), POLLIN, &patient, begin), 0);
+    assert_int_equal(mig_channel_read(peer, word, 4, &patient, NULL), 0);
+    assert_memory_equal(word, "word", 4);
+    assert_true(mig_channel_read(peer, &c, 1, &patient, NULL) < 0);
+    mig_channel_close(peer);
 }
 
 /* --- Pages by reference --------------------------------------------------- */
@@ -747,6 +781,7 @@ int main(void)
         cmocka_unit_test(test_a_peer_that_takes_little_is_not_dead),
         cmocka_unit_test(test_a_peer_that_takes_nothing_is_dead),
         cmocka_unit_test(test_a_peer_that_closes_is_an_error_and_no_signal),
+        cmocka_unit_test(test_the_last_word_is_waited_for_and_its_reader_is_not),
         cmocka_unit_test(test_pages_arrive_whole_and_in_order),
         cmocka_unit_test(test_pages_are_not_copied_where_there_is_a_pipe),
         cmocka_unit_test(test_pages_end_by_cancel_silence_and_a_peer_that_closes),
