@@ -22,15 +22,13 @@ enum {
     MIG_FDS_MAX = 64, /* descriptors handed over at once */
 };
 
-/* What ends a wait early.  Zero-initialised is wrong: see MIG_WAIT_FOREVER. */
+/* What ends a wait early.  Zero-initialised is wrong: 0 is a descriptor. */
 struct mig_wait {
     int cancel_fd;        /* readable: -ECANCELED; borrowed; -1: none */
     int wake_fd;          /* readable: -EAGAIN where nothing is lost by it; borrowed; -1: none */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC: -ETIMEDOUT; 0: none */
     uint32_t idle_ms;     /* no byte moved for so long: -ETIMEDOUT; 0: no limit */
 };
-
-#define MIG_WAIT_FOREVER ((struct mig_wait){.cancel_fd = -1, .wake_fd = -1})
 
 /* Which end of a TLS session. */
 enum mig_tls_role {

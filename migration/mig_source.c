@@ -44,7 +44,8 @@ struct mig_source {
 
     pthread_mutex_t lock; /* below */
     bool cancelled;
-    bool past_commit; /* COMMIT is about to be sent: nothing cancels any more */
+    const char *why_cancelled; /* static; NULL: not said */
+    bool past_commit;          /* COMMIT is about to be sent: nothing cancels any more */
 
     /* Of the thread inside mig_source_run(). */
     unsigned features;               /* agreed on: bits of enum mig_feature */
@@ -123,14 +124,16 @@ static void raise_stop(void *arg)
     (void)eventfd_write(src->stop_fd, 1);
 }
 
-int mig_source_cancel(struct mig_source *src)
+int mig_source_cancel(struct mig_source *src, const char *why)
 {
     int rc = 0;
 
     (void)pthread_mutex_lock(&src->lock);
     if (src->past_commit)
         rc = -EBUSY;
-    else
+    else if (!src->cancelled)
+        src->why_cancelled = why;
+    if (rc == 0)
         src->cancelled = true;
     (void)pthread_mutex_unlock(&src->lock);
     if (rc == 0)
@@ -747,7 +750,8 @@ static int explain(struct mig_source *src, int rc, struct err *err)
 
     if (is_cancelled(src) && !src->commit_sent) {
         *err = (struct err){0};
-        return err_set(err, -ECANCELED, "cancelled");
+        return err_set(err, -ECANCELED, "%s",
+                       src->why_cancelled ? src->why_cancelled : "cancelled");
     }
     if (rc != -ECANCELED && rc != -EPIPE && rc != -ECONNRESET)
         return rc;

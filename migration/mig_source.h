@@ -46,7 +46,7 @@ struct mig_source_ops {
     void (*nap)(void *arg, uint64_t until_ns);
     /* A round begins, with the guest kept out for so many percent of its time.  May be NULL. */
     void (*round)(void *arg, uint32_t round, unsigned throttle);
-    /* Stop the guest; on failure it goes on running. */
+    /* Stop the guest; on failure it goes on running, or cannot. */
     CHECKED int (*pause)(void *arg, struct err *err);
     /* The state of the stopped machine, part by part as it is there; may write guest memory. */
     CHECKED int (*save)(void *arg, const struct state_sink *sink, struct err *err);
@@ -113,11 +113,12 @@ CHECKED int mig_source_run(struct mig_source *src, struct mig_refusal *why, stru
 
 /**
  * mig_source_cancel() - give up, if that is still possible.
+ * @why: for the error here and at the peer; static; NULL: "cancelled".
  *
  * Return: 0: the guest stays here; -EBUSY: COMMIT was sent.
  * Threads: any.
  */
-int mig_source_cancel(struct mig_source *src);
+int mig_source_cancel(struct mig_source *src, const char *why);
 
 /**
  * mig_source_switch_now() - stop the guest after the round that is going on.

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "core/log.h"
 #include "migration/mig_channel_internal.h"
 #include "migration/mig_wire.h"
 
@@ -555,6 +556,9 @@ int mig_tls_stream_handshake(struct mig_stream *st, short *ret_want, struct err 
     } else if (why != SSL_ERROR_NONE || rc < 0) {
         ERR_clear_error();
         rc = err_set(err, -ECONNRESET, "the peer closed the connection during the TLS handshake");
+    } else {
+        log_debug("migration: TLS with %s, %s", mig_tls_stream_suite(st),
+                  mig_tls_stream_resumed(st) ? "resumed" : "by certificates");
     }
     (void)pthread_mutex_unlock(&t->lock);
     return rc;

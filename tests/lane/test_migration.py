@@ -13,7 +13,7 @@ import time
 import lane_base
 from lane_base import MIB, Jitter, LaneTest, program, wait_until
 from lane_host import GuestMemory, differing_pages
-from lane_move import Move, free_port, move
+from lane_move import Move, free_port, how_ended, move
 from lane_net import Network, Pinger
 from lane_proxy import Border, Proxy
 from lane_tls import Authority
@@ -462,6 +462,38 @@ class FailureTest(MovingTest):
         if status < 300:
             source.wait_event("migration-failed")
         self.goes_on(source)
+
+    def test_a_processor_that_cannot_go_on(self):
+        """Wherever the move is then, one end has the VM, stopped to be looked at, and says why."""
+        here = 0
+        # Its 2 MiB take a quarter of a second.
+        for i, delay_s in enumerate((0.1, 0.2, 0.24, 0.25, 0.255, 0.26, 0.265, 0.27, 0.3)):
+            source = Vmm(self, f"from{i}", vm_args(memory="64M"))
+            source.boot()
+            source.guest.do("fill 16 2 text 3", timeout_s=60)
+            migration = Move(source, f"to{i}", self.tcp(), bandwidth=8 << 20, compression="Off")
+            source.line.run(delay_s)
+            try:
+                source.guest.send("unemulated")
+            except AssertionError:
+                pass  # it has moved
+            result = how_ended(source, 60)
+            if result == "gone":
+                self.assertIn(migration.destination.state(), ("Running", "Paused"))
+                migration.destination.kill()
+                continue
+            source.wait_event("panic")
+            self.assertEqual(source.state(), "Paused")
+            self.assertEqual(source.get("vm.migration-progress")["error"], "a vCPU cannot go on")
+            self.assertIn("a vCPU cannot go on", source.log())
+            self.assertIn("KVM internal error", source.log())
+            self.assertNotIn("panic", source.line.buffer.decode("ascii"))  # the guest's own
+            migration.receiving.wait(60)
+            self.assertIsNone(migration.destination.state())
+            self.assertIn("the peer gave up: a vCPU cannot go on", migration.destination.log())
+            source.put("vmm.shutdown")
+            here += 1
+        self.assertGreaterEqual(here, 1)
 
     def test_an_authority_that_is_not_ours(self):
         ours = Authority(self.dir / "ours").tls_dir(self.dir / "tls-ours")

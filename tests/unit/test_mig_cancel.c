@@ -86,7 +86,7 @@ static void test_both_ends_are_cancelled_while_nothing_comes(void **state)
         fake_pair_start(&p);
         nap();
         begin = loop_now_ns();
-        assert_int_equal(mig_source_cancel(p.src), 0);
+        assert_int_equal(mig_source_cancel(p.src, NULL), 0);
         assert_int_equal(mig_dest_cancel(p.dst), 0);
         fake_pair_join(&p);
         must_be_prompt(begin);
@@ -131,9 +131,11 @@ static void test_a_source_is_cancelled_while_it_connects_a_lane(void **state)
     p.sp.open_arg = &o;
     fake_pair_start(&p);
     nap();
-    assert_int_equal(mig_source_cancel(p.src), 0);
+    assert_int_equal(mig_source_cancel(p.src, "the guest reboots"), 0);
+    assert_int_equal(mig_source_cancel(p.src, NULL), 0);
     fake_pair_join(&p);
     assert_int_equal(p.src_rc, -ECANCELED);
+    assert_string_equal(p.src_err.msg, "the guest reboots");
     assert_true(o.lane_rc == 1 || o.lane_rc == -ECANCELED);
     fake_pair_check(&p);
     fake_link_free(o.link);
@@ -179,7 +181,7 @@ static void cancel_while_a_reason_is_waited_for(bool dest)
         nap();
     nap();
     begin = loop_now_ns();
-    assert_int_equal(dest ? mig_dest_cancel(p.dst) : mig_source_cancel(p.src), 0);
+    assert_int_equal(dest ? mig_dest_cancel(p.dst) : mig_source_cancel(p.src, NULL), 0);
     fake_pair_join(&p);
     must_be_prompt(begin);
     assert_int_equal(dest ? p.dst_st.result : p.src_st.result, MIG_RESULT_CANCELLED);

@@ -255,7 +255,7 @@ static void move_through(const char *tls_dir, unsigned nr)
     while (!atomic_load(&c.refused))
         (void)sched_yield();
     if (nr % 3 == 1)
-        (void)mig_source_cancel(c.e.p.src);
+        (void)mig_source_cancel(c.e.p.src, NULL);
     if (nr % 3 == 2)
         (void)mig_dest_cancel(c.e.p.dst);
     fake_pair_join(&c.e.p);

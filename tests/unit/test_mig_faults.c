@@ -627,7 +627,7 @@ static void cancel_at(void *arg, enum fake_op op)
     struct canceller *c = arg;
 
     if (op == c->at)
-        c->rc = c->dest ? mig_dest_cancel(c->p->dst) : mig_source_cancel(c->p->src);
+        c->rc = c->dest ? mig_dest_cancel(c->p->dst) : mig_source_cancel(c->p->src, NULL);
 }
 
 static void cancel_in(enum fake_op op, bool dest)
@@ -677,7 +677,7 @@ static void test_cancelling_at_any_time(void **state)
         connect_pair(&p, link);
         fake_pair_start(&p);
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
-        rc = i % 2 ? mig_source_cancel(p.src) : mig_dest_cancel(p.dst);
+        rc = i % 2 ? mig_source_cancel(p.src, NULL) : mig_dest_cancel(p.dst);
         fake_pair_join(&p);
         fake_pair_check(&p);
         if (rc == 0 && i % 2) {

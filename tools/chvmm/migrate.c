@@ -112,9 +112,20 @@ static int src_facts(void *arg, char **ret_text, size_t *ret_len, struct err *er
     return facts_make(m->vmm->vm, ret_text, ret_len, err);
 }
 
+/* What the guest wants that is no use to move it with; NULL: nothing. */
+static const char *guest_wants(const struct vmm *vmm)
+{
+    unsigned requests = atomic_load(&vmm->requests);
+
+    if (requests & VMM_REQUEST_VCPU_ERROR)
+        return "a vCPU cannot go on";
+    return requests ? "the guest reboots or powers off" : NULL;
+}
+
 static int src_pause(void *arg, struct err *err)
 {
     struct migration *m = arg;
+    const char *wants;
     int rc;
 
     if (vm_state(m->vmm->vm) == VM_PAUSED)
@@ -124,12 +135,15 @@ static int src_pause(void *arg, struct err *err)
         return rc;
     m->paused_by_us = true;
     /* A guest that is about to end is not worth a move, and its wish must not get lost. */
-    if (atomic_load(&m->vmm->requests)) {
+    wants = guest_wants(m->vmm);
+    if (!wants)
+        return 0;
+    /* One that is to be inspected stays as it is: KVM would have it run into an exception. */
+    if (!(atomic_load(&m->vmm->requests) & VMM_REQUEST_VCPU_ERROR)) {
         rc = vm_resume(m->vmm->vm, VM_CLOCK_ADVANCE, err);
         m->paused_by_us = rc < 0;
-        return err_set(err, -ECANCELED, "the guest reboots or powers off");
     }
-    return 0;
+    return err_set(err, -EINTR, "%s", wants);
 }
 
 static int src_save(void *arg, const struct state_sink *sink, struct err *err)
@@ -234,7 +248,7 @@ static int cancel_send(void *arg)
 {
     const struct migration *m = arg;
 
-    return mig_source_cancel(m->src);
+    return mig_source_cancel(m->src, guest_wants(m->vmm));
 }
 
 static void log_blackout(struct mig_progress *p)
