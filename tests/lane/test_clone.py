@@ -50,6 +50,13 @@ class CloneTest(LaneTest):
         except ProcessLookupError:
             pass
 
+    @staticmethod
+    def kill(clones):
+        for clone in clones:
+            gone = pathlib.Path(f"/proc/{clone['pid']}")
+            os.kill(clone["pid"], signal.SIGKILL)
+            wait_until(lambda gone=gone: not gone.exists(), 10, "a clone to end")
+
     def config(self, clone):
         text = subprocess.run([program("chctl"), "--api-socket", clone["api_socket"], "info"],
                               check=True, capture_output=True, timeout=30).stdout
@@ -218,6 +225,22 @@ class CloneTest(LaneTest):
             guests[-1].do(f"blk 0 write 0 64 {n}")
         for n, guest in enumerate(guests, 10):
             guest.do(f"blk 0 verify 0 64 {n}", timeout_s=60)
+
+    def test_a_template_that_is_used_again_takes_no_disk_that_was_written_to(self):
+        disk = self.make_disk("disk.img", 8 * MIB)
+        self.frozen(disk=f"path={disk}").kill()
+        options = ("-n", 2, "--set", f"disks._disk0.path={self.dir}/mine{{n}}.img")
+        self.kill(self.clones(*options))
+        # Nobody has written to what they left.
+        again = self.clones(*options)
+        guest = self.guest(again[1])
+        guest.do("blk 0 verify 0 64 9", timeout_s=60)
+        guest.do("blk 0 write 0 64 7")
+        guest.do("blk 0 flush")
+        self.kill(again)
+        error = self.chsnap("clone", "--dir", self.short / "c", *options, self.dir / "store", "warm", code=1)
+        self.assertIn("mine1.img): it is an earlier clone's, which has written to it", error)
+        self.clones(*options, "--changed-disks")
 
     def test_what_two_clones_cannot_both_have_is_refused(self):
         self.frozen().kill()
