@@ -71,6 +71,10 @@ static int fresh_load(struct store_index *ix, struct err *err)
         return rc;
     store_digest_map_release(&ix->fresh);
     ix->fresh_known = false;
+    if (store_digest_map_reserve(&ix->fresh, rows < FRESH_MAX / STORE_SEGMENT_SLOTS
+                                                 ? rows * STORE_SEGMENT_SLOTS
+                                                 : FRESH_MAX) < 0)
+        return store_no_memory(err);
     st = index_stmt(ix, ST_ALL_FRESH, err);
     rc = st ? 0 : index_errno(ix);
     while (rc >= 0 && (rc = index_step(ix, st, err)) > 0)

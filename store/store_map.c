@@ -2,10 +2,34 @@
 #include "store/store_map.h"
 
 #include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 enum {
     MAP_CAP_MIN = 256, /* a power of two; tables are at most half full */
+    MAP_POPULATE_LEN = 256 << 10,
 };
+
+/*
+ * A table of zeroes.  A large one gets its memory at once: it would come page after page, and twice
+ * for each, as the first access reads; the second then interrupts every processor of the process.
+ */
+static void *new_table(size_t cap, size_t entry_len)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), len = cap * entry_len;
+    uint8_t *table = calloc(cap, entry_len);
+    size_t skip;
+
+    if (!table || len < MAP_POPULATE_LEN)
+        return table;
+    skip = page - (uintptr_t)table % page;
+    (void)madvise(table + skip, (len - skip) / page * page, MADV_POPULATE_WRITE);
+    return table;
+}
 
 static size_t digest_slot(const struct store_digest_map *m, const struct store_digest *d)
 {
@@ -28,11 +52,11 @@ uint64_t *store_digest_map_find(const struct store_digest_map *m, const struct s
     return m->e[i].d.alg ? &m->e[i].value : NULL;
 }
 
-static int digest_map_grow(struct store_digest_map *m)
+static int digest_map_grow(struct store_digest_map *m, size_t cap)
 {
-    struct store_digest_map bigger = {.nr = m->nr, .cap = m->cap ? 2 * m->cap : MAP_CAP_MIN};
+    struct store_digest_map bigger = {.nr = m->nr, .cap = cap};
 
-    bigger.e = calloc(bigger.cap, sizeof(bigger.e[0]));
+    bigger.e = new_table(cap, sizeof(bigger.e[0]));
     if (!bigger.e)
         return -ENOMEM;
     for (size_t i = 0; i < m->cap; i++)
@@ -43,11 +67,20 @@ static int digest_map_grow(struct store_digest_map *m)
     return 0;
 }
 
+int store_digest_map_reserve(struct store_digest_map *m, size_t nr)
+{
+    size_t cap = m->cap ? m->cap : MAP_CAP_MIN;
+
+    while (cap / 2 < nr)
+        cap *= 2;
+    return cap == m->cap ? 0 : digest_map_grow(m, cap);
+}
+
 int store_digest_map_put(struct store_digest_map *m, const struct store_digest *d, uint64_t value)
 {
     size_t i;
 
-    if (2 * m->nr >= m->cap && digest_map_grow(m) < 0)
+    if (store_digest_map_reserve(m, m->nr + 1) < 0)
         return -ENOMEM;
     i = digest_slot(m, d);
     m->nr += !m->e[i].d.alg;
@@ -86,7 +119,7 @@ static int id_map_grow(struct store_id_map *m)
 {
     struct store_id_map bigger = {.nr = m->nr, .cap = m->cap ? 2 * m->cap : MAP_CAP_MIN};
 
-    bigger.e = calloc(bigger.cap, sizeof(bigger.e[0]));
+    bigger.e = new_table(bigger.cap, sizeof(bigger.e[0]));
     if (!bigger.e)
         return -ENOMEM;
     for (size_t i = 0; i < m->cap; i++)

@@ -40,6 +40,15 @@ struct store_id_map {
 uint64_t *store_digest_map_find(const struct store_digest_map *m, const struct store_digest *d);
 
 /**
+ * store_digest_map_reserve() - make room, so that puts do not move what is there.
+ * @nr: entries in all, below SIZE_MAX / 4.
+ *
+ * Return: 0; -ENOMEM.
+ * Threads: one at a time.
+ */
+CHECKED int store_digest_map_reserve(struct store_digest_map *m, size_t nr);
+
+/**
  * store_digest_map_put() - set the value of a digest.
  *
  * Return: 0; -ENOMEM.

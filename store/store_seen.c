@@ -12,15 +12,20 @@ enum {
 };
 
 struct seen_entry {
-    uint64_t loc; /* 0: free */
+    uint64_t loc;
     uint8_t b[STORE_DIGEST_LEN];
+};
+
+struct seen_set {
+    uint8_t nr;   /* entries that are in use: no other is looked at, nor its memory touched */
+    uint8_t next; /* the way that goes next */
 };
 
 struct store_seen {
     pthread_mutex_t locks[SEEN_LOCKS]; /* leaf locks, one per so many sets */
     uint64_t nr_sets;
     struct seen_entry *entries;
-    uint8_t *next; /* per set: the way that goes next */
+    struct seen_set *sets;
 };
 
 int store_seen_new(uint64_t nr, struct store_seen **ret_s)
@@ -36,8 +41,8 @@ int store_seen_new(uint64_t nr, struct store_seen **ret_s)
         (void)pthread_mutex_init(&s->locks[i], NULL);
     s->nr_sets = size / SEEN_WAYS;
     s->entries = calloc(size, sizeof(s->entries[0]));
-    s->next = calloc(s->nr_sets, 1);
-    if (!s->entries || !s->next) {
+    s->sets = calloc(s->nr_sets, sizeof(s->sets[0]));
+    if (!s->entries || !s->sets) {
         store_seen_free(s);
         return -ENOMEM;
     }
@@ -52,7 +57,7 @@ void store_seen_free(struct store_seen *s)
     for (unsigned i = 0; i < SEEN_LOCKS; i++)
         (void)pthread_mutex_destroy(&s->locks[i]);
     free(s->entries);
-    free(s->next);
+    free(s->sets);
     free(s);
 }
 
@@ -69,7 +74,7 @@ static uint64_t seen_find_locked(const struct store_seen *s, uint64_t set,
 {
     const struct seen_entry *e = &s->entries[set * SEEN_WAYS];
 
-    for (unsigned i = 0; i < SEEN_WAYS && e[i].loc; i++)
+    for (unsigned i = 0; i < s->sets[set].nr; i++)
         if (memcmp(e[i].b, d->b, STORE_DIGEST_LEN) == 0)
             return e[i].loc;
     return 0;
@@ -95,11 +100,14 @@ uint64_t store_seen_claim(struct store_seen *s, const struct store_digest *d, ui
     (void)pthread_mutex_lock(&s->locks[set % SEEN_LOCKS]);
     there = seen_find_locked(s, set, d);
     if (!there) {
-        struct seen_entry *e = &s->entries[set * SEEN_WAYS + s->next[set]];
+        struct seen_set *used = &s->sets[set];
+        struct seen_entry *e = &s->entries[set * SEEN_WAYS + used->next];
 
         e->loc = loc;
         memcpy(e->b, d->b, STORE_DIGEST_LEN);
-        s->next[set] = (uint8_t)((s->next[set] + 1) % SEEN_WAYS);
+        used->next = (uint8_t)((used->next + 1) % SEEN_WAYS);
+        if (used->nr < SEEN_WAYS)
+            used->nr++;
     }
     (void)pthread_mutex_unlock(&s->locks[set % SEEN_LOCKS]);
     return there ? there : loc;
