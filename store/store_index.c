@@ -243,7 +243,7 @@ static int index_readonly_uri(const char *path, char **ret_uri, struct err *err)
 static int index_connect(struct store_index *ix, struct store_backend *be, struct err *err)
 {
     static const char pragmas[] = "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;"
-                                  "PRAGMA synchronous = FULL; PRAGMA cache_size = -4096;"
+                                  "PRAGMA synchronous = FULL; PRAGMA cache_size = -8192;"
                                   "PRAGMA temp_store = MEMORY";
     auto_free char *uri = NULL;
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;

@@ -14,6 +14,7 @@
 enum {
     PIPE_CHUNKS_EXTRA = 8,
     PIPE_WRITE_BEHIND_SHIFT = 23, /* start writing back every 8 MiB */
+    PIPE_LOOKS = 64,              /* chunks looked up in one view of the index */
 };
 
 /* ---- failure ---- */
@@ -259,6 +260,30 @@ int writer_put_object(struct store_writer *w, const struct writer_object *obj,
 
 /* ---- chunks ---- */
 
+/*
+ * A view of the index costs as much as several questions.  What others publish after it was taken may
+ * be stored twice, as what they publish after a question may anyway.
+ */
+static int index_look_locked(struct store_writer *w, struct err *err)
+{
+    int rc = 0;
+
+    if (w->looks == PIPE_LOOKS)
+        writer_look_end(w);
+    if (!w->looks)
+        rc = store_index_look_begin(w->ix, err);
+    if (rc == 0)
+        w->looks++;
+    return rc;
+}
+
+void writer_look_end(struct store_writer *w)
+{
+    if (w->looks)
+        store_index_look_end(w->ix);
+    w->looks = 0;
+}
+
 /* Look up in the index what is needed and has no place yet; 0 stays unknown. */
 static int index_search(struct store_writer *w, unsigned nr, const struct store_digest *d,
                         const bool *needed, uint64_t *loc, struct err *err)
@@ -266,13 +291,10 @@ static int index_search(struct store_writer *w, unsigned nr, const struct store_
     int rc;
 
     (void)pthread_mutex_lock(&w->ix_lock);
-    rc = store_index_look_begin(w->ix, err);
-    if (rc == 0) {
-        for (unsigned i = 0; i < nr && rc >= 0; i++)
-            if (needed[i] && !loc[i])
-                rc = store_index_page(w->ix, &d[i], &loc[i], err);
-        store_index_look_end(w->ix);
-    }
+    rc = index_look_locked(w, err);
+    for (unsigned i = 0; i < nr && rc >= 0; i++)
+        if (needed[i] && !loc[i])
+            rc = store_index_page(w->ix, &d[i], &loc[i], err);
     (void)pthread_mutex_unlock(&w->ix_lock);
     return rc < 0 ? rc : 0;
 }

@@ -469,6 +469,7 @@ int store_writer_publish(struct store_writer *w, const struct store_publish *wha
     rc = writer_pipeline_stop(w, err);
     /* No page comes any more, and what follows needs memory of its own. */
     store_seen_free(steal_ptr(w->seen));
+    writer_look_end(w);
     if (rc == 0)
         rc = store_index_begin(w->ix, err);
     if (rc == 0)

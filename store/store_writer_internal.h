@@ -105,6 +105,7 @@ struct store_writer {
     pthread_mutex_t ix_lock;
     struct store_index *ix;
     bool ix_has_pages;
+    unsigned looks; /* chunks that the present view of the index has served; 0: there is none */
     struct store_seen *seen;    /* pages of this writer */
     struct store_seen *objects; /* nodes and pieces of this writer */
 
@@ -241,6 +242,13 @@ struct writer_object {
     const uint8_t *raw;
     size_t len; /* at most STORE_SEGMENT_RAW_MAX */
 };
+
+/**
+ * writer_look_end() - let go of the view of the index that chunks are looked up in.
+ *
+ * Threads: the last user.
+ */
+void writer_look_end(struct store_writer *w);
 
 /**
  * writer_put_object() - store a node or a piece of state, unless it is known.
