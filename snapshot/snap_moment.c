@@ -22,6 +22,8 @@
 enum {
     MOMENT_RUN_PAGES = 512, /* read at once: 2 MiB, so that huge pages stay whole */
     MOMENT_FAULTS = 16,     /* read from the kernel at once */
+    MOMENT_AROUND =
+        16, /* pages from one that is written to on: the next ones are likely to be, too */
 };
 
 struct area {
@@ -136,33 +138,51 @@ static int protect(struct snap_moment *m, const struct area *a, uint64_t first, 
 
 /* --- Faults ---------------------------------------------------------------------- */
 
-/* Keep a page aside if it is still to be read. */
-static void put_aside(struct snap_moment *m, struct area *a, uint64_t page)
+static bool is_full(const struct snap_moment *m)
 {
-    (void)pthread_mutex_lock(&m->lock);
-    while (bit_get(a->todo, page) && m->tail - m->head == SNAP_MOMENT_ASIDE_PAGES && !m->given_up)
-        (void)pthread_cond_wait(&m->room, &m->lock);
-    if (bit_get(a->todo, page) && !m->given_up) {
-        unsigned at = m->tail++ % SNAP_MOMENT_ASIDE_PAGES;
+    return m->tail - m->head == SNAP_MOMENT_ASIDE_PAGES;
+}
 
-        memcpy(m->aside_data + at * PAGE_SIZE_4K, a->r->hva + (page << PAGE_SHIFT_4K),
-               PAGE_SIZE_4K);
-        m->aside[at] = (struct aside){(unsigned)(a - m->areas), page};
-        bits_set(a->todo, page, 1, false);
-    }
+static void put_aside_locked(struct snap_moment *m, struct area *a, uint64_t page)
+{
+    unsigned at = m->tail++ % SNAP_MOMENT_ASIDE_PAGES;
+
+    memcpy(m->aside_data + at * PAGE_SIZE_4K, a->r->hva + (page << PAGE_SHIFT_4K), PAGE_SIZE_4K);
+    m->aside[at] = (struct aside){(unsigned)(a - m->areas), page};
+    bits_set(a->todo, page, 1, false);
+}
+
+/*
+ * Keep a page aside if it is still to be read, and those behind it as long as there is plenty of
+ * room: each has to be copied once, and a fault costs as much as copying several.
+ *
+ * Return: how many from @page on need no protection any more.
+ */
+static uint64_t put_aside(struct snap_moment *m, struct area *a, uint64_t page)
+{
+    uint64_t end = a->pages - page < MOMENT_AROUND ? a->pages : page + MOMENT_AROUND, p = page;
+
+    (void)pthread_mutex_lock(&m->lock);
+    while (bit_get(a->todo, page) && is_full(m) && !m->given_up)
+        (void)pthread_cond_wait(&m->room, &m->lock);
+    end = bits_run_end(a->todo, page, end);
+    if (!bit_get(a->todo, page) || m->given_up)
+        p = end;
+    while (p < end &&
+           (p == page || m->tail - m->head < SNAP_MOMENT_ASIDE_PAGES - SNAP_MOMENT_ASIDE_PAGES / 4))
+        put_aside_locked(m, a, p++);
     (void)pthread_mutex_unlock(&m->lock);
+    return p - page;
 }
 
 static int serve(struct snap_moment *m, uint64_t address)
 {
     for (unsigned i = 0; i < m->nr; i++) {
         struct area *a = &m->areas[i];
-        uint64_t off = address - (uintptr_t)a->r->hva;
+        uint64_t off = address - (uintptr_t)a->r->hva, page = off >> PAGE_SHIFT_4K;
 
-        if (address < (uintptr_t)a->r->hva || off >= a->r->len)
-            continue;
-        put_aside(m, a, off >> PAGE_SHIFT_4K);
-        return protect(m, a, off >> PAGE_SHIFT_4K, 1, false);
+        if (address >= (uintptr_t)a->r->hva && off < a->r->len)
+            return protect(m, a, page, put_aside(m, a, page), false);
     }
     return 0;
 }
@@ -442,6 +462,20 @@ uint64_t snap_moment_pages(const struct snap_moment *m)
 
 /* --- Reading -------------------------------------------------------------------------- */
 
+/* The pages at the head of the ring that follow each other in memory and in the ring; 0: it is empty. */
+static unsigned aside_run_locked(const struct snap_moment *m)
+{
+    unsigned at = m->head % SNAP_MOMENT_ASIDE_PAGES, max = SNAP_MOMENT_ASIDE_PAGES - at, nr = 1;
+    const struct aside *a = &m->aside[at];
+
+    if (m->head == m->tail)
+        return 0;
+    max = m->tail - m->head < max ? m->tail - m->head : max;
+    while (nr < max && a[nr].region == a->region && a[nr].page == a->page + nr)
+        nr++;
+    return nr;
+}
+
 /* Hand over what was kept aside. */
 static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink, struct err *err)
 {
@@ -449,19 +483,20 @@ static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink
 
     while (rc == 0) {
         struct aside a;
-        unsigned at;
+        unsigned at, nr;
 
         (void)pthread_mutex_lock(&m->lock);
-        if (m->head == m->tail)
+        nr = aside_run_locked(m);
+        if (!nr)
             rc = m->rc < 0 ? err_set(err, m->rc, "userfaultfd: %s", strerror(-m->rc)) : 1;
         at = m->head % SNAP_MOMENT_ASIDE_PAGES;
         a = m->aside[at];
         (void)pthread_mutex_unlock(&m->lock);
         if (rc != 0)
             break;
-        rc = sink->pages(sink->arg, a.region, a.page, 1, m->aside_data + at * PAGE_SIZE_4K, err);
+        rc = sink->pages(sink->arg, a.region, a.page, nr, m->aside_data + at * PAGE_SIZE_4K, err);
         (void)pthread_mutex_lock(&m->lock);
-        m->head++;
+        m->head += nr;
         if (m->head == m->tail)
             m->head = m->tail = 0; /* the same few pages again, while few are needed */
         (void)pthread_cond_signal(&m->room);
@@ -502,17 +537,19 @@ static int read_area(struct snap_moment *m, unsigned region, const struct snap_m
     int rc = 0;
 
     while (rc == 0 && from < a->pages && (nr = copy_run(m, a, &from, &zero)) > 0) {
-        rc = zero ? sink->zero(sink->arg, region, from, nr, err)
-                  : sink->pages(sink->arg, region, from, nr, m->run_data, err);
-        from += nr;
+        uint64_t end = from + nr;
+
         /* Released in whole huge pages where that is possible: parts of one would split it. */
-        if (rc == 0 && (from % MOMENT_RUN_PAGES == 0 || from == a->pages)) {
-            rc = protect(m, a, released, from - released, false);
+        if (end % MOMENT_RUN_PAGES == 0 || end == a->pages) {
+            rc = protect(m, a, released, end - released, false);
             if (rc < 0)
                 return err_set(err, rc, "memory zone %s: releasing it: %s", a->r->id,
                                strerror(-rc));
-            released = from;
+            released = end;
         }
+        rc = zero ? sink->zero(sink->arg, region, from, nr, err)
+                  : sink->pages(sink->arg, region, from, nr, m->run_data, err);
+        from = end;
         if (rc == 0)
             rc = read_aside(m, sink, err);
     }

@@ -27,6 +27,7 @@ static const uint64_t high_gpa = GIB(4);
 /* What the sink was given. */
 struct seen {
     unsigned times[2][LOW_PAGES];
+    uint64_t run[2][LOW_PAGES]; /* pages that it was given with, itself among them */
     uint64_t first_word[2][LOW_PAGES];
     uint64_t last_word[2][LOW_PAGES];
     uint64_t fail_after; /* pages; 0: never */
@@ -83,6 +84,7 @@ static int give(void *arg, unsigned region, uint64_t first, uint64_t nr, const u
         const uint8_t *page = data ? data + (i << PAGE_SHIFT_4K) : NULL;
 
         seen.times[region][first + i]++;
+        seen.run[region][first + i] = nr;
         if (page)
             memcpy(&seen.first_word[region][first + i], page, 8);
         if (page)
@@ -275,6 +277,55 @@ static void test_only_pages_that_are_wanted_are_given(void **state)
     drop_memory();
 }
 
+static void test_pages_behind_one_that_is_written_to_are_kept_with_it(void **state)
+{
+    enum {
+        FIRST = 40,
+        WANTED = 32
+    };
+    struct snap_moment *m;
+
+    (void)state;
+    new_memory(false);
+    for (uint64_t p = FIRST; p < FIRST + WANTED; p++)
+        words(0, p)[0] = p;
+    m = new_moment();
+    assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
+    for (uint64_t p = FIRST; p < FIRST + WANTED; p++)
+        guest_write(words(0, p));
+    assert_int_equal(snap_moment_read(m, &sink, NULL), 0);
+    snap_moment_free(m);
+    for (uint64_t p = FIRST; p < FIRST + WANTED; p++) {
+        assert_int_equal(seen.times[0][p], 1);
+        assert_int_equal(seen.first_word[0][p], p);
+        assert_true(seen.run[0][p] >= WANTED); /* handed over together, as they lie */
+    }
+    drop_memory();
+}
+
+static void test_one_write_keeps_several_pages(void **state)
+{
+    enum {
+        FIRST = 40,
+        NEXT = 8
+    };
+    struct snap_moment *m;
+
+    (void)state;
+    new_memory(false);
+    for (uint64_t p = FIRST; p < FIRST + NEXT; p++)
+        words(0, p)[0] = p;
+    m = new_moment();
+    assert_int_equal(snap_moment_take(m, NULL, NULL), 0);
+    guest_write(words(0, FIRST));
+    assert_int_equal(snap_moment_read(m, &sink, NULL), 0);
+    snap_moment_free(m);
+    assert_true(seen.run[0][FIRST] >= NEXT);
+    assert_int_equal(seen.first_word[0][FIRST], FIRST);
+    assert_int_equal(seen.first_word[0][FIRST + NEXT - 1], FIRST + NEXT - 1);
+    drop_memory();
+}
+
 static void test_pages_with_contents_are_counted(void **state)
 {
     struct snap_moment *m;
@@ -421,6 +472,8 @@ int main(void)
         cmocka_unit_test(test_every_page_is_as_it_was_though_all_are_overwritten),
         cmocka_unit_test(test_shared_memory_is_as_it_was_though_all_is_overwritten),
         cmocka_unit_test(test_only_pages_that_are_wanted_are_given),
+        cmocka_unit_test(test_pages_behind_one_that_is_written_to_are_kept_with_it),
+        cmocka_unit_test(test_one_write_keeps_several_pages),
         cmocka_unit_test(test_pages_with_contents_are_counted),
         cmocka_unit_test(test_a_reader_that_fails_lets_the_writers_go),
         cmocka_unit_test(test_a_sink_that_stalls_does_not_stop_the_writer),
