@@ -2,15 +2,20 @@
 /*
  * bench_limits: how long this machine takes for what nobody can do without, and nothing besides.
  *
- *     bench_limits [-m MIB] [-l LANES] [-n RUNS] [-f FILE] [-i]
+ *     bench_limits [-m MIB] [-l LANES] [-n RUNS] [-f FILE] [-d DIRECTORY] [-i]
  *
- * tcp and aes copy memory from one process to another: no pages, no rounds, no checks.  Whoever
- * moves a guest between two processes does not take less.  tcp: pages go to the sockets by reference, as migration/mig_splice.c has them, and are received
- * straight into memory that is there.  aes: records of 16 KiB are encrypted and decrypted by
- * AES-256-GCM in between, without TLS.  zstd: the pages of a memory image that are not zero (-f) are
- * compressed in pieces of 64 KiB at level 1, by a thread for each processor.  Beside all three a
- * process that never sleeps keeps a processor busy, as a guest would, unless -i.  slot: KVM makes
- * a VM and learns of 1 and 8 GiB of memory that nobody has touched.
+ * tcp and aes copy memory from one process to another: no pages, no rounds, no checks. Whoever
+ * moves a guest between two processes does not take less. tcp: pages go to the sockets by
+ * reference, as migration/mig_splice.c has them, and are received straight into memory that is
+ * there. aes: records of 16 KiB are encrypted and decrypted by AES-256-GCM in between, without
+ * TLS. zstd: the pages of a memory image that are not zero (-f) are compressed in pieces of 64 KiB
+ * at level 1 with a small hash table, by a thread for each processor. keep: the 64 MiB of the
+ * image that the guest of bench_snapshot writes to are digested, compressed and written to a file
+ * in DIRECTORY, which is made durable, and then a page of another one is, as a commit that names
+ * them would be. Beside all of these a process that never sleeps keeps a processor busy, as a
+ * guest would, unless -i. slot: KVM makes a VM and learns of 1 and 8 GiB of memory that nobody has
+ * touched. beat: of a thread of real-time priority that wakes every millisecond, while every
+ * processor is kept busy, the longest time between two wakings in half a second.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,7 +23,9 @@
 #include <linux/kvm.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +40,7 @@
 
 #include "core/page_scan.h"
 #include "migration/mig_splice.h"
+#include "store/store_digest.h"
 
 enum {
     RUNS_MAX = 101,
@@ -42,12 +50,20 @@ enum {
     TAG = 16,
     RECORDS = PIECE / RECORD,
     SEGMENT = 64 << 10, /* bytes that are compressed at once */
+    ZSTD_LEVEL = 1,
+    ZSTD_HASH_LOG = 11, /* the quickest that is worth it: docs/decisions/0071 */
+    KEPT_AT = 64 << 20, /* DIRTY_AT_MIB and DIRTY_MIB of bench_base.py */
+    KEPT_LEN = 64 << 20,
+    BEAT_NS = 1000000,
+    BEATS = 500, /* of a window */
+    WINDOWS = 100,
 };
 
 struct options {
     size_t len; /* of a lane */
     unsigned lanes, runs;
     const char *image; /* NULL: nothing is compressed */
+    const char *dir;
     bool idle;
 };
 
@@ -268,21 +284,25 @@ struct packer {
     pthread_t thread;
     const struct image *image;
     size_t first, step; /* segments */
+    int fd;             /* they are digested too and go to this file; -1 */
+    atomic_size_t *end; /* of the file */
     size_t packed;
 };
 
-static struct image read_image(const char *path)
+/* The pages of [@from, @from + @len) of a file, or of all that follows, that are not zero. */
+static struct image read_image(const char *path, size_t from, size_t len)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct image m = {0};
     uint8_t *all;
     struct stat st;
 
-    must(fd >= 0 && fstat(fd, &st) == 0, path);
-    all = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    m.data = malloc((size_t)st.st_size);
+    must(fd >= 0 && fstat(fd, &st) == 0 && (size_t)st.st_size > from, path);
+    len = len < (size_t)st.st_size - from ? len : (size_t)st.st_size - from;
+    all = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, (off_t)from);
+    m.data = malloc(len);
     must(all != MAP_FAILED && m.data, "memory");
-    for (size_t at = 0; at < (size_t)st.st_size; at += PAGE_SIZE_4K) {
+    for (size_t at = 0; at < len; at += PAGE_SIZE_4K) {
         bool zero;
 
         if (page_scan_run(all + at, 1, &zero) && zero)
@@ -290,7 +310,7 @@ static struct image read_image(const char *path)
         memcpy(m.data + m.len, all + at, PAGE_SIZE_4K);
         m.len += PAGE_SIZE_4K;
     }
-    (void)munmap(all, (size_t)st.st_size);
+    (void)munmap(all, len);
     (void)close(fd);
     m.len = m.len / SEGMENT * SEGMENT;
     return m;
@@ -303,31 +323,52 @@ static void *packer_main(void *arg)
     ZSTD_CCtx *ctx = ZSTD_createCCtx();
 
     must(ctx != NULL, "zstd");
+    must(!ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, ZSTD_LEVEL)) &&
+             !ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_hashLog, ZSTD_HASH_LOG)),
+         "zstd");
     for (size_t i = p->first; i < p->image->len / SEGMENT; i += p->step) {
-        size_t n =
-            ZSTD_compressCCtx(ctx, out, sizeof(out), p->image->data + i * SEGMENT, SEGMENT, 1);
+        const uint8_t *data = p->image->data + i * SEGMENT;
+        struct store_digest digests[SEGMENT / PAGE_SIZE_4K];
+        size_t n = ZSTD_compress2(ctx, out, sizeof(out), data, SEGMENT);
 
         must(!ZSTD_isError(n), "zstd");
         p->packed += n;
+        if (p->fd < 0)
+            continue;
+        store_hash_items(data, PAGE_SIZE_4K, ARRAY_LEN(digests), digests);
+        must(pwrite(p->fd, out, n, (off_t)atomic_fetch_add(p->end, n)) == (ssize_t)n, "write");
     }
     (void)ZSTD_freeCCtx(ctx);
     return NULL;
 }
 
-/* Return: bytes that are left. */
-static size_t pack_once(const struct image *m, unsigned threads, struct sample *s)
+static void make_durable(int fd)
 {
+    must(fdatasync(fd) == 0, "fdatasync");
+}
+
+/* Into @fds[0], and then a page into @fds[1], unless they are -1.  Return: bytes that are left. */
+static size_t pack_once(const struct image *m, unsigned threads, const int fds[2], struct sample *s)
+{
+    static const uint8_t page[PAGE_SIZE_4K] = {1};
     struct packer packers[LANES_MAX];
     double cpu = cpu_seconds(RUSAGE_SELF), begin = now_ms();
+    atomic_size_t end = 0;
     size_t packed = 0;
 
     for (unsigned i = 0; i < threads; i++) {
-        packers[i] = (struct packer){.image = m, .first = i, .step = threads};
+        packers[i] =
+            (struct packer){.image = m, .first = i, .step = threads, .fd = fds[0], .end = &end};
         must(pthread_create(&packers[i].thread, NULL, packer_main, &packers[i]) == 0, "thread");
     }
     for (unsigned i = 0; i < threads; i++) {
         (void)pthread_join(packers[i].thread, NULL);
         packed += packers[i].packed;
+    }
+    if (fds[0] >= 0) {
+        make_durable(fds[0]);
+        must(write(fds[1], page, sizeof(page)) == sizeof(page), "write");
+        make_durable(fds[1]);
     }
     s->ms = now_ms() - begin;
     s->cpu_gb = (cpu_seconds(RUSAGE_SELF) - cpu) / ((double)m->len / 1e9);
@@ -394,26 +435,48 @@ static void bench_copy(const struct options *o, uint8_t *data, bool encrypted)
     report("processor", "s/GB, both ends", cpu, o->runs);
 }
 
-static void bench_pack(const struct options *o)
+/* A file that has no name any more. */
+static int open_scratch(const char *dir)
+{
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    must(fd >= 0, dir);
+    return fd;
+}
+
+static void bench_pack(const struct options *o, const char *what, const struct image *m)
 {
     unsigned threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-    struct image m = read_image(o->image);
     double ms[RUNS_MAX], cpu[RUNS_MAX];
     size_t packed = 0;
 
     threads = threads < LANES_MAX ? threads : LANES_MAX;
     for (unsigned i = 0; i < o->runs; i++) {
+        bool keep = strcmp(what, "keep") == 0;
+        int fds[2] = {keep ? open_scratch(o->dir) : -1, keep ? open_scratch(o->dir) : -1};
         struct sample s;
 
-        packed = pack_once(&m, threads, &s);
+        packed = pack_once(m, threads, fds, &s);
         ms[i] = s.ms;
         cpu[i] = s.cpu_gb;
+        for (unsigned f = 0; keep && f < 2; f++)
+            (void)close(fds[f]);
     }
-    printf("zstd, %zu MiB to %zu MiB by %u threads, %s, %u runs\n", m.len >> 20, packed >> 20,
+    printf("%s, %zu MiB to %zu MiB by %u threads, %s, %u runs\n", what, m->len >> 20, packed >> 20,
            threads, beside(o), o->runs);
     report("total", "ms", ms, o->runs);
     report("processor", "s/GB", cpu, o->runs);
-    free(m.data);
+}
+
+static void bench_image(const struct options *o)
+{
+    struct image all = read_image(o->image, 0, SIZE_MAX);
+    struct image kept = read_image(o->image, KEPT_AT, KEPT_LEN);
+
+    bench_pack(o, "zstd", &all);
+    bench_pack(o, "keep", &kept);
+    free(all.data);
+    free(kept.data);
 }
 
 static void bench_slot(const struct options *o)
@@ -426,6 +489,45 @@ static void bench_slot(const struct options *o)
             ms[i] = slot_once((size_t)gib << 30);
         report(gib == 1 ? "1 GiB" : "8 GiB", "ms", ms, o->runs);
     }
+}
+
+/* Return: milliseconds, the longest of a window. */
+static double longest_beat(struct timespec *next)
+{
+    double longest = 0, last = now_ms();
+
+    for (unsigned i = 0; i < BEATS; i++) {
+        double now;
+
+        next->tv_nsec += BEAT_NS;
+        if (next->tv_nsec >= 1000000000) {
+            next->tv_nsec -= 1000000000;
+            next->tv_sec++;
+        }
+        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, next, NULL);
+        now = now_ms();
+        longest = now - last > longest ? now - last : longest;
+        last = now;
+    }
+    return longest;
+}
+
+static void bench_beat(void)
+{
+    const struct sched_param urgent = {.sched_priority = 50};
+    double ms[WINDOWS];
+    struct timespec next;
+
+    if (sched_setscheduler(0, SCHED_FIFO, &urgent) < 0) {
+        printf("beat: not measured: %s\n", strerror(errno));
+        return;
+    }
+    (void)clock_gettime(CLOCK_MONOTONIC, &next);
+    for (unsigned i = 0; i < WINDOWS; i++)
+        ms[i] = longest_beat(&next);
+    printf("beat, every processor busy, %u windows of %u beats\n", WINDOWS, BEATS);
+    report("longest", "ms", ms, WINDOWS);
+    printf("  %-10s %12.2f ms\n", "99th", ms[WINDOWS - 2]);
 }
 
 static pid_t keep_busy(void)
@@ -441,12 +543,13 @@ static pid_t keep_busy(void)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.len = 592 << 20, .lanes = 4, .runs = 9};
-    pid_t busy = -1;
+    struct options o = {.len = 592 << 20, .lanes = 4, .runs = 9, .dir = "."};
+    pid_t busy[LANES_MAX];
+    unsigned processors = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     uint8_t *data;
     int c;
 
-    while ((c = getopt(argc, argv, "m:l:n:f:i")) >= 0) {
+    while ((c = getopt(argc, argv, "m:l:n:f:d:i")) >= 0) {
         unsigned n = optarg ? (unsigned)strtoul(optarg, NULL, 10) : 0;
 
         if (c == 'm')
@@ -457,6 +560,8 @@ int main(int argc, char **argv)
             o.runs = n;
         else if (c == 'f')
             o.image = optarg;
+        else if (c == 'd')
+            o.dir = optarg;
         else if (c == 'i')
             o.idle = true;
         else
@@ -466,13 +571,19 @@ int main(int argc, char **argv)
     data = memory(&o);
     must(madvise(data, o.len * o.lanes, MADV_DONTFORK) == 0, "madvise");
     if (!o.idle)
-        busy = keep_busy();
+        busy[0] = keep_busy();
     bench_copy(&o, data, false);
     bench_copy(&o, data, true);
     if (o.image)
-        bench_pack(&o);
-    if (busy > 0)
-        (void)kill(busy, SIGKILL);
+        bench_image(&o);
+    if (!o.idle)
+        (void)kill(busy[0], SIGKILL);
     bench_slot(&o);
+    processors = processors < LANES_MAX ? processors : LANES_MAX;
+    for (unsigned i = 0; i < processors; i++)
+        busy[i] = keep_busy();
+    bench_beat();
+    for (unsigned i = 0; i < processors; i++)
+        (void)kill(busy[i], SIGKILL);
     return 0;
 }
