@@ -423,8 +423,8 @@ static int dir_unmake_pack(void *arg, uint64_t id, uint64_t len)
 /* The index first: without it whoever else is here finds that the store is gone. */
 static void dir_unmake(struct store_backend *be)
 {
-    static const char *const files[] = {"store.db", "store.db-wal", "store.db-shm", "lock",
-                                        "reserve"};
+    static const char *const files[] = {"store.db",         "store.db-wal", "store.db-shm",
+                                        "store.db-journal", "lock",         "reserve"};
     struct dir_backend *d = dir_of(be);
 
     for (size_t i = 0; be->made && i < ARRAY_LEN(files); i++)
@@ -460,11 +460,15 @@ static const struct store_backend_ops dir_ops = {
     .free = dir_free,
 };
 
-/* A directory may become a store if everything in it is what a store has. */
+/*
+ * A directory may become a store if everything in it is what a store has; the journal is what is left
+ * of a creation that was interrupted before the index had its log.
+ */
 static int dir_check_is_ours(int dir_fd, struct err *err)
 {
     static const char *const ours[] = {
-        ".", "..", "store.db", "packs", "lock", "store.db-wal", "store.db-shm", "cache", "reserve"};
+        ".",     "..",   "store.db", "store.db-wal", "store.db-shm", "store.db-journal",
+        "packs", "lock", "cache",    "reserve"};
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *e;
