@@ -77,13 +77,15 @@ static bool not_shorter(const struct mig_measure *m, unsigned n, unsigned percen
 /*
  * How much to slow the guest down.  That begins when two rounds in a row did
  * not get shorter, goes up step by step as long as it does not help, and down
- * again where it does.
+ * again where it does.  Where the blackout without any page would be too long,
+ * nothing helps.
  */
-static unsigned choose_throttle(const struct mig_measure *m, bool short_enough)
+static unsigned choose_throttle(const struct mig_limits *limits, const struct mig_measure *m,
+                                bool short_enough)
 {
     unsigned step = 0;
 
-    if (!m->can_throttle)
+    if (!m->can_throttle || m->fixed_ns > limits->downtime_ns)
         return 0;
     if (short_enough)
         return m->throttle;
@@ -138,9 +140,11 @@ static struct mig_verdict choose(const struct mig_limits *limits, const struct m
         v.why = "time is up and the blackout would be too long";
     } else if (!v.short_enough) {
         v.decision = MIG_DECIDE_ROUND;
-        v.why = v.throttle > m->throttle ? "the guest dirties memory too fast and is slowed down"
-                : v.stalled              ? "the guest dirties memory as fast as it is sent"
-                                         : "the blackout would be too long";
+        v.why = m->fixed_ns > limits->downtime_ns
+                    ? "the blackout would be too long with no page to send"
+                : v.throttle > m->throttle ? "the guest dirties memory too fast and is slowed down"
+                : v.stalled                ? "the guest dirties memory as fast as it is sent"
+                                           : "the blackout would be too long";
     } else if (worth_polishing(m)) {
         v.decision = MIG_DECIDE_ROUND;
         v.why = "another round shortens the blackout";
@@ -155,6 +159,6 @@ struct mig_verdict mig_policy_decide(const struct mig_limits *limits, const stru
     struct mig_verdict v = {.estimate_ns = mig_policy_estimate(m), .stalled = is_stalled(m)};
 
     v.short_enough = v.estimate_ns <= limits->downtime_ns;
-    v.throttle = choose_throttle(m, v.short_enough);
+    v.throttle = choose_throttle(limits, m, v.short_enough);
     return choose(limits, m, v);
 }

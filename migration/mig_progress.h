@@ -61,6 +61,8 @@ struct mig_round_log {
     uint64_t hot;        /* of these, left for the end */
     uint64_t rate;       /* bytes a second */
     uint64_t dirty_rate; /* bytes a second that the guest dirtied */
+    uint64_t fixed_ns;   /* expected of the blackout beyond its pages */
+    uint64_t trip_ns;    /* shortest time to an answer of the destination so far */
     uint64_t at_ns;      /* since the beginning */
     struct mig_verdict verdict;
 };

@@ -59,6 +59,7 @@ struct mig_sender {
     pthread_cond_t cond;
     struct mig_round rounds[ROUNDS_QUEUED];
     unsigned nr_rounds; /* posted */
+    uint64_t ended_ns;  /* when a ROUND_END was about to be sent */
     bool quit;
     int rc; /* of the first lane that failed */
     struct err err;
@@ -401,6 +402,16 @@ static int send_memory(struct lane *l, struct err *err)
     return rc < 0 ? err_prefix(err, rc, "handing memory over") : rc;
 }
 
+/* Before it is sent: a thread that has to wait afterwards would have the answer come too early. */
+static void note_round_end(struct mig_sender *s)
+{
+    uint64_t now = loop_now_ns();
+
+    (void)pthread_mutex_lock(&s->lock);
+    s->ended_ns = now > s->ended_ns ? now : s->ended_ns;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
 static int send_round_end(struct lane *l, const struct mig_round *round, struct err *err)
 {
     struct mig_round_end e = {round->number, round->last, l->data_pages, l->zero_pages};
@@ -411,6 +422,7 @@ static int send_round_end(struct lane *l, const struct mig_round *round, struct 
 
     wr_bytes(&w, &hdr, sizeof(hdr));
     mig_round_end_put(&e, &w);
+    note_round_end(l->s);
     return lane_write(l, &iov, 1, err);
 }
 
@@ -540,6 +552,16 @@ void mig_sender_round(struct mig_sender *s, const struct mig_round *round)
     s->rounds[s->nr_rounds++ % ROUNDS_QUEUED] = *round;
     (void)pthread_cond_broadcast(&s->cond);
     (void)pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t mig_sender_ended_ns(struct mig_sender *s)
+{
+    uint64_t ns;
+
+    (void)pthread_mutex_lock(&s->lock);
+    ns = s->ended_ns;
+    (void)pthread_mutex_unlock(&s->lock);
+    return ns;
 }
 
 int mig_sender_error(struct mig_sender *s, struct err *err)

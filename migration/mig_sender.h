@@ -67,6 +67,14 @@ struct mig_round {
 void mig_sender_round(struct mig_sender *s, const struct mig_round *round);
 
 /**
+ * mig_sender_ended_ns() - when the last lane was about to send its ROUND_END.
+ *
+ * Return: CLOCK_MONOTONIC, of the latest round that a lane has ended; 0: of none.
+ * Threads: any.
+ */
+uint64_t mig_sender_ended_ns(struct mig_sender *s);
+
+/**
  * mig_sender_error() - why the first lane failed.
  *
  * Return: 0 if none did; what it returned.

@@ -17,18 +17,20 @@
 #include "migration/mig_throttle.h"
 
 enum {
-    CONNECT_MS = 10000,    /* to connect, each time */
-    HELLO_MS = 30000,      /* the default of mig_source_params.hello_ms */
-    IDLE_MS = 9000,        /* the default of mig_source_params.idle_ms */
-    KEEPALIVE_MS = 1000,   /* the default of mig_source_params.keepalive_ms */
-    TICK_MS = 100,         /* how often the policy is asked in the middle of a round */
-    FIXED_NS = 3000000,    /* a guess at mig_source_params.fixed_ns */
-    LOADED_MS = 60000,     /* for LOADED, beyond four times the estimated blackout */
-    RUNNING_MS = 60000,    /* for the answer to COMMIT, as long as the peer lives */
-    LAST_WORD_MS = 300,    /* the default of mig_source_params.last_word_ms */
-    LINGER_MS = 200,       /* for our reason to arrive */
-    RATE_BYTES = 1 << 20,  /* a round smaller than this says little of the rate */
-    HELLO_SIZE = 1024,     /* bytes: room for every capability that we name */
+    CONNECT_MS = 10000,   /* to connect, each time */
+    HELLO_MS = 30000,     /* the default of mig_source_params.hello_ms */
+    IDLE_MS = 9000,       /* the default of mig_source_params.idle_ms */
+    KEEPALIVE_MS = 1000,  /* the default of mig_source_params.keepalive_ms */
+    TICK_MS = 100,        /* how often the policy is asked in the middle of a round */
+    HERE_NS = 3000000,    /* a guess at mig_source_params.here_ns */
+    BLACKOUT_TRIPS = 2,   /* last page to LOADED, COMMIT to RUNNING */
+    STATE_BYTES = 16384,  /* what a machine with one processor has: how much it is shows too late */
+    LOADED_MS = 60000,    /* for LOADED, beyond four times the estimated blackout */
+    RUNNING_MS = 60000,   /* for the answer to COMMIT, as long as the peer lives */
+    LAST_WORD_MS = 300,   /* the default of mig_source_params.last_word_ms */
+    LINGER_MS = 200,      /* for our reason to arrive */
+    RATE_BYTES = 1 << 20, /* a round smaller than this says little of the rate */
+    HELLO_SIZE = 1024,    /* bytes: room for every capability that we name */
     RUN_RATE_MIN = 100000, /* ns: shortest time that a rate is computed over */
     STATE_PART = 4096,     /* bytes of state that are worth a message of their own */
 };
@@ -60,6 +62,8 @@ struct mig_source {
     uint64_t begin_ns;               /* when the move began */
     uint64_t rounds_ns;              /* when the first round began */
     uint64_t harvest_ns;             /* when the dirty log was read last */
+    uint64_t trip_ns;                /* shortest time to an answer of the peer; 0: there was none */
+    uint64_t state_ns;               /* expected time to send the state; 0: not known */
     uint32_t round;                  /* number of the next */
     uint8_t secret[MIG_SECRET_SIZE]; /* from READY */
     bool has_secret, paused, released, commit_sent;
@@ -83,7 +87,7 @@ int mig_source_new(const struct mig_source_params *params, struct mig_source **r
     src->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
     src->p.hello_ms = params->hello_ms ? params->hello_ms : HELLO_MS;
     src->p.last_word_ms = params->last_word_ms ? params->last_word_ms : LAST_WORD_MS;
-    src->p.fixed_ns = params->fixed_ns ? params->fixed_ns : FIXED_NS;
+    src->p.here_ns = params->here_ns ? params->here_ns : HERE_NS;
     if (params->keepalive_ms == 0)
         src->p.keepalive_ms = KEEPALIVE_MS;
     else if (params->keepalive_ms == UINT_MAX)
@@ -184,6 +188,24 @@ static int expect(struct mig_source *src, enum mig_msg type, struct mig_message 
     return rc;
 }
 
+/*
+ * The peer has answered what was sent then.  Each answer is late by what the peer, or what was on
+ * its way before, kept it: the earliest one tells most of the way there and back.
+ */
+static void note_answer(struct mig_source *src, uint64_t sent_ns)
+{
+    uint64_t t = loop_now_ns() - sent_ns;
+
+    if (!src->trip_ns || t < src->trip_ns)
+        src->trip_ns = t ? t : 1;
+}
+
+/* What the blackout takes beyond its pages. */
+static uint64_t fixed_cost(const struct mig_source *src)
+{
+    return src->p.here_ns + BLACKOUT_TRIPS * src->trip_ns + src->state_ns;
+}
+
 /* --- Connecting ---------------------------------------------------------- */
 
 static int open_channel(struct mig_source *src, struct mig_channel **ret_ch, struct err *err)
@@ -256,6 +278,7 @@ static int greet(struct mig_source *src, struct mig_refusal *why, struct err *er
                           .lanes = src->p.lanes};
     uint8_t buf[HELLO_SIZE];
     struct wr w = {buf, sizeof(buf), false};
+    uint64_t begin = loop_now_ns();
     struct mig_message msg;
     int rc;
 
@@ -267,7 +290,10 @@ static int greet(struct mig_source *src, struct mig_refusal *why, struct err *er
     /* One of another making may listen, and talk to its source only. */
     if (rc == -ETIMEDOUT && !is_overdue(src))
         return err_prefix(err, rc, "HELLO was not answered: the destination may have a source");
-    return rc < 0 ? rc : check_hello(src, &msg, err);
+    if (rc < 0)
+        return rc;
+    note_answer(src, begin);
+    return check_hello(src, &msg, err);
 }
 
 static int connect_control(struct mig_source *src, struct mig_refusal *why, struct err *err)
@@ -462,9 +488,11 @@ static int measure(struct mig_source *src, uint64_t bytes, uint64_t took, uint64
         m->nr_history++;
     if (bytes >= RATE_BYTES || rate > m->rate)
         m->rate = rate;
+    if (bytes >= RATE_BYTES && rate)
+        src->state_ns = (uint64_t)STATE_BYTES * 1000000000 / rate;
     m->elapsed_ns = loop_now_ns() - src->rounds_ns;
     m->since_begin_ns = loop_now_ns() - src->begin_ns;
-    m->fixed_ns = src->p.fixed_ns;
+    m->fixed_ns = fixed_cost(src);
     m->dirty_rate = per_second(src->consumer ? dirty_count(src->consumer) : 0, since_harvest);
     m->switch_now = atomic_load(&src->switch_now);
     return sort_out(src, err);
@@ -487,6 +515,7 @@ static int run_round(struct mig_source *src, uint64_t pages, struct mig_verdict 
     rc = await_round(src, src->round, err);
     if (rc < 0)
         return rc;
+    note_answer(src, mig_sender_ended_ns(src->sender));
     src->round++;
     log.took_ns = loop_now_ns() - begin;
     log.data_pages = atomic_load(&c->data_pages) - data;
@@ -504,6 +533,8 @@ static int run_round(struct mig_source *src, uint64_t pages, struct mig_verdict 
     log.remaining = src->m.remaining;
     log.hot = src->m.hot;
     log.rate = src->m.rate;
+    log.fixed_ns = src->m.fixed_ns;
+    log.trip_ns = src->trip_ns;
     mig_progress_log(&src->progress, &log, src->m.dirty_rate);
     *ret_verdict = log.verdict;
     return 0;

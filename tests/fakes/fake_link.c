@@ -186,6 +186,13 @@ static void cut_if_due(struct fake_link *l, const struct pipe_way *w)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
+static void nap_ns(uint64_t ns)
+{
+    const struct timespec nap = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+}
+
 static void *way_main(void *arg)
 {
     struct pipe_way *w = arg;
@@ -204,16 +211,15 @@ static void *way_main(void *arg)
             continue;
         if (n <= 0)
             break;
+        if (l->cfg.delay_ms)
+            nap_ns((uint64_t)l->cfg.delay_ms * 1000000);
         /* Counted first: who has received a byte finds it counted. */
         count(l, w, buf, (size_t)n);
         went = cargo.len ? send_cargo(w->to, buf, &cargo) : 0;
         write_all(w->to, buf + went, (size_t)n - went);
         cut_if_due(l, w);
-        if (l->cfg.delay_seed) {
-            const struct timespec nap = {0, (long)(w->x >> 50) * 20};
-
-            (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
-        }
+        if (l->cfg.delay_seed)
+            nap_ns((w->x >> 50) * 20);
     }
     (void)shutdown(w->to, SHUT_WR);
     free(buf);

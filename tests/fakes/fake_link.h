@@ -28,6 +28,7 @@ struct fake_link_config {
     bool stall;          /* instead of cutting: forward nothing more, and keep it open */
     bool record;         /* keep what is forwarded */
     bool pass_fds;       /* forward descriptors too, message by message */
+    unsigned delay_ms;   /* each way, for each piece */
     unsigned delay_seed; /* not 0: forward small pieces with random pauses */
 };
 

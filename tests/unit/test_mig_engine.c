@@ -152,6 +152,58 @@ static void test_pages_that_never_rest_go_at_the_end(void **state)
     fake_pair_release(&p);
 }
 
+enum {
+    FAR_MS = 20, /* each way */
+};
+
+/* A guest with a page that is dirty again after each round, and may stand still for 30 ms. */
+static unsigned move_a_little(unsigned delay_ms, enum mig_timeout_strategy strategy,
+                              struct mig_round_log *log, struct fake_pair *p)
+{
+    static const struct fake_guest_config restless = {
+        .len = {KIB(64)}, .data_percent = 40, .seed = 7, .never_clean = true};
+
+    fake_pair_init(p, &restless);
+    p->sp.limits = (struct mig_limits){.downtime_ns = 30000000, .strategy = strategy};
+    /* Near by there is no need of a limit, which a machine in trouble would reach. */
+    if (delay_ms)
+        p->sp.limits.timeout_ns = 600000000;
+    move_over(p, &(struct fake_link_config){.delay_ms = delay_ms});
+    return mig_progress_rounds(mig_source_progress(p->src), log);
+}
+
+/* The way there and back is part of the blackout, twice. */
+static void test_a_destination_far_away_is_not_switched_to_in_less_than_it_takes(void **state)
+{
+    struct mig_round_log log[MIG_LOG_ROUNDS];
+    struct fake_pair p;
+    unsigned n;
+
+    (void)state;
+    n = move_a_little(FAR_MS, MIG_TIMEOUT_CANCEL, log, &p);
+    assert_int_equal(p.src_rc, -ETIMEDOUT);
+    for (unsigned i = 0; i < n; i++) {
+        assert_true(log[i].trip_ns >= 2 * FAR_MS * UINT64_C(1000000));
+        assert_true(log[i].fixed_ns >= 2 * log[i].trip_ns);
+        assert_true(log[i].verdict.estimate_ns >= log[i].fixed_ns);
+        assert_false(log[i].verdict.short_enough);
+    }
+    /* To slow it down would not bring the destination nearer. */
+    assert_int_equal(atomic_load(&p.from.naps), 0);
+    fake_pair_release(&p);
+
+    n = move_a_little(FAR_MS, MIG_TIMEOUT_IGNORE, log, &p);
+    assert_moved(&p);
+    assert_true(n > 0 && !log[n - 1].verdict.short_enough);
+    assert_true(p.src_st.took.blackout >= 2 * log[n - 1].trip_ns);
+    fake_pair_release(&p);
+
+    n = move_a_little(0, MIG_TIMEOUT_CANCEL, log, &p);
+    assert_moved(&p);
+    assert_true(n > 0 && log[n - 1].verdict.short_enough);
+    fake_pair_release(&p);
+}
+
 /* How long the rounds take that send a full guest; @bandwidth in bytes a second, 0: no cap. */
 static double seconds_of_rounds(unsigned lanes, uint64_t bandwidth, double *ret_bytes)
 {
@@ -343,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_a_guest_that_is_too_busy_is_slowed_down_and_let_go),
         cmocka_unit_test(test_a_guest_that_is_not_is_left_alone),
         cmocka_unit_test(test_pages_that_never_rest_go_at_the_end),
+        cmocka_unit_test(test_a_destination_far_away_is_not_switched_to_in_less_than_it_takes),
         cmocka_unit_test(test_bandwidth_is_kept_within_five_percent),
         cmocka_unit_test(test_pages_travel_compressed_where_that_is_asked_for_or_pays),
         cmocka_unit_test(test_memory_that_was_never_touched_stays_so_at_both_ends),

@@ -60,6 +60,18 @@ static void test_single_decisions(void **state)
         {"the fixed cost alone is too long: no round can help, until time is up",
          {MS(2), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(3), 0, {0}, 0, false, false, 0, 0, S(9)},
          MIG_DECIDE_ROUND},
+        {"far away: two round trips are within the limit",
+         {MS(100), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(83), 0, {0}, 0, false, false, 0, 0, S(9)},
+         MIG_DECIDE_STOP},
+        {"the same, and pages that are not",
+         {MS(100), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 2000, RATE, 0, MS(83), 0, {0}, 0, false, false, 0, 0, S(9)},
+         MIG_DECIDE_ROUND},
+        {"two round trips are too long: time is up",
+         {MS(30), S(10), MIG_TIMEOUT_CANCEL}, {S(1), 1, RATE, 0, MS(83), 0, {0}, 0, false, false, 0, 0, S(10)},
+         MIG_DECIDE_GIVE_UP},
+        {"the same, whatever it takes",
+         {MS(30), S(10), MIG_TIMEOUT_IGNORE}, {S(1), 1, RATE, 0, MS(83), 0, {0}, 0, false, false, 0, 0, S(10)},
+         MIG_DECIDE_STOP},
         {"asked to switch",
          {MS(1), S(3600), MIG_TIMEOUT_CANCEL}, {S(1), 1 << 20, RATE, 0, MS(3), 0, {0}, 0, true, false, 0, 0, S(9)},
          MIG_DECIDE_STOP},
@@ -146,6 +158,28 @@ static void test_hot_pages_wait_for_the_end(void **state)
     };
     assert_false(mig_policy_decide(&usual, &m).stalled);
     assert_int_equal(mig_policy_decide(&usual, &m).throttle, 0);
+}
+
+static void test_the_guest_is_not_slowed_down_where_that_cannot_help(void **state)
+{
+    struct mig_measure m = {
+        .elapsed_ns = S(9),
+        .remaining = 100000,
+        .rate = RATE,
+        .fixed_ns = MS(30),
+        .nr_history = 3,
+        .history = {100000, 100000, 100000},
+        .can_throttle = true
+    };
+    const struct mig_limits l = {.downtime_ns = MS(30), .timeout_ns = S(3600)};
+
+    (void)state;
+    assert_int_equal(mig_policy_decide(&l, &m).throttle, 30);
+    m.fixed_ns = MS(30) + 1;
+    assert_int_equal(mig_policy_decide(&l, &m).throttle, 0);
+    /* It turns out while the guest is slowed down. */
+    m.throttle = 80;
+    assert_int_equal(mig_policy_decide(&l, &m).throttle, 0);
 }
 
 static void test_only_cancel_gives_up_in_the_middle_of_a_round(void **state)
@@ -389,7 +423,7 @@ static void test_recorded_traces(void **state)
     replay("idle", idle, ARRAY_LEN(idle), MS(300));
     replay("steady", steady, ARRAY_LEN(steady), MS(100));
     replay("slowed", slowed, ARRAY_LEN(slowed), MS(100));
-    replay("never", never, ARRAY_LEN(never), MS(1));
+    replay("never", never, ARRAY_LEN(never), MS(10));
 }
 
 int main(void)
@@ -398,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_single_decisions),
         cmocka_unit_test(test_estimates_do_not_overflow),
         cmocka_unit_test(test_hot_pages_wait_for_the_end),
+        cmocka_unit_test(test_the_guest_is_not_slowed_down_where_that_cannot_help),
         cmocka_unit_test(test_only_cancel_gives_up_in_the_middle_of_a_round),
         cmocka_unit_test(test_traces),
         cmocka_unit_test(test_recorded_traces),

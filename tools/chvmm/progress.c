@@ -48,6 +48,8 @@ static void put_verdict(struct json_object *o, const struct mig_round_log *log)
     json_put_u64(o, "hot_pages", log->hot);
     json_put_u64(o, "rate_bytes_per_s", log->rate);
     json_put_u64(o, "dirty_bytes_per_s", log->dirty_rate);
+    json_put_u64(o, "round_trip_ns", log->trip_ns);
+    json_put_u64(o, "expected_fixed_ns", log->fixed_ns);
     json_put_u64(o, "expected_blackout_ns", estimate(log->verdict.estimate_ns));
     json_put_u64(o, "throttle_percent", log->verdict.throttle);
     json_put_text(o, "decision",
