@@ -44,6 +44,7 @@ enum call_kind {
     CALL_WRITE,
     CALL_GROW, /* needs space: makes a name or a longer file */
     CALL_OTHER,
+    CALL_READ,
 };
 
 /* Count a call; true if it is to fail with errno set. */
@@ -52,14 +53,14 @@ static bool fault(enum call_kind kind)
     enum io_fault_mode mode = fault_mode;
     long n;
 
-    if (mode == IO_FAULT_NONE)
+    if (mode == IO_FAULT_NONE || (mode == IO_FAULT_READ) != (kind == CALL_READ))
         return false;
     n = atomic_fetch_add(&fault_calls, 1) + 1;
     if (n < fault_at)
         return false;
     if (mode == IO_FAULT_KILL || (mode == IO_FAULT_TORN && kind != CALL_WRITE))
         die();
-    if (mode == IO_FAULT_EIO && n == fault_at) {
+    if ((mode == IO_FAULT_EIO || mode == IO_FAULT_READ) && n == fault_at) {
         errno = EIO;
         return true;
     }
@@ -83,6 +84,16 @@ static void after_write(void)
 {
     if (fault_mode == IO_FAULT_TORN && atomic_load(&fault_calls) == fault_at)
         die();
+}
+
+ssize_t pread(int fd, void *buf, size_t len, off_t off)
+{
+    return fault(CALL_READ) ? -1 : syscall(SYS_pread64, fd, buf, len, off);
+}
+
+ssize_t pread64(int fd, void *buf, size_t len, off_t off)
+{
+    return pread(fd, buf, len, off);
 }
 
 ssize_t write(int fd, const void *buf, size_t len)

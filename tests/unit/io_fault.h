@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The n-th call that changes a disk goes wrong.
+ * The n-th call that changes a disk, or reads from it, goes wrong.
  *
- * io_fault.c defines write, pwrite, fsync, fdatasync, ftruncate, unlink, mkdir
+ * io_fault.c defines write, pwrite, pread, fsync, fdatasync, ftruncate, unlink, mkdir
  * and their like, so that every call of the program, and of the libraries it is
  * linked with, comes by here.
  */
@@ -17,6 +17,7 @@ enum io_fault_mode {
     IO_FAULT_FULL,  /* this and all later calls that need space fail: ENOSPC */
     IO_FAULT_QUOTA, /* the same with EDQUOT */
     IO_FAULT_SHORT, /* this write does half of its work and says so */
+    IO_FAULT_READ, /* calls that read are counted instead: this one fails with EIO, later ones work */
 };
 
 /* Begin to count; the @n-th call from now, beginning with 1, goes wrong. */

@@ -318,6 +318,35 @@ static void test_quotas_are_survived_at_every_call(void **state)
         fail_everywhere(operations[i].name, IO_FAULT_QUOTA);
 }
 
+static void test_reads_that_fail_are_survived_at_every_call(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < OPERATIONS; i++)
+        fail_everywhere(operations[i].name, IO_FAULT_READ);
+}
+
+/* What cannot be read now may be read later: a repair must not set it aside. */
+static void test_a_repair_loses_nothing_to_reads_that_fail(void **state)
+{
+    const struct operation whole = {"repair", operation_named("repair")->fn, {0}};
+    long calls = 0;
+
+    (void)state;
+    for (long n = 1; n == 1 || n <= calls + stride(); n += stride()) {
+        struct err err = {0};
+        struct fixture fx;
+
+        fixture_make(&fx);
+        operation_prepare(&whole, fx.path);
+        io_fault_arm(IO_FAULT_READ, n);
+        (void)whole.fn(fx.path, &err);
+        calls = io_fault_disarm();
+        operation_check(fx.path, &whole.expect);
+        fixture_remove(&fx);
+    }
+    assert_true(calls > 10);
+}
+
 static void test_short_writes_are_completed(void **state)
 {
     (void)state;
@@ -508,6 +537,8 @@ int main(void)
         cmocka_unit_test(test_repair_survives_an_io_error_at_every_call),
         cmocka_unit_test(test_repair_survives_a_full_disk_at_every_call),
         cmocka_unit_test(test_quotas_are_survived_at_every_call),
+        cmocka_unit_test(test_reads_that_fail_are_survived_at_every_call),
+        cmocka_unit_test(test_a_repair_loses_nothing_to_reads_that_fail),
         cmocka_unit_test(test_short_writes_are_completed),
         cmocka_unit_test(test_a_full_disk_frees_itself_by_rm_and_gc),
         cmocka_unit_test(test_a_collection_larger_than_the_reserve_goes_in_slices),
