@@ -553,6 +553,18 @@ static bool pass_commit(struct mig_dest *dst)
     return ok;
 }
 
+/*
+ * Who finds this process dead has nothing but its log, whatever level that has: once the guest may
+ * have run here, it must not go on at the source.
+ */
+static void log_taken(const struct mig_dest *dst)
+{
+    char id[MIG_ID_SIZE];
+
+    mig_id(dst->secret, id);
+    log_warn("migration %s: taken: this process starts the VM", id);
+}
+
 static int take_over(struct mig_dest *dst, struct err *err)
 {
     struct mig_message msg;
@@ -571,6 +583,7 @@ static int take_over(struct mig_dest *dst, struct err *err)
     dst->took.acquire = loop_now_ns() - t;
     if (rc < 0)
         return rc;
+    log_taken(dst);
     t = loop_now_ns();
     rc = dst->p.ops->start(dst->p.arg, err);
     dst->took.start = loop_now_ns() - t;

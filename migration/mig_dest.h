@@ -12,7 +12,8 @@
  *     start
  *
  * A failure after build() was called ends with discard(), and the guest never
- * runs here; so the source may be told that it is the source's again.
+ * runs here; so the source may be told that it is the source's again.  Before
+ * start() the log says that the guest was taken.
  */
 #ifndef MIGRATION_MIG_DEST_H
 #define MIGRATION_MIG_DEST_H

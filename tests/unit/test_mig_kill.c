@@ -12,8 +12,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
+#include "core/log.h"
 #include "tests/fakes/fake_guest.h"
 
 static const struct fake_guest_config tiny = {.len = {KIB(512)}, .data_percent = 50, .seed = 11};
@@ -81,20 +83,33 @@ static void await_child(pid_t pid, bool killed)
     assert_int_equal(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, killed);
 }
 
+/* Whether the log of a dead destination says that the guest of this migration was its own. */
+static bool says_taken(int log, const struct mig_status *st)
+{
+    char text[4096] = "", want[64];
+
+    assert_true(pread(log, text, sizeof(text) - 1, 0) >= 0);
+    (void)snprintf(want, sizeof(want), "migration %s: taken", st->id);
+    return strstr(text, want);
+}
+
 static void kill_dest_in(enum fake_op op, enum mig_result result)
 {
+    int log = memfd_create("log", MFD_CLOEXEC);
     struct mig_listener *ls;
     struct mig_status st;
     struct fake_guest g;
     struct err err = {0};
     pid_t pid;
 
+    assert_true(log >= 0);
     assert_int_equal(mig_listen(&dial, &ls, NULL), 0);
     pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         struct fake_guest to;
 
+        log_init(log, LOG_WARN);
         fake_guest_expect(&to, &tiny);
         to.on_op = die_in;
         to.on_op_arg = &op;
@@ -106,8 +121,10 @@ static void kill_dest_in(enum fake_op op, enum mig_result result)
     assert_int_equal(atomic_load(&g.running), result == MIG_RESULT_FAILED);
     assert_int_equal(atomic_load(&g.holds_locks), result == MIG_RESULT_FAILED);
     await_child(pid, true);
+    assert_int_equal(says_taken(log, &st), op == FAKE_OP_START);
     fake_guest_release(&g);
     mig_listener_close(ls);
+    close(log);
 }
 
 static void test_the_destination_is_killed(void **state)

@@ -123,7 +123,7 @@ static const struct chctl_command commands[] = {
      "     prints a statement: \"taken:...\", it has started the VM, or \"never:...\", it never will.\n"
      "  2. at the source: migration-resolve statement=<statement>\n"
      "     ends the source, or lets its VM go on.  Only the statement of this very migration does.\n"
-     "Where the destination's process is gone and its log does not say \"taken\":\n"
+     "Where the destination's process is gone and its log does not end with \"taken\" for it:\n"
      "     at the source: migration-resolve lost=<migration>, as migration-progress names it,\n"
      "     lets the VM go on, unless a disk (a file) was written meanwhile.\n", NULL},
     {"migration-switchover", "PUT", "vm.migration-switchover", parse_nothing, 0, "",

@@ -24,9 +24,8 @@ void resolve_remember(struct vmm *vmm, const uint8_t *secret, enum mig_outcome o
     unsigned i;
 
     mig_id(secret, id);
-    log_info("migration %s: %s", id,
-             outcome == MIG_OUTCOME_TAKEN ? "taken: this process has started the VM"
-                                          : "never: this process has not started the VM");
+    if (outcome == MIG_OUTCOME_NEVER) /* the other was said before the VM started */
+        log_warn("migration %s: never: this process has not started the VM", id);
     if (!mem)
         mem = vmm->resolve = calloc(1, sizeof(*mem));
     if (!mem) {
