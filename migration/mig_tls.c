@@ -466,6 +466,20 @@ bool mig_tls_stream_resumed(const struct mig_stream *st)
     return SSL_session_reused(t->ssl) == 1;
 }
 
+/*
+ * Ask for an address in the certificate.  An IPv6 zone (RFC 4007, section 11) names one of this
+ * host's interfaces, and is nothing that the peer could know.
+ */
+static bool require_address(X509_VERIFY_PARAM *param, const char *host)
+{
+    char address[NAME_SIZE];
+
+    (void)snprintf(address, sizeof(address), "%s", host);
+    if (strchr(address, ':'))
+        address[strcspn(address, "%")] = 0;
+    return X509_VERIFY_PARAM_set1_ip_asc(param, address) == 1;
+}
+
 /* The peer's certificate must bear this name or address. */
 static int require_name(struct tls_stream *t, const char *host)
 {
@@ -475,7 +489,7 @@ static int require_name(struct tls_stream *t, const char *host)
         return -EINVAL;
     (void)snprintf(t->host, sizeof(t->host), "%s", host);
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (X509_VERIFY_PARAM_set1_ip_asc(param, t->host) == 1)
+    if (require_address(param, t->host))
         return 0;
     ERR_clear_error();
     if (X509_VERIFY_PARAM_set1_host(param, t->host, 0) != 1 ||

@@ -451,7 +451,8 @@ static int setup_tls(void **state)
     fake_pki_write_dir(pki, good_dir);
     fake_pki_write_dir(other, other_dir);
     fake_pki_write_dir(pki, name_dir);
-    fake_pki_write_cert(pki, name_dir, "server", "DNS:elsewhere.example.org,IP:192.0.2.7");
+    fake_pki_write_cert(pki, name_dir, "server",
+                        "DNS:elsewhere.example.org,IP:192.0.2.7,IP:fe80::7");
     /* Of the right CA, by which the client alone is not convinced: trusts the other. */
     fake_pki_write_dir(pki, swapped_dir);
     fake_pki_write_cert(other, swapped_dir, "client", "DNS:source");
@@ -702,6 +703,58 @@ static void test_tls_refuses_the_wrong_certificates(void **state)
     assert_true(wrong_client.client_rc < 0);
 }
 
+struct zone_server {
+    struct mig_channel *ch;
+    struct mig_tls *tls;
+    struct err err;
+    int rc;
+};
+
+static void *zone_server(void *arg)
+{
+    struct zone_server *s = arg;
+
+    s->rc = mig_channel_start_tls(s->ch, s->tls, NULL, &patient, &s->err);
+    mig_channel_linger(s->ch, 1000);
+    return NULL;
+}
+
+/* What a client says to a server whose certificate is in name_dir, by a host with a zone. */
+static int connect_to_zone(const char *host, struct err *err)
+{
+    struct zone_server s = {0};
+    struct mig_tls *client;
+    struct ends e;
+    pthread_t thread;
+    int rc;
+
+    make_pair(&e);
+    s.ch = e.b;
+    assert_int_equal(mig_tls_new(name_dir, MIG_TLS_SERVER, &s.tls, NULL), 0);
+    assert_int_equal(mig_tls_new(good_dir, MIG_TLS_CLIENT, &client, NULL), 0);
+    assert_int_equal(pthread_create(&thread, NULL, zone_server, &s), 0);
+    rc = mig_channel_start_tls(e.a, client, host, &patient, err);
+    mig_channel_close(e.a);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    mig_channel_close(e.b);
+    mig_tls_free(client);
+    mig_tls_free(s.tls);
+    return rc;
+}
+
+/* The interface that leads to a link-local address is ours, and no part of the peer's name. */
+static void test_tls_with_the_address_of_a_zone(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(connect_to_zone("fe80::7%eth0", NULL), 0);
+    assert_int_equal(connect_to_zone("fe80::7%3", NULL), 0);
+    assert_int_equal(connect_to_zone("fe80::8%eth0", &err), -EACCES);
+    assert_non_null(strstr(err.msg, "IP address mismatch"));
+    assert_int_equal(connect_to_zone("192.0.2.7%eth0", NULL), -EACCES);
+}
+
 static void test_a_tls_dir_that_does_not_work_is_named(void **state)
 {
     struct err err = {0};
@@ -791,6 +844,7 @@ int main(void)
         cmocka_unit_test(test_tls_takes_the_suite_that_both_processors_are_fast_at),
         cmocka_unit_test(test_tls_of_further_connections_is_resumed_where_that_is_offered),
         cmocka_unit_test(test_tls_refuses_the_wrong_certificates),
+        cmocka_unit_test(test_tls_with_the_address_of_a_zone),
         cmocka_unit_test(test_a_tls_dir_that_does_not_work_is_named),
         cmocka_unit_test(test_the_server_takes_no_stranger_and_no_old_version),
     };
