@@ -31,12 +31,14 @@ class Proxy:
     Listens at an address of its own and forwards to target, a tcp: or unix: URL.  at: a Border; there act(proxy) is called, once,
     with the message before it forwarded and nothing behind it; the default cuts all connections.
     Behind a message, what anybody sends meanwhile waits until act() has returned.
+    edits: by the name of a message what makes another body of its body.
     """
 
-    def __init__(self, target, at=None, act=None):
+    def __init__(self, target, at=None, act=None, edits=None):
         self.target = target
         self.at = at
         self.act = act or Proxy.cut
+        self.edits = edits or {}
         self.seen = []  # (direction, name) of whole messages, keepalives left out
         self.acted = threading.Event()
         self._counts = {}
@@ -175,8 +177,12 @@ class Proxy:
             while True:
                 head, fds = self._read_head(source)
                 try:
-                    kind, _, length = struct.unpack("<HHI", head)
-                    self._pass(direction, kind, head + self._read(source, length), fds, target)
+                    kind, flags, length = struct.unpack("<HHI", head)
+                    body = self._read(source, length)
+                    if kind < len(NAMES) and NAMES[kind] in self.edits:
+                        body = self.edits[NAMES[kind]](body)
+                        head = struct.pack("<HHI", kind, flags, len(body))
+                    self._pass(direction, kind, head + body, fds, target)
                 finally:
                     for fd in fds:
                         os.close(fd)

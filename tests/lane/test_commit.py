@@ -6,6 +6,7 @@ and a person resolves what neither end could decide.  docs/migration-protocol.md
 """
 
 import fcntl
+import json
 import os
 import re
 import struct
@@ -85,9 +86,9 @@ class CommitTest(LaneTest):
                    "a destination that listens")
         return waiting
 
-    def attempt(self, source, destination, at=None, act=None):
+    def attempt(self, source, destination, at=None, act=None, edits=None):
         waiting = self.receive(destination)
-        proxy = Proxy(destination.url, at, act)
+        proxy = Proxy(destination.url, at, act, edits)
         self.addCleanup(proxy.close)
         source.put("vm.send-migration", {"destination_url": proxy.url(), **self.send})
         return proxy, waiting
@@ -372,11 +373,36 @@ class ResolveTest(CommitTest):
         self.assertIn("only one of them", err)
 
 
+TAP = "lane-tap"
+
+
+def with_all_features(config):
+    """CONFIG of a processor with every bit in CPUID.1:ECX: more than KVM offers on any host."""
+    edited, nr = re.subn(rb"(?<=cecx\x1a)....(?=cedx.{1,5}eflags.eindex.hfunction\x01)",
+                         b"\xff" * 4, config, flags=re.DOTALL)
+    assert nr == 1, "CPUID.1 in CONFIG"
+    return edited
+
+
 class RefusalTest(CommitTest):
+    def url(self):
+        """The destination has a network of its own."""
+        return f"unix:{self.short}/move"
+
+    def refused(self, source, destination, **options):
+        _, waiting = self.attempt(source, destination, **options)
+        self.assertEqual(how_ended(source, 60), "failed")
+        waiting.wait(60)
+        self.assertEqual(source.get("vm.migration-progress")["wire_bytes"], 0)
+        self.assertIsNone(destination.state())
+
     def test_every_reason_before_the_first_page(self):
-        """The destination's host has other files where the source has its disks."""
+        """
+        The destination's host has other files where the source has its disks, an interface that
+        is no tap, too little memory and another processor.
+        """
         lane_base.need_root()
-        unshare = lane_base.need_tool("unshare")
+        unshare, ip = lane_base.need_tool("unshare"), lane_base.need_tool("ip")
         here, there = self.dir / "disks", self.dir / "there"
         disks = []
         for name in ("short", "gone", "locked", "good"):
@@ -388,27 +414,50 @@ class RefusalTest(CommitTest):
         (there / "short").write_bytes(bytes(MIB // 2))
         self.disk = here / "good"
         source = Vmm(self, "source", ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",
-                                      "--memory", "size=64M", *disks])
+                                      "--memory", "size=64M", "--net", f"tap={TAP}", *disks],
+                     prefix=[unshare, "--net"])
         source.boot()
         source.guest.do("fill 16 1 mix 3", timeout_s=60)
         source.guest.do("dirty 32 2 4 seq")
+        (self.dir / "meminfo").write_text("MemTotal: 40960 kB\nSwapTotal: 4096 kB\n")
         destination = self.destination(source, "destination", prefix=[
-            unshare, "--mount", "sh", "-c", f'mount --bind {there} {here} && exec "$@"', "sh"])
+            unshare, "--mount", "--net", "sh", "-ec",
+            f'mount -t sysfs sysfs /sys; mount --bind {there} {here}; mount --bind {self.dir}/meminfo /proc/meminfo; '
+            f'{ip} link add {TAP} type bridge; exec "$@"', "sh"])
         with open(there / "locked", "rb+") as locked:
             fcntl.fcntl(locked.fileno(), F_OFD_SETLK,
                         struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, MIB, 0))
-            _, waiting = self.attempt(source, destination)
-            self.assertEqual(how_ended(source, 60), "failed")
-            waiting.wait(60)
-        for reason in (r"refused: disk _disk0: .*short has 524288 bytes, 1048576 at the source",
+            self.refused(source, destination, edits={"CONFIG": with_all_features})
+        for reason in (r"refused: memory: the VM has 64 MiB, this host 44 MiB with swap",
+                       rf"refused: net _net\d+: interface {TAP} is not a tap",
+                       r"refused: .*this host lacks \w+",
+                       r"refused: disk _disk0: .*short has 524288 bytes, 1048576 at the source",
                        r"refused: disk _disk1: .*gone: No such file or directory",
                        r"refused: disk _disk2: .*locked is locked by another process than the "):
             self.assertRegex(source.log(), reason)
         self.assertNotIn("refused: disk _disk3", source.log())
         self.assertRegex(destination.log(), r"disk _disk3: .*good is another file than the source's")
-        self.assertEqual(source.get("vm.migration-progress")["wire_bytes"], 0)
-        self.assertIsNone(destination.state())
         self.goes_on(source)
+
+    def test_every_device_that_another_build_lacks(self):
+        """One that it does not know, and one whose state is newer than it can read."""
+        def of_a_later_build(body):
+            facts = json.loads(body)
+            facts["sections"][0]["version"] = 9999
+            facts["sections"].append({"id": "_later0", "version": 1})
+            newer.append(facts["sections"][0]["id"])
+            return json.dumps(facts).encode()
+
+        newer = []
+        source = self.start()
+        destination = self.destination(source, "destination")
+        self.refused(source, destination, edits={"FACTS": of_a_later_build})
+        for reason in (rf"refused: state of {newer[0]}: version 9999 comes, \d+ to \d+ can be read",
+                       r"refused: state of _later0: there is no such device here"):
+            self.assertRegex(source.log(), reason)
+        self.goes_on(source)
+        # It is not the machine that is refused.
+        self.succeeds(source, destination)
 
 
 if __name__ == "__main__":
