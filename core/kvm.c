@@ -8,6 +8,7 @@
 
 #include "core/gmem.h"
 #include "core/kvm_internal.h"
+#include "core/log.h"
 #include "core/x86/layout.h"
 
 enum {
@@ -232,7 +233,12 @@ int kvm_map_memory(struct kvm *kvm, struct gmem *gm, struct err *err)
 
 static int log_set(void *arg, unsigned region, bool on)
 {
-    return set_slot(arg, region, on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+    struct kvm *kvm = arg;
+    int rc = set_slot(kvm, region, on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+
+    if (rc >= 0)
+        log_debug("dirty log of zone %s: %s", gmem_region(kvm->gm, region)->id, on ? "on" : "off");
+    return rc;
 }
 
 static int log_get(void *arg, unsigned region, uint64_t *bits)

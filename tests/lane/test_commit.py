@@ -64,7 +64,8 @@ class CommitTest(LaneTest):
     def start(self, name="source"):
         self.disk = self.make_disk("disk.img", DISK_SIZE)
         source = Vmm(self, name, ["--kernel", str(lane_base.GUEST_ELF), "--cpus", "boot=1",
-                                  "--memory", self.memory, "--disk", f"path={self.disk}"])
+                                  "--memory", self.memory, "--disk", f"path={self.disk}",
+                                  "-v"])  # for tracked()
         source.boot()
         source.guest.do("fill 16 1 sparse 3", timeout_s=60)
         # Cold memory that still is the guest's own, so that there is something to give back.
@@ -99,6 +100,12 @@ class CommitTest(LaneTest):
         self.assertTrue(is_locked(self.disk))
         vmm.guest.do("dirty check", timeout_s=60)
         vmm.guest.do("verify", timeout_s=60)
+
+    @staticmethod
+    def tracked(vmm):
+        """How often KVM's dirty log was turned on, and whether it is now."""
+        told = re.findall(r"dirty log of zone (\S+): (on|off)", vmm.log())
+        return told.count((told[0][0], "on")) if told else 0, "on" in dict(told).values()
 
     def succeeds(self, source, destination):
         """An attempt that nothing hinders: at once."""
@@ -144,7 +151,14 @@ class CutTest(CommitTest):
                 self.assertEqual(said["outcome"], "never")
                 source.put("vm.migration-resolve", {"statement": said["statement"]})
             self.goes_on(source)
+            attempts, is_on = self.tracked(source)
+            self.assertFalse(is_on, str(border))
             tried.append(source.get("vm.migration-progress"))
+        # As often as an attempt came to READY, where pages are looked for at all.
+        copied = sum("migration" in progress and not progress["memory_handed_over"]
+                     for progress in tried)
+        self.assertEqual(attempts, copied)
+        self.assertEqual(copied > 0, "local" not in self.send)
         self.remember(source, destination, tried)
         self.assertLess(rss_kib(destination), idle_kib + RSS_SLACK_KIB)
         self.assertLess(rss_kib(source), source_kib + RSS_SLACK_KIB)
