@@ -16,14 +16,17 @@ TO_DESTINATION, TO_SOURCE = "to destination", "to source"
 
 
 class Border:
-    """Before or behind the nr-th (from 1) message of a name, on the control channel or lane 0."""
+    """
+    Before or behind the nr-th (from 1) message of a name, on the control channel or lane 0.  Without
+    a name: the nr-th of all, whichever connection it takes, keepalives left out.
+    """
 
-    def __init__(self, name, when="behind", nr=1, direction=None):
+    def __init__(self, name=None, when="behind", nr=1, direction=None):
         self.name, self.when, self.nr, self.direction = name, when, nr, direction
 
     def __str__(self):
         where = f" {self.direction}" if self.direction else ""
-        return f"{self.when} {self.name} {self.nr}{where}"
+        return f"{self.when} {self.name or 'message'} {self.nr}{where}"
 
 
 class Proxy:
@@ -134,9 +137,13 @@ class Proxy:
             number += 1
 
     def _is_here(self, name, direction):
-        """The number-th message of this name is about to pass."""
+        """The message that is about to pass is the one."""
         at = self.at
-        if at is None or self.acted.is_set() or at.name != name:
+        if at is None or self.acted.is_set():
+            return False
+        if at.name is None:
+            return at.nr == sum(self._counts.values()) + 1
+        if at.name != name:
             return False
         return at.nr == self._counts.get((name, direction), 0) + 1 and \
             at.direction in (None, direction)

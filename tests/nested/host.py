@@ -7,6 +7,7 @@ import pathlib
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -17,6 +18,12 @@ from images import copy_sparse
 HOST_RAM_MIB = 2048
 BOOT_TIMEOUT = 30.0
 PR_SET_PDEATHSIG = 1
+# The network that a host shares with this machine alone, for a relay that runs here.
+RELAY_NET = "192.168.9.0/24"
+RELAY_HERE = "192.168.9.2"
+RELAY_THERE = "192.168.9.15"
+RELAY_NIC = "eth1"
+MIGRATION_PORT = 4444
 
 
 class CommandFailed(Exception):
@@ -63,6 +70,12 @@ class Text:
             return seen
 
 
+def _free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
 def _die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -71,6 +84,7 @@ class Host:
     """One emulated host; @index gives it its address and MAC."""
 
     ram_mib = HOST_RAM_MIB
+    relay_port = 0  # of this machine, at 127.0.0.1: leads to the host's MIGRATION_PORT
 
     def __init__(self, name, index, images, run_dir, disks, wire=None):
         self.name = name
@@ -107,6 +121,10 @@ class Host:
             argv += ["-netdev", f"stream,id=wire,server={server},addr.type=unix,addr.path={path}",
                      "-device", "virtio-net-pci,netdev=wire,romfile=,"
                      f"mac=52:54:00:09:00:0{self.index + 1}"]
+        if self.relay_port:
+            argv += ["-netdev", f"user,id=relay,net={RELAY_NET},host={RELAY_HERE},"
+                     f"hostfwd=tcp:127.0.0.1:{self.relay_port}-{RELAY_THERE}:{MIGRATION_PORT}",
+                     "-device", "virtio-net-pci,netdev=relay,romfile="]
         return list(map(str, argv))
 
     def start(self):
@@ -135,6 +153,8 @@ class Host:
                  "ip link set br0 up && mkdir -p /scratch")
         if self.wire:
             self.run("ip link set eth0 up && brctl addif br0 eth0")
+        if self.relay_port:
+            self.run(f"ip addr add {RELAY_THERE}/24 dev {RELAY_NIC} && ip link set {RELAY_NIC} up")
         if "scratch" in self.disks:
             self.run("mount -t ext4 /dev/by-serial/scratch /scratch")
 
@@ -232,7 +252,8 @@ class Host:
 class Lane:
     """The hosts of one scenario, with their run directory; ends them all however it is left."""
 
-    def __init__(self, images, run_dir, hosts, qemu_inside=False, ram_mib=HOST_RAM_MIB):
+    def __init__(self, images, run_dir, hosts, qemu_inside=False, ram_mib=HOST_RAM_MIB,
+                 relay=False):
         self.images = images
         self.run_dir = pathlib.Path(run_dir)
         shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -251,6 +272,7 @@ class Lane:
                 disks["qemu"] = (images.qemu(), "readonly=on")
             self.hosts.append(Host(name, index, images, self.run_dir, disks, wire))
             self.hosts[-1].ram_mib = ram_mib
+            self.hosts[-1].relay_port = _free_port() if relay else 0
 
     def __enter__(self):
         try:

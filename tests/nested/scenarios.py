@@ -12,11 +12,12 @@ import secrets
 import subprocess
 import time
 
+import borders
 from channel import PATIENCE
 from debugger import find_crash
 from guest import (BOOT_TIMEOUT, CLONE_LOADS, Guest, bad_lines, check_crashed_disk,
                    check_filesystem, check_records, need)
-from host import HOST_RAM_MIB, CommandFailed, Lane
+from host import HOST_RAM_MIB, Lane
 from packages import Skip, tool
 from vmm import ChVmm, QemuVmm, Spec
 
@@ -52,15 +53,16 @@ class Scenario:
     long: bool
     ram_mib: int
     generic: bool  # it wants Debian's generic kernel too
+    relay: bool  # moves pass through this machine
 
     @property
     def summary(self):
         return self.function.__doc__.strip().splitlines()[0]
 
 
-def scenario(name, hosts=1, long=False, ram_mib=HOST_RAM_MIB, generic=False):
+def scenario(name, hosts=1, long=False, ram_mib=HOST_RAM_MIB, generic=False, relay=False):
     def register(function):
-        SCENARIOS[name] = Scenario(name, function, hosts, long, ram_mib, generic)
+        SCENARIOS[name] = Scenario(name, function, hosts, long, ram_mib, generic, relay)
         return function
     return register
 
@@ -528,28 +530,20 @@ def _begin_slow_move(guest, target):
         time.sleep(0.2)
 
 
-def _runs(vmm):
-    """Whether there is a VM in that process, and it runs."""
-    try:
-        return vmm.exited() is None and vmm.state() == "Running"
-    except CommandFailed:
-        return False
-
-
 def _wait_given_up(run, target):
     """Until the destination has ended its part of a move, without a VM."""
     deadline = time.monotonic() + NOTICE_S * PATIENCE
     while (status := target.received()) is None:
         need(time.monotonic() < deadline, f"the destination waits on: {target.progress()}")
         time.sleep(0.2)
-    need(status and not _runs(target), f"the destination: {status}, {target.receive_output()}")
+    need(status and not target.runs(), f"the destination: {status}, {target.receive_output()}")
     run.step(f"the destination: {target.receive_output().split(':')[-1].strip()}")
 
 
 def _goes_on_here(run, guest, target):
     """The source noticed, and its guest alone runs, with every load."""
     how = guest.vmm.wait_failed(NOTICE_S)
-    need(how["result"] == "failed" and _runs(guest.vmm) and not _runs(target),
+    need(how["result"] == "failed" and guest.vmm.runs() and not target.runs(),
          f"exactly one is to run, here: {how}")
     run.step(f"the source: {how['error']}")
     guest.check()
@@ -596,10 +590,29 @@ def migrate_faults(run):
     guest.end()
 
 
+@scenario("migrate_decision", hosts=2, relay=True)
+def migrate_decision(run):
+    """Link cut, either end killed, where it is decided whose the guest is."""
+    borders.at_decision(run)
+
+
+@scenario("migrate_cuts", hosts=2, long=True, relay=True)
+def migrate_cuts(run):
+    """Link cut at the border of every message; each time another attempt succeeds."""
+    borders.everywhere(run, borders.cut_at)
+
+
+@scenario("migrate_kills", hosts=2, long=True, relay=True)
+def migrate_kills(run):
+    """Destination, then source killed at the border of every message."""
+    borders.everywhere(run, borders.kill_target_at, borders.kill_source_at)
+
+
 def run_scenario(entry, images, run_dir, vmm_name):
     """Runs one; returns its figures."""
     vmm_class = {"chvmm": ChVmm, "qemu": QemuVmm}[vmm_name]
-    with Lane(images, run_dir, entry.hosts, vmm_class is QemuVmm, entry.ram_mib) as lane:
+    with Lane(images, run_dir, entry.hosts, vmm_class is QemuVmm, entry.ram_mib,
+              entry.relay) as lane:
         run = Run(images, lane, vmm_class)
         run.step(f"{entry.hosts} host{'s' if entry.hosts > 1 else ''} up")
         entry.function(run)

@@ -12,9 +12,8 @@ import shlex
 import time
 
 from channel import PATIENCE
-from host import CommandFailed
+from host import MIGRATION_PORT, CommandFailed
 
-MIGRATION_PORT = 4444
 QEMU_DIR = "/mnt/qemu"
 
 
@@ -151,6 +150,13 @@ class ChVmm(Vmm):
     def state(self):
         return self.info()["state"]
 
+    def runs(self):
+        """Whether there is a VM in the process, and it runs."""
+        try:
+            return self.exited() is None and self.state() == "Running"
+        except CommandFailed:
+            return False
+
     def pause(self):
         self.ctl("pause")
 
@@ -191,11 +197,11 @@ class ChVmm(Vmm):
         return {"UUID": config["platform"]["system_uuid"], "MAC": config["net"][0]["mac"],
                 "disk": config["disks"][0]["path"]}
 
-    def receive(self, tls=None):
+    def receive(self, tls=None, addr=None):
         """Starts listening for a migration; the answer comes when that has ended."""
         if self.pid is None:
             self.start_empty()
-        options = f"receiver_url=tcp:{self.host.addr}:{MIGRATION_PORT}"
+        options = f"receiver_url=tcp:{addr or self.host.addr}:{MIGRATION_PORT}"
         options += f",tls_dir={tls}" if tls else ",insecure=on"
         run = f"/run/{self.name}"
         self.host.run(f"rm -f {run}.received; "
@@ -209,9 +215,11 @@ class ChVmm(Vmm):
                       f"[ ! -s /run/{self.name}.received ] || {{ cat /run/{self.name}.receive; "
                       "exit 1; }; done", 30.0)
 
-    def begin_send(self, target, tls=None, options=""):
-        """Starts to move the VM to @target, a Vmm that receives; returns while it goes on."""
-        url = f"destination_url=tcp:{target.host.addr}:{MIGRATION_PORT}"
+    def begin_send(self, target, tls=None, options="", where=None):
+        """Starts to move the VM to @target, a Vmm that receives; returns while it goes on.
+        @where: "host:port" of a relay that leads there.
+        """
+        url = f"destination_url=tcp:{where or f'{target.host.addr}:{MIGRATION_PORT}'}"
         url += f",tls_dir={tls}" if tls else ",insecure=on"
         self.failures = self._failures()
         self.ctl("send-migration", url + (f",{options}" if options else ""))
