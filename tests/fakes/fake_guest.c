@@ -119,8 +119,9 @@ static void dirty_some(struct fake_guest *g, uint64_t *x, uint64_t nr)
 
 static void *guest_main(void *arg)
 {
-    const struct timespec nap = {0, 200000};
     struct fake_guest *g = arg;
+    unsigned every_us = g->cfg.dirty_every_us ? g->cfg.dirty_every_us : 200;
+    const struct timespec nap = {0, (long)every_us * 1000};
     uint64_t x = g->cfg.seed * 2654435761U + 88172645463325252, begin = loop_now_ns(), done = 0;
 
     while (!atomic_load(&g->quit)) {
@@ -222,7 +223,7 @@ bool fake_guest_equal(struct fake_guest *a, struct fake_guest *b)
 
 static int op(struct fake_guest *g, enum fake_op which, struct err *err)
 {
-    const struct timespec nap = {0, (long)g->op_delay_us * 1000};
+    const struct timespec nap = {g->op_delay_us / 1000000, (long)(g->op_delay_us % 1000000) * 1000};
 
     atomic_fetch_add(&g->calls[which], 1);
     if (g->op_delay_us)

@@ -45,6 +45,7 @@ struct fake_guest_config {
     unsigned data_percent;            /* pages that are not zero */
     unsigned data_run;                /* so many pages side by side are alike; 0: 1 */
     uint64_t dirty_rate;              /* pages a second; 0: none */
+    unsigned dirty_every_us;          /* it dirties all that is due so often; 0: 200 */
     uint64_t dirty_first;             /* of region 0 */
     uint64_t dirty_pages;             /* where it dirties, from dirty_first; 0: everywhere */
     bool never_clean;                 /* the log says of one page that it is dirty, each time */

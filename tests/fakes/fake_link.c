@@ -13,7 +13,8 @@
 #include "migration/mig_wire.h"
 
 enum {
-    CHUNK = 64 * 1024, /* bytes forwarded at once */
+    CHUNK = 64 * 1024,  /* bytes forwarded at once */
+    DELAY_OCTAVES = 16, /* pause_ms: pauses are as often in each half of what is left */
 };
 
 /* One direction of one connection, with a thread of its own: no way holds up another. */
@@ -50,6 +51,15 @@ struct fake_link {
 
 /* --- Forwarding ---------------------------------------------------------- */
 
+/* All waiting is in poll(), which tests/fakes/fake_time.h knows. */
+static void await(int fd, short events)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+
+    while (poll(&p, 1, -1) < 0 && errno == EINTR)
+        ;
+}
+
 static void record_locked(struct pipe_way *w, const uint8_t *data, size_t n)
 {
     if (w->bytes + n > w->record_cap) {
@@ -74,7 +84,7 @@ static bool is_cut_here(const struct fake_link_config *cfg, const struct pipe_wa
     return cfg->cut && cfg->cut_conn == w->conn && cfg->cut_dir == w->dir;
 }
 
-/* How much may be forwarded now; 0: nothing any more. */
+/* How much may be forwarded of what is there; 0: nothing any more. */
 static size_t allowance(struct fake_link *l, struct pipe_way *w)
 {
     size_t n = CHUNK;
@@ -142,7 +152,10 @@ static size_t send_cargo(int fd, const uint8_t *p, struct cargo *cargo)
                          .msg_iovlen = 1,
                          .msg_control = cargo->space.bytes,
                          .msg_controllen = cargo->len};
-    ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+    ssize_t n;
+
+    await(fd, POLLOUT);
+    n = sendmsg(fd, &msg, MSG_NOSIGNAL);
 
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
         for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
@@ -158,9 +171,11 @@ static size_t send_cargo(int fd, const uint8_t *p, struct cargo *cargo)
 static void write_all(int fd, const uint8_t *p, size_t n)
 {
     while (n) {
-        ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
+        ssize_t k = send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-        if (k < 0 && errno == EINTR)
+        if (k < 0 && errno == EAGAIN)
+            await(fd, POLLOUT);
+        if (k < 0 && (errno == EAGAIN || errno == EINTR))
             continue;
         if (k <= 0)
             return; /* that end closed: the rest goes nowhere */
@@ -193,6 +208,16 @@ static void nap_ns(uint64_t ns)
     (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
 }
 
+/* Drawn before with w->x: for how many bytes. */
+static uint64_t pause_ns(const struct pipe_way *w)
+{
+    uint64_t part = w->x >> 50;
+
+    if (!w->link->cfg.pause_ms)
+        return part * 20;
+    return ((uint64_t)w->link->cfg.pause_ms * 1000000 >> (w->x >> 46) % DELAY_OCTAVES) * part >> 14;
+}
+
 static void *way_main(void *arg)
 {
     struct pipe_way *w = arg;
@@ -204,7 +229,11 @@ static void *way_main(void *arg)
 
     if (!buf)
         abort();
-    while ((room = allowance(l, w)) > 0) {
+    for (;;) {
+        await(w->from, POLLIN);
+        room = allowance(l, w);
+        if (room == 0)
+            break;
         cargo.len = 0;
         n = l->cfg.pass_fds ? receive_piece(w, buf, room, &cargo) : recv(w->from, buf, room, 0);
         if (n < 0 && errno == EINTR)
@@ -219,7 +248,7 @@ static void *way_main(void *arg)
         write_all(w->to, buf + went, (size_t)n - went);
         cut_if_due(l, w);
         if (l->cfg.delay_seed)
-            nap_ns((w->x >> 50) * 20);
+            nap_ns(pause_ns(w));
     }
     (void)shutdown(w->to, SHUT_WR);
     free(buf);
@@ -307,6 +336,15 @@ void fake_link_stop_listening(void *arg)
             (void)close(l->pending[i]);
         l->pending[i] = -1;
     }
+    (void)pthread_mutex_unlock(&l->lock);
+}
+
+void fake_link_cut(void *arg)
+{
+    struct fake_link *l = arg;
+
+    (void)pthread_mutex_lock(&l->lock);
+    cut_locked(l);
     (void)pthread_mutex_unlock(&l->lock);
 }
 

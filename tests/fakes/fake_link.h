@@ -30,6 +30,7 @@ struct fake_link_config {
     bool pass_fds;       /* forward descriptors too, message by message */
     unsigned delay_ms;   /* each way, for each piece */
     unsigned delay_seed; /* not 0: forward small pieces with random pauses */
+    unsigned pause_ms; /* the longest of these, and most are far shorter; 0: 0.3 ms, and none is */
 };
 
 struct fake_link *fake_link_new(const struct fake_link_config *cfg);
@@ -48,6 +49,9 @@ int fake_link_fd(const struct fake_link *link);
 
 /* The destination takes no more connections; arg is the struct fake_link. */
 void fake_link_stop_listening(void *link);
+
+/* As though the byte had come at which it is cut, or stalls; arg is the struct fake_link. */
+void fake_link_cut(void *link);
 
 /* Bytes forwarded so far. */
 uint64_t fake_link_bytes(struct fake_link *link, unsigned conn, enum fake_dir dir);

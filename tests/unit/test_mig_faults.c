@@ -18,8 +18,7 @@
 #include <time.h>
 
 #include "core/loop.h"
-#include "tests/fakes/fake_link.h"
-#include "tests/fakes/fake_pair.h"
+#include "tests/fakes/fake_move.h"
 
 static const struct fake_guest_config tiny = {.len = {KIB(512)}, .data_percent = 50, .seed = 11};
 static const struct fake_guest_config frantic = {.len = {MIB(8)},
@@ -41,15 +40,6 @@ enum {
     RUNNING_SIZE = sizeof(struct mig_msg_hdr) + sizeof(struct mig_times_wire),
 };
 
-static void connect_pair(struct fake_pair *p, struct fake_link *link)
-{
-    p->sp.open = fake_link_connect;
-    p->dp.open = fake_link_accept;
-    p->dest_ended = fake_link_stop_listening;
-    p->sp.open_arg = p->dp.open_arg = link;
-    p->dp.open_fd = fake_link_fd(link);
-}
-
 /* --- A socket that somebody aborts on this host ("ss -K") ------------------ */
 
 ssize_t __real_recvmsg(int fd, struct msghdr *msg, int flags);
@@ -65,37 +55,6 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
     return -1;
 }
 
-/* One move with a fault; then, if the guest is still here, one without. */
-static void move_then_again(struct fake_pair *p, const struct fake_link_config *cfg)
-{
-    struct fake_link *link = fake_link_new(cfg);
-    int rc;
-
-    connect_pair(p, link);
-    fake_pair_run(p);
-    fake_link_free(link);
-    rc = p->src_rc;
-    if (!atomic_load(&p->from.running))
-        return;
-    assert_true(rc < 0);
-    atomic_store(&p->from.fail_op, FAKE_OP_NONE);
-    p->from.on_op = NULL;
-    p->sp.idle_ms = p->dp.idle_ms = p->dp.accept_ms = FAKE_PAIR_IDLE_MS;
-    p->sp.hello_ms = p->dp.hello_ms = FAKE_PAIR_IDLE_MS;
-    fake_guest_release(&p->to);
-    fake_guest_expect(&p->to, &p->from.cfg);
-    link = fake_link_new(&(struct fake_link_config){0});
-    connect_pair(p, link);
-    fake_pair_start(p);
-    fake_pair_join(p);
-    fake_link_free(link);
-    if (p->src_rc < 0)
-        fail_msg("second attempt: %s", p->src_err.msg);
-    assert_true(atomic_load(&p->to.running));
-    assert_true(fake_guest_equal(&p->from, &p->to));
-    p->src_rc = rc;
-}
-
 /* --- Cuts ---------------------------------------------------------------- */
 
 static uint64_t total_bytes(unsigned conn, enum fake_dir dir)
@@ -105,7 +64,7 @@ static uint64_t total_bytes(unsigned conn, enum fake_dir dir)
     uint64_t n;
 
     fake_pair_init(&p, &tiny);
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     assert_int_equal(p.src_rc, 0);
     n = fake_link_bytes(link, conn, dir);
@@ -120,7 +79,7 @@ static void cut_at(unsigned conn, enum fake_dir dir, uint64_t at, bool undecidab
     struct fake_pair p;
 
     fake_pair_init(&p, &tiny);
-    move_then_again(&p, &cfg);
+    fake_move_twice(&p, &cfg);
     if (!undecidable && p.src_rc == -EINPROGRESS)
         fail_msg("cut of connection %u, direction %d, at byte %llu: undecided", conn, dir,
                  (unsigned long long)at);
@@ -166,7 +125,7 @@ static void test_a_cut_under_load_with_many_lanes(void **state)
 
         fake_pair_init(&p, &busy);
         p.sp.lanes = 3;
-        move_then_again(&p, &cfg);
+        fake_move_twice(&p, &cfg);
         fake_pair_release(&p);
     }
 }
@@ -180,7 +139,7 @@ static void test_a_link_with_delays_moves_the_guest(void **state)
 
         fake_pair_init(&p, &busy);
         p.sp.lanes = 1 + seed % 3;
-        connect_pair(&p, link);
+        fake_move_over(&p, link);
         fake_pair_run(&p);
         if (p.src_rc < 0)
             fail_msg("seed %u: %s", seed, p.src_err.msg);
@@ -218,7 +177,7 @@ static void test_a_silent_link_is_noticed_by_both_ends(void **state)
         p.sp.idle_ms = p.dp.idle_ms = p.sp.hello_ms = p.dp.hello_ms = 300;
         p.sp.keepalive_ms = p.dp.keepalive_ms = 50;
         p.dp.accept_ms = 300;
-        move_then_again(&p, &cfg);
+        fake_move_twice(&p, &cfg);
         assert_true(p.src_rc < 0);
         assert_true(loop_now_ns() - begin < 15000000000);
         fake_pair_release(&p);
@@ -238,7 +197,7 @@ static void test_a_source_that_is_not_answered_says_what_may_be(void **state)
     /* The destination is the more patient one, or it might be heard hanging up. */
     p.sp.hello_ms = p.sp.idle_ms = 300;
     p.dp.hello_ms = p.dp.idle_ms = p.dp.accept_ms = 3000;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     assert_int_equal(p.src_rc, -ETIMEDOUT);
     assert_non_null(strstr(p.src_err.msg, "the destination may have a source"));
@@ -266,7 +225,7 @@ static void test_strangers_that_say_nothing_hold_nobody_up(void **state)
     fake_pair_init(&p, &tiny);
     p.sp.hello_ms = 5000;
     p.dp.attempts = 0;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     for (unsigned i = 0; i < ARRAY_LEN(strangers); i++)
         strangers[i] = knock(link);
     fake_pair_run(&p);
@@ -299,7 +258,7 @@ static void test_strangers_among_the_lanes_hold_nobody_up(void **state)
     p.sp.lanes = 3;
     p.to.on_op = knock_in_build;
     p.to.on_op_arg = arg;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     if (p.src_rc < 0)
         fail_msg("%s", p.src_err.msg);
@@ -319,7 +278,7 @@ static void test_a_stranger_that_says_nothing_is_turned_away(void **state)
     (void)state;
     fake_pair_init(&p, &tiny);
     p.dp.hello_ms = 50;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     assert_int_equal(mig_dest_new(&p.dp, &p.dst, NULL), 0);
     assert_int_equal(mig_dest_run(p.dst, &p.dst_err), -ECONNRESET);
     assert_string_equal(p.dst_err.msg, "the peer did not say HELLO within 50 ms");
@@ -371,7 +330,7 @@ static void test_another_source_is_refused_at_once_and_disturbs_nothing(void **s
         fake_pair_init(&p, &tiny);
         p.to.on_op = come_second;
         p.to.on_op_arg = &s;
-        connect_pair(&p, s.link);
+        fake_move_over(&p, s.link);
         fake_pair_run(&p);
         if (p.src_rc < 0)
             fail_msg("%s", p.src_err.msg);
@@ -407,7 +366,7 @@ static void test_keepalives_bridge_a_long_build(void **state)
     p.sp.idle_ms = p.dp.idle_ms = 1500;
     p.sp.keepalive_ms = p.dp.keepalive_ms = 40;
     p.to.on_op = build_slowly;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     if (p.src_rc < 0)
         fail_msg("%s", p.src_err.msg);
@@ -425,7 +384,7 @@ static void fail_op_of(enum fake_op op, bool at_source)
     fake_pair_init(&p, &tiny);
     atomic_store(at_source ? &p.from.fail_op : &p.to.fail_op, op);
     (void)snprintf(want, sizeof(want), "operation %d was made to fail", op);
-    move_then_again(&p, &(struct fake_link_config){0});
+    fake_move_twice(&p, &(struct fake_link_config){0});
     assert_true(p.src_rc < 0 && p.src_rc != -EINPROGRESS);
     fake_pair_release(&p);
 }
@@ -454,7 +413,7 @@ static void test_reasons_cross_the_wire(void **state)
     (void)state;
     fake_pair_init(&p, &tiny);
     atomic_store(&p.to.bad_config, true);
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     assert_int_equal(p.src_rc, -ENOTSUP);
     assert_int_equal(p.why.nr, 2);
@@ -470,7 +429,7 @@ static void test_reasons_cross_the_wire(void **state)
     link = fake_link_new(&(struct fake_link_config){0});
     fake_pair_init(&p, &tiny);
     atomic_store(&p.to.fail_op, FAKE_OP_LOAD);
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     (void)snprintf(want, sizeof(want), "the peer gave up: operation %d was made to fail",
                    FAKE_OP_LOAD);
@@ -481,7 +440,7 @@ static void test_reasons_cross_the_wire(void **state)
     link = fake_link_new(&(struct fake_link_config){0});
     fake_pair_init(&p, &tiny);
     atomic_store(&p.from.fail_op, FAKE_OP_SAVE);
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     assert_non_null(strstr(p.dst_err.msg, "the peer gave up: operation 3 was made to fail"));
     fake_link_free(link);
@@ -499,7 +458,7 @@ static void test_other_memory_at_the_destination_is_refused_in_words(void **stat
     other.len[0] = KIB(768);
     fake_guest_release(&p.to);
     fake_guest_expect(&p.to, &other);
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     assert_int_equal(p.src_rc, -ENOTSUP);
     assert_non_null(strstr(p.src_err.msg, "memory region 0: 0 + 0x80000 at the source"));
@@ -519,7 +478,7 @@ static void test_a_guest_that_cannot_be_taken_back_is_said_to_be_stopped(void **
         fake_pair_init(&p, &tiny);
         atomic_store(&p.from.fail_op, ops[i]);
         atomic_store(&p.to.fail_op, FAKE_OP_ACQUIRE);
-        connect_pair(&p, link);
+        fake_move_over(&p, link);
         fake_pair_start(&p);
         fake_pair_join(&p);
         assert_true(p.src_rc < 0);
@@ -549,7 +508,7 @@ static void test_an_aborted_socket_after_commit_is_no_abort_of_the_destination(v
     (void)state;
     fake_pair_init(&p, &tiny);
     p.to.on_op = abort_socket_at;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_start(&p);
     fake_pair_join(&p);
     atomic_store(&is_aborted, false);
@@ -577,7 +536,7 @@ static void test_a_resolution_that_fails_changes_nothing(void **state)
         struct fake_pair p;
 
         fake_pair_init(&p, &tiny);
-        connect_pair(&p, link);
+        fake_move_over(&p, link);
         fake_pair_start(&p);
         fake_pair_join(&p);
         assert_int_equal(p.src_st.result, MIG_RESULT_UNDECIDED);
@@ -604,7 +563,7 @@ static void test_what_is_decided_cannot_be_resolved(void **state)
 
     (void)state;
     fake_pair_init(&p, &tiny);
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     assert_int_equal(mig_source_resolve(p.src, MIG_OUTCOME_NEVER, &err), -EPERM);
     assert_non_null(strstr(err.msg, "the migration is completed"));
@@ -639,7 +598,7 @@ static void cancel_in(enum fake_op op, bool dest)
     fake_pair_init(&p, &tiny);
     (at_source ? &p.from : &p.to)->on_op = cancel_at;
     (at_source ? &p.from : &p.to)->on_op_arg = &c;
-    move_then_again(&p, &(struct fake_link_config){0});
+    fake_move_twice(&p, &(struct fake_link_config){0});
     assert_true(c.rc == 0 || c.rc == -EBUSY);
     if (c.rc == -EBUSY) {
         assert_int_equal(p.src_rc, 0);
@@ -674,7 +633,7 @@ static void test_cancelling_at_any_time(void **state)
 
         fake_pair_init(&p, &busy);
         p.sp.lanes = 1 + i % 3;
-        connect_pair(&p, link);
+        fake_move_over(&p, link);
         fake_pair_start(&p);
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
         rc = i % 2 ? mig_source_cancel(p.src, NULL) : mig_dest_cancel(p.dst);
@@ -753,7 +712,7 @@ static void run_seed(unsigned seed)
     c.cancel.p = &p;
     p.from.on_op = p.to.on_op = cancel_at;
     p.from.on_op_arg = p.to.on_op_arg = &c.cancel;
-    move_then_again(&p, &c.link);
+    fake_move_twice(&p, &c.link);
     fake_pair_release(&p);
     seed_now = 0;
 }
@@ -794,7 +753,7 @@ static void test_a_guest_that_never_converges_times_out(void **state)
         fake_pair_init(&p, &frantic);
         p.sp.limits = (struct mig_limits){
             .downtime_ns = 1, .timeout_ns = 300000000, .strategy = strategies[i]};
-        connect_pair(&p, link);
+        fake_move_over(&p, link);
         fake_pair_run(&p);
         assert_int_equal(p.src_rc, strategies[i] == MIG_TIMEOUT_CANCEL ? -ETIMEDOUT : 0);
         fake_link_free(link);
@@ -817,7 +776,7 @@ static void test_time_counts_from_the_beginning(void **state)
         p.sp.limits.timeout_ns = 1000000000;
         p.dp.keepalive_ms = 50;
         p.to.on_op = build_slowly;
-        connect_pair(&p, link);
+        fake_move_over(&p, link);
         fake_pair_run(&p);
         assert_int_equal(p.src_rc, -ETIMEDOUT);
         assert_string_equal(p.src_err.msg, "not done within timeout_s = 1");
@@ -835,7 +794,7 @@ static void test_switching_now_ends_the_rounds(void **state)
     (void)state;
     fake_pair_init(&p, &frantic);
     p.sp.limits.downtime_ns = 1;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_start(&p);
     mig_source_switch_now(p.src);
     fake_pair_join(&p);
@@ -856,7 +815,7 @@ static void test_state_of_any_size_travels(void **state)
 
         fake_pair_init(&p, &tiny);
         p.from.state_pad = pads[i];
-        connect_pair(&p, link);
+        fake_move_over(&p, link);
         fake_pair_run(&p);
         assert_int_equal(p.src_rc, 0);
         fake_link_free(link);
@@ -886,7 +845,7 @@ static void test_state_arrives_while_it_is_saved(void **state)
     p.from.state_pad = MIB(1);
     p.from.on_op = await_stage;
     p.from.on_op_arg = &p;
-    connect_pair(&p, link);
+    fake_move_over(&p, link);
     fake_pair_run(&p);
     assert_int_equal(p.src_rc, 0);
     assert_int_equal(p.to.loaded, 1);
