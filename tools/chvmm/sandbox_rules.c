@@ -113,6 +113,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"fstatfs",           W,         "store"},
     {"statx",             I | W,     "sizes and identity of disks"},
     {"sync_file_range",   W,         "packs go to the disk while they grow"},
+    {"syncfs",            W,         "store: room that was freed on a btrfs"},
     {"umask",             C | W,     "modes of sockets and stores"},
     {"unlink",            C | W | A, "sockets; SQLite's journal"},
     {"unlinkat",          C | W | A, "sockets; store"},
