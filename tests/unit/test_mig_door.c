@@ -48,6 +48,7 @@ static int teardown_tls(void **state)
 
 struct crowd {
     struct fake_ends e;
+    struct mig_dial to; /* where e.to leads, which the source notes the address in */
     const char *tls_dir;
     int over_fd; /* readable: go home */
     atomic_bool over;
@@ -172,7 +173,7 @@ static void *second_main(void *arg)
 {
     struct crowd *c = arg;
     const struct mig_wait wait = {.cancel_fd = c->over_fd, .wake_fd = -1};
-    struct mig_dial dial = c->e.to;
+    struct mig_dial dial = c->to;
     struct mig_status st;
 
     dial.tls = NULL;
@@ -213,6 +214,7 @@ static void crowd_open(struct crowd *c, const char *tls_dir, unsigned seed)
     atomic_init(&c->seed, seed);
     c->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     fake_ends_open(&c->e, "tcp:127.0.0.1:0", &small, tls_dir, tls_dir);
+    c->to = c->e.to;
     c->e.p.dp.attempts = 0;
     c->e.p.dest_ended = stop_listening;
     for (unsigned i = 0; i < STRANGERS; i++)
