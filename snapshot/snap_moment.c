@@ -22,8 +22,9 @@
 enum {
     MOMENT_RUN_PAGES = 512, /* read at once: 2 MiB, so that huge pages stay whole */
     MOMENT_FAULTS = 16,     /* read from the kernel at once */
-    MOMENT_AROUND =
-        16, /* pages from one that is written to on: the next ones are likely to be, too */
+    MOMENT_AROUND = 16,     /* pages kept aside by one fault, at most */
+    MOMENT_ASIDE_RUN =
+        64, /* handed over at once: their places are taken until the store has them */
 };
 
 struct area {
@@ -153,8 +154,9 @@ static void put_aside_locked(struct snap_moment *m, struct area *a, uint64_t pag
 }
 
 /*
- * Keep a page aside if it is still to be read, and those behind it as long as there is plenty of
- * room: each has to be copied once, and a fault costs as much as copying several.
+ * Keep a page aside if it is still to be read, and those behind it, which are likely to be written to
+ * next, as long as there is plenty of room: each has to be copied once, and a fault costs as much as
+ * copying several.
  *
  * Return: how many from @page on need no protection any more.
  */
@@ -471,6 +473,7 @@ static unsigned aside_run_locked(const struct snap_moment *m)
     if (m->head == m->tail)
         return 0;
     max = m->tail - m->head < max ? m->tail - m->head : max;
+    max = max < MOMENT_ASIDE_RUN ? max : MOMENT_ASIDE_RUN;
     while (nr < max && a[nr].region == a->region && a[nr].page == a->page + nr)
         nr++;
     return nr;

@@ -14,10 +14,6 @@
 
 #include "store/store_index_internal.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
 enum {
     SHARED_LEN = 32768, /* of a piece of store.db-shm, as SQLite maps it: WALINDEX_PGSZ */
 };

@@ -5,10 +5,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
 enum {
     MAP_CAP_MIN = 256, /* a power of two; tables are at most half full */
     MAP_POPULATE_LEN = 256 << 10,

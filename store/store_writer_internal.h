@@ -236,19 +236,19 @@ void writer_chunk_give(struct store_writer *w, struct writer_chunk *c);
  */
 CHECKED int writer_check(struct store_writer *w, struct err *err);
 
-/* A node or a piece of state that is to be stored. */
-struct writer_object {
-    enum store_segment_kind kind;
-    const uint8_t *raw;
-    size_t len; /* at most STORE_SEGMENT_RAW_MAX */
-};
-
 /**
  * writer_look_end() - let go of the view of the index that chunks are looked up in.
  *
  * Threads: the last user.
  */
 void writer_look_end(struct store_writer *w);
+
+/* A node or a piece of state that is to be stored. */
+struct writer_object {
+    enum store_segment_kind kind;
+    const uint8_t *raw;
+    size_t len; /* at most STORE_SEGMENT_RAW_MAX */
+};
 
 /**
  * writer_put_object() - store a node or a piece of state, unless it is known.
