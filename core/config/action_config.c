@@ -199,13 +199,18 @@ static int action_complete_restore(struct restore_config *cfg, struct err *err)
     return action_check_url("source_url", cfg->source_url, err);
 }
 
+static bool action_is_unix(const char *url)
+{
+    return strncmp(url, "unix:", 5) == 0;
+}
+
 /* A path is no name that a certificate could bear, and its mode says who may connect. */
 static int action_check_transport(const char *key, const char *url, const char *tls_dir,
                                   struct err *err)
 {
     int rc = action_check_url(key, url, err);
 
-    if (!rc && tls_dir && !strncmp(url, "unix:", 5))
+    if (!rc && tls_dir && action_is_unix(url))
         return err_set(err, -EINVAL, "tls_dir: not possible with a unix: %s", key);
     return rc;
 }
@@ -216,7 +221,7 @@ static int action_complete_send(struct send_migration_config *cfg, struct err *e
 
     if (rc)
         return rc;
-    if (cfg->local && strncmp(cfg->destination_url, "unix:", 5) != 0)
+    if (cfg->local && !action_is_unix(cfg->destination_url))
         return err_set(err, -EINVAL, "local: possible with a unix: destination_url only");
     if (!cfg->downtime_ms)
         cfg->downtime_ms = MIGRATION_DOWNTIME_MS_DEFAULT;

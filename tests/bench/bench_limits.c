@@ -444,7 +444,7 @@ static int open_scratch(const char *dir)
     return fd;
 }
 
-static void bench_pack(const struct options *o, const char *what, const struct image *m)
+static void bench_pack(const struct options *o, const struct image *m, bool keep)
 {
     unsigned threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     double ms[RUNS_MAX], cpu[RUNS_MAX];
@@ -452,7 +452,6 @@ static void bench_pack(const struct options *o, const char *what, const struct i
 
     threads = threads < LANES_MAX ? threads : LANES_MAX;
     for (unsigned i = 0; i < o->runs; i++) {
-        bool keep = strcmp(what, "keep") == 0;
         int fds[2] = {keep ? open_scratch(o->dir) : -1, keep ? open_scratch(o->dir) : -1};
         struct sample s;
 
@@ -462,8 +461,8 @@ static void bench_pack(const struct options *o, const char *what, const struct i
         for (unsigned f = 0; keep && f < 2; f++)
             (void)close(fds[f]);
     }
-    printf("%s, %zu MiB to %zu MiB by %u threads, %s, %u runs\n", what, m->len >> 20, packed >> 20,
-           threads, beside(o), o->runs);
+    printf("%s, %zu MiB to %zu MiB by %u threads, %s, %u runs\n", keep ? "keep" : "zstd",
+           m->len >> 20, packed >> 20, threads, beside(o), o->runs);
     report("total", "ms", ms, o->runs);
     report("processor", "s/GB", cpu, o->runs);
 }
@@ -473,8 +472,8 @@ static void bench_image(const struct options *o)
     struct image all = read_image(o->image, 0, SIZE_MAX);
     struct image kept = read_image(o->image, KEPT_AT, KEPT_LEN);
 
-    bench_pack(o, "zstd", &all);
-    bench_pack(o, "keep", &kept);
+    bench_pack(o, &all, false);
+    bench_pack(o, &kept, true);
     free(all.data);
     free(kept.data);
 }

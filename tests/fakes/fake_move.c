@@ -17,6 +17,19 @@ void fake_move_over(struct fake_pair *p, struct fake_link *link)
     p->dp.open_fd = fake_link_fd(link);
 }
 
+uint64_t fake_move_bytes(struct fake_pair *p, unsigned conn, enum fake_dir dir)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){0});
+    uint64_t n;
+
+    fake_move_over(p, link);
+    fake_pair_run(p);
+    assert_int_equal(p->src_rc, 0);
+    n = fake_link_bytes(link, conn, dir);
+    fake_link_free(link);
+    return n;
+}
+
 void fake_move_again(struct fake_pair *p)
 {
     struct fake_link *link;

@@ -11,6 +11,9 @@
 /* Both engines will connect over it; @link outlives the move. */
 void fake_move_over(struct fake_pair *p, struct fake_link *link);
 
+/* One move that succeeds; returns how many bytes went one way over the connection. */
+uint64_t fake_move_bytes(struct fake_pair *p, unsigned conn, enum fake_dir dir);
+
 /*
  * If the guest is still at the source, nothing is left of what failed: a second attempt, over a link
  * that does nothing to it, succeeds.  src_rc stays that of the first.

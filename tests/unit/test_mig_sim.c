@@ -73,17 +73,11 @@ static unsigned number_or(const char *name, unsigned usual)
 
 static uint64_t total_bytes(unsigned conn, enum fake_dir dir)
 {
-    struct fake_link *link;
     struct fake_pair p;
     uint64_t n;
 
     sim_begin(&p, 0, &tiny);
-    link = fake_link_new(&(struct fake_link_config){0});
-    fake_move_over(&p, link);
-    fake_pair_run(&p);
-    assert_int_equal(p.src_rc, 0);
-    n = fake_link_bytes(link, conn, dir);
-    fake_link_free(link);
+    n = fake_move_bytes(&p, conn, dir);
     sim_end(&p);
     return n;
 }
