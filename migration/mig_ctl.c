@@ -394,10 +394,10 @@ int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, uint64_t tick_ns,
     return 0;
 }
 
-int mig_ctl_look(struct mig_ctl *ctl, struct err *err)
+int mig_ctl_look(struct mig_ctl *ctl, uint64_t until_ns, struct err *err)
 {
     struct mig_message msg = {0};
-    int rc = mig_ctl_recv(ctl, loop_now_ns(), &msg, err);
+    int rc = mig_ctl_recv(ctl, until_ns ? until_ns : loop_now_ns(), &msg, err);
 
     if (rc >= 0)
         return err_set(err, -EPROTO, "the peer sent %s too early", mig_msg_name(msg.type));

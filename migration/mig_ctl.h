@@ -97,11 +97,12 @@ CHECKED int mig_ctl_expect(struct mig_ctl *ctl, enum mig_msg type, uint64_t tick
 
 /**
  * mig_ctl_look() - look whether the peer is alive, where no message is due.
+ * @until_ns: CLOCK_MONOTONIC: go on looking until then; 0: look once.
  *
  * Return: 0; -EPROTO for any message but keepalives; as mig_ctl_recv().
  * Threads: the engine.
  */
-CHECKED int mig_ctl_look(struct mig_ctl *ctl, struct err *err);
+CHECKED int mig_ctl_look(struct mig_ctl *ctl, uint64_t until_ns, struct err *err);
 
 /**
  * mig_ctl_glance() - look whether the peer is alive, where its next message may be there already.

@@ -519,7 +519,7 @@ static int await_pages(struct mig_dest *dst, struct err *err)
     int rc;
 
     while ((rc = mig_receiver_wait_last(dst->recv, SLICE_MS, NULL)) == -ETIMEDOUT) {
-        rc = mig_ctl_look(dst->ctl, err);
+        rc = mig_ctl_look(dst->ctl, 0, err);
         if (rc < 0)
             return rc;
     }

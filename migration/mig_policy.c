@@ -80,14 +80,13 @@ static bool not_shorter(const struct mig_measure *m, unsigned n, unsigned percen
  * again where it does.  Where the blackout without any page would be too long,
  * nothing helps.
  */
-static unsigned choose_throttle(const struct mig_limits *limits, const struct mig_measure *m,
-                                bool short_enough)
+static unsigned choose_throttle(const struct mig_measure *m, const struct mig_verdict *v)
 {
     unsigned step = 0;
 
-    if (!m->can_throttle || m->fixed_ns > limits->downtime_ns)
+    if (!m->can_throttle || v->hopeless)
         return 0;
-    if (short_enough)
+    if (v->short_enough)
         return m->throttle;
     while (step + 1 < ARRAY_LEN(throttle_steps) && throttle_steps[step] < m->throttle)
         step++;
@@ -140,8 +139,7 @@ static struct mig_verdict choose(const struct mig_limits *limits, const struct m
         v.why = "time is up and the blackout would be too long";
     } else if (!v.short_enough) {
         v.decision = MIG_DECIDE_ROUND;
-        v.why = m->fixed_ns > limits->downtime_ns
-                    ? "the blackout would be too long with no page to send"
+        v.why = v.hopeless                 ? "the blackout would be too long with no page to send"
                 : v.throttle > m->throttle ? "the guest dirties memory too fast and is slowed down"
                 : v.stalled                ? "the guest dirties memory as fast as it is sent"
                                            : "the blackout would be too long";
@@ -156,9 +154,11 @@ static struct mig_verdict choose(const struct mig_limits *limits, const struct m
 
 struct mig_verdict mig_policy_decide(const struct mig_limits *limits, const struct mig_measure *m)
 {
-    struct mig_verdict v = {.estimate_ns = mig_policy_estimate(m), .stalled = is_stalled(m)};
+    struct mig_verdict v = {.estimate_ns = mig_policy_estimate(m),
+                            .stalled = is_stalled(m),
+                            .hopeless = m->fixed_ns > limits->downtime_ns};
 
     v.short_enough = v.estimate_ns <= limits->downtime_ns;
-    v.throttle = choose_throttle(limits, m, v.short_enough);
+    v.throttle = choose_throttle(m, &v);
     return choose(limits, m, v);
 }

@@ -53,6 +53,7 @@ struct mig_verdict {
     uint64_t estimate_ns; /* of the blackout, if the guest stopped now */
     bool short_enough;    /* the estimate is within the limit */
     bool stalled;         /* rounds do not get shorter: only slowing the guest helps */
+    bool hopeless;        /* with no page to send it would be too long: no round helps */
     unsigned throttle;    /* percent of its time to keep the guest out from now on */
     const char *why;      /* static; one phrase */
 };

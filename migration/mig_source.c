@@ -17,11 +17,11 @@
 #include "migration/mig_throttle.h"
 
 enum {
-    CONNECT_MS = 10000,   /* to connect, each time */
-    HELLO_MS = 30000,     /* the default of mig_source_params.hello_ms */
-    IDLE_MS = 9000,       /* the default of mig_source_params.idle_ms */
-    KEEPALIVE_MS = 1000,  /* the default of mig_source_params.keepalive_ms */
-    TICK_MS = 100,        /* how often the policy is asked in the middle of a round */
+    CONNECT_MS = 10000,  /* to connect, each time */
+    HELLO_MS = 30000,    /* the default of mig_source_params.hello_ms */
+    IDLE_MS = 9000,      /* the default of mig_source_params.idle_ms */
+    KEEPALIVE_MS = 1000, /* the default of mig_source_params.keepalive_ms */
+    TICK_MS = 100, /* how often the policy is asked in the middle of a round, or where none helps */
     HERE_NS = 3000000,    /* a guess at mig_source_params.here_ns */
     BLACKOUT_TRIPS = 2,   /* last page to LOADED, COMMIT to RUNNING */
     STATE_BYTES = 16384,  /* what a machine with one processor has: how much it is shows too late */
@@ -540,9 +540,22 @@ static int run_round(struct mig_source *src, uint64_t pages, struct mig_verdict 
     return 0;
 }
 
+/*
+ * No round brings the destination nearer: one a tick shows whether it is.  The next one sends what
+ * the guest writes meanwhile too, so that it stops with as little left as without the rest.
+ */
+static int rest(struct mig_source *src, uint64_t round_begin_ns, struct err *err)
+{
+    int rc = mig_ctl_look(src->ctl, round_begin_ns + (uint64_t)TICK_MS * 1000000, err);
+
+    if (rc >= 0)
+        rc = harvest(src, err);
+    return rc < 0 ? rc : sort_out(src, err);
+}
+
 static int run_rounds(struct mig_source *src, struct err *err)
 {
-    uint64_t pages = gmem_size(src->p.gm) >> PAGE_SHIFT_4K;
+    uint64_t begin, pages = gmem_size(src->p.gm) >> PAGE_SHIFT_4K;
     struct mig_verdict v;
     int rc;
 
@@ -560,7 +573,10 @@ static int run_rounds(struct mig_source *src, struct err *err)
         pages = 0;
     src->m.remaining = pages;
     do {
+        begin = loop_now_ns();
         rc = run_round(src, pages, &v, err);
+        if (rc >= 0 && v.decision == MIG_DECIDE_ROUND && v.hopeless)
+            rc = rest(src, begin, err);
         pages = src->m.remaining - src->m.hot;
     } while (rc >= 0 && v.decision == MIG_DECIDE_ROUND);
     src->took.rounds = loop_now_ns() - src->rounds_ns;

@@ -175,7 +175,9 @@ static void test_the_guest_is_not_slowed_down_where_that_cannot_help(void **stat
 
     (void)state;
     assert_int_equal(mig_policy_decide(&l, &m).throttle, 30);
+    assert_false(mig_policy_decide(&l, &m).hopeless);
     m.fixed_ns = MS(30) + 1;
+    assert_true(mig_policy_decide(&l, &m).hopeless);
     assert_int_equal(mig_policy_decide(&l, &m).throttle, 0);
     /* It turns out while the guest is slowed down. */
     m.throttle = 80;

@@ -184,6 +184,81 @@ static void test_keepalives_bridge_operations_of_any_length(void **state)
     }
 }
 
+/* --- Rounds that do not help ------------------------------------------------ */
+
+enum {
+    GIVEN_S = 3,   /* to a move that cannot end */
+    ACT_MS = 1050, /* when somebody ends it: in the middle of a rest */
+    TICK_MS = 100, /* as the source's */
+    QUICK_MS = 50, /* more than rounds and last words take here */
+};
+
+/* Towards a destination that is farther away than the guest may stand still for. */
+static struct fake_link *go_far(struct fake_pair *p)
+{
+    static const struct fake_guest_config restless = {.len = {KIB(512)},
+                                                      .data_percent = 60,
+                                                      .seed = 5,
+                                                      .dirty_rate = 1000,
+                                                      .dirty_every_us = 1000,
+                                                      .dirty_pages = 100,
+                                                      .never_clean = true};
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){.delay_ms = 1});
+
+    sim_begin(p, GIVEN_S, &restless);
+    p->sp.limits = (struct mig_limits){.downtime_ns = 1000000, .timeout_ns = GIVEN_S * SECOND_NS};
+    fake_move_over(p, link);
+    fake_pair_start(p);
+    return link;
+}
+
+static void come_back(struct fake_pair *p, struct fake_link *link)
+{
+    fake_pair_check(p);
+    fake_link_free(link);
+    sim_end(p);
+}
+
+static void test_rounds_that_do_not_help_come_slowly(void **state)
+{
+    struct mig_round_log log[MIG_LOG_ROUNDS];
+    struct fake_pair p;
+    struct fake_link *link = go_far(&p);
+    unsigned n;
+
+    (void)state;
+    fake_pair_join(&p);
+    n = mig_progress_rounds(mig_source_progress(p.src), log);
+    assert_int_equal(p.src_rc, -ETIMEDOUT);
+    assert_in_range(n, GIVEN_S * 1000 / TICK_MS - 2, GIVEN_S * 1000 / TICK_MS + 1);
+    /* What the guest wrote in a rest went before; it could stop with what it wrote in the round. */
+    for (unsigned i = 1; i < n; i++)
+        assert_true(log[i].remaining < log[i].data_pages / 2);
+    come_back(&p, link);
+}
+
+static void test_a_rest_between_rounds_holds_nobody_up(void **state)
+{
+    const struct timespec nap = {ACT_MS / 1000, ACT_MS % 1000 * 1000000L};
+
+    (void)state;
+    for (unsigned cancels = 0; cancels < 2; cancels++) {
+        struct fake_pair p;
+        struct fake_link *link = go_far(&p);
+
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        if (cancels)
+            assert_int_equal(mig_source_cancel(p.src, NULL), 0);
+        else
+            mig_source_switch_now(p.src);
+        fake_pair_join(&p);
+        assert_int_equal(p.src_rc, cancels ? -ECANCELED : 0);
+        assert_in_range(fake_time_ns() / 1000000, ACT_MS,
+                        ACT_MS + QUICK_MS + (cancels ? 0 : TICK_MS));
+        come_back(&p, link);
+    }
+}
+
 /* --- Anything at all ------------------------------------------------------- */
 
 enum {
@@ -505,6 +580,8 @@ int main(void)
         cmocka_unit_test(test_a_cut_at_any_byte_of_a_lane),
         cmocka_unit_test(test_both_ends_notice_silence_in_time),
         cmocka_unit_test(test_keepalives_bridge_operations_of_any_length),
+        cmocka_unit_test(test_rounds_that_do_not_help_come_slowly),
+        cmocka_unit_test(test_a_rest_between_rounds_holds_nobody_up),
         cmocka_unit_test(test_a_cancel_beside_the_commit),
         cmocka_unit_test_teardown(test_whatever_happens_exactly_one_runs, say_seed),
         cmocka_unit_test_teardown(test_a_seed_replays_threads_times_and_decisions, say_seed),
