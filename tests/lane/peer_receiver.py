@@ -78,21 +78,23 @@ class Channel:
         return kind, flags, length
 
     def receive(self):
-        """The next message that matters.  Return: type, body."""
-        while True:
-            kind, flags, length = self.head()
-            body = self.read(length)
-            if kind == KEEPALIVE:
-                continue
-            if kind == ABORT:
-                raise ProtocolError(f"the sender gave up: {body.decode('ascii')}")
-            if kind not in LENGTHS:
-                need(flags & OPTIONAL, f"message type {kind} is not known here")
-                continue
-            return kind, body
+        """One message.  Return: type, body; None for one that does not matter."""
+        kind, flags, length = self.head()
+        body = self.read(length)
+        if kind == KEEPALIVE:
+            return None
+        if kind == ABORT:
+            raise ProtocolError(f"the sender gave up: {body.decode('ascii')}")
+        if kind not in LENGTHS:
+            need(flags & OPTIONAL, f"message type {kind} is not known here")
+            return None
+        return kind, body
 
     def expect(self, wanted):
-        kind, body = self.receive()
+        message = None
+        while not message:
+            message = self.receive()
+        kind, body = message
         need(kind == wanted, f"message type {kind} where {wanted} was due")
         return body
 
@@ -132,6 +134,7 @@ class Receiver:
         self.regions, self.config, self.state = [], b"", b""
         self.rounds = self.data_pages = self.zero_pages = 0
         self.codecs = set()
+        self.runs = []  # (round, region, first page, pages, kind) as they came
         self._ended = threading.Event()
 
     # ---- chapter 4: the order
@@ -233,8 +236,9 @@ class Receiver:
                 need(events, "nothing came for a minute")
                 for key, _ in events:
                     if key.data is None:
-                        kind, body = control.receive()
-                        stopped, state_done = self._on_control(kind, body, stopped, state_done)
+                        message = control.receive()
+                        if message:
+                            stopped, state_done = self._on_control(*message, stopped, state_done)
                         continue
                     ended = self._on_lane(lanes[key.data], counts[key.data])
                     if ended is None:
@@ -290,6 +294,7 @@ class Receiver:
             need(pages and (first + pages) * PAGE <= self.regions[index].length,
                  "PAGES: outside of its region")
             need(kind in (ZERO, DATA), f"PAGES: kind {kind}")
+            self.runs.append((self.rounds, index, first, pages, kind))
         data_length = sum(run[2] * PAGE for run in runs if run[3] == DATA)
         need(data_length <= PAYLOAD_MAX, "PAGES: more than 1 MiB")
         need(payload == data_length if codec == RAW else 0 < payload < data_length,

@@ -13,7 +13,7 @@ from lane_base import MIB, LaneTest, wait_until
 from lane_host import GuestMemory, differing_pages
 from lane_move import free_port
 from lane_vmm import Background, Vmm
-from peer_receiver import ABORT, PAGE, RUNNING, ZSTD, Receiver, words_digest
+from peer_receiver import ABORT, DATA, PAGE, RUNNING, ZSTD, Receiver, words_digest
 
 sys.path.insert(0, str(lane_base.SOURCE / "tests" / "format"))
 import read_store  # pylint: disable=wrong-import-position
@@ -22,6 +22,7 @@ RAM = 64 * MIB
 FILLED = 16 * MIB
 DIRTIED = 32 * MIB
 DIRTY_MIB = 8
+RUN_PAGES = (64 << 10) // PAGE  # what lies together travels in runs of so many at least
 MUL = 0x100000001b3
 
 
@@ -91,6 +92,34 @@ class PeerTest(LaneTest):
         digest, pages = ram_digest(receiver, guest)
         self.assertEqual((pages, digest), (before.number("pages"), int(before["digest"], 16)))
         guest.do("verify", timeout_s=60)
+
+    def dirtied_runs(self, receiver):
+        """Of the area that "dirty" writes, from end to end.  Return: for each round their pages."""
+        first, end = DIRTIED // PAGE, (DIRTIED + DIRTY_MIB * MIB) // PAGE
+        rounds = {}
+        for number, _, page, pages, kind in receiver.runs:
+            if first < page + pages and page < end:
+                self.assertEqual(kind, DATA)
+                rounds.setdefault(number, []).append(pages)
+        return rounds
+
+    def test_pages_that_lie_together_travel_together(self):
+        """Whatever the number of lanes, and in rounds that send only what was written meanwhile."""
+        source = self.start()
+        source.guest.do(f"dirty {DIRTIED // MIB} {DIRTY_MIB} 0 seq")
+        for lanes in (1, 4):
+            # Each round takes longer than the guest needs to write all of it once.
+            receiver = self.send(source, f"unix:{self.short}/peer{lanes}", ABORT, connections=lanes,
+                                 compression="Off", bandwidth=20 << 20, downtime_ms=1,
+                                 timeout_s=4, timeout_strategy="Ignore")
+            self.assertEqual(receiver.lanes, lanes)
+            whole = {number: pages for number, pages in self.dirtied_runs(receiver).items()
+                     if sum(pages) >= DIRTY_MIB * MIB // PAGE}
+            print({number: (len(pages), min(pages)) for number, pages in whole.items()})
+            self.assertGreaterEqual(len(whole.keys() - {0}), 1)
+            for pages in whole.values():
+                # Borders of the area, and those between two lanes, may leave a short one.
+                self.assertLessEqual(len(pages), sum(pages) // RUN_PAGES)
 
     def test_the_state_is_what_a_snapshot_has(self):
         """As bytes: one format, whoever reads it."""
