@@ -9,8 +9,10 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "core/page_present.h"
 #include "tests/fakes/fake_link.h"
@@ -150,6 +152,82 @@ static void test_pages_that_never_rest_go_at_the_end(void **state)
     }
     assert_true(left > 0);
     fake_pair_release(&p);
+}
+
+enum {
+    DEAF_LANES = 4,
+    DEAF_AT = 1 << 20,     /* bytes of lane 0 that pass; then nothing does on any */
+    LANE_KERNEL = 4 << 20, /* bytes: what sockets and pipes of a lane hold, and a frame */
+};
+
+/* Bytes allocated; 0 under sanitizers, which do not say. */
+static size_t allocated(void)
+{
+    struct mallinfo2 mi = mallinfo2();
+
+    return mi.uordblks + mi.hblkhd;
+}
+
+/* Until the source gives up.  Return: the most that was allocated meanwhile beyond what was before. */
+static size_t most_allocated(struct fake_pair *p)
+{
+    size_t before = allocated(), most = 0;
+    struct mig_status st;
+
+    fake_pair_start(p);
+    do {
+        size_t now = allocated();
+
+        most = now > before + most ? now - before : most;
+        (void)usleep(1000);
+        mig_progress_read(mig_source_progress(p->src), &st);
+    } while (st.phase != MIG_PHASE_DONE);
+    fake_pair_join(p);
+    return most;
+}
+
+/* What nobody takes is neither counted as sent nor gathered in memory, however much there is. */
+static void test_a_peer_that_takes_nothing_holds_the_sender_up(void **state)
+{
+    static const struct fake_guest_config full = {.len = {MIB(64)}, .data_percent = 100, .seed = 8};
+    static const struct fake_link_config deaf = {
+        .cut = true, .stall = true, .cut_conn = 1, .cut_dir = FAKE_TO_DEST, .cut_at = DEAF_AT};
+    static const struct {
+        enum mig_compression how;
+        size_t most; /* bytes allocated for a lane, at both ends */
+    } rows[] = {
+        {MIG_COMPRESSION_OFF,  MIB(1)},
+        {MIG_COMPRESSION_ZSTD, MIB(6)},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        uint64_t sent[MIG_LANES_MAX];
+        struct fake_link *link;
+        struct fake_pair p;
+        size_t most;
+
+        fake_pair_init(&p, &full);
+        p.sp.lanes = DEAF_LANES;
+        p.sp.compression = rows[i].how;
+        p.sp.idle_ms = p.dp.idle_ms = 1000;
+        link = join_by_link(&p, &deaf);
+        most = most_allocated(&p);
+        fake_pair_check(&p);
+        assert_int_equal(p.src_rc, -ETIMEDOUT);
+        print_message("%zu bytes allocated\n", most);
+        assert_true(most < (DEAF_LANES + 1) * rows[i].most);
+        assert_int_equal(mig_progress_lane_bytes(mig_source_progress(p.src), sent), DEAF_LANES);
+        for (unsigned lane = 0; lane < DEAF_LANES; lane++) {
+            uint64_t passed = fake_link_bytes(link, 1 + lane, FAKE_TO_DEST);
+
+            print_message("lane %u: %ju bytes sent, %ju passed\n", lane, (uintmax_t)sent[lane],
+                          (uintmax_t)passed);
+            assert_true(sent[lane] <= passed + LANE_KERNEL);
+        }
+        fake_link_free(link);
+        fake_pair_release(&p);
+    }
 }
 
 enum {
@@ -395,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_a_guest_that_is_too_busy_is_slowed_down_and_let_go),
         cmocka_unit_test(test_a_guest_that_is_not_is_left_alone),
         cmocka_unit_test(test_pages_that_never_rest_go_at_the_end),
+        cmocka_unit_test(test_a_peer_that_takes_nothing_holds_the_sender_up),
         cmocka_unit_test(test_a_destination_far_away_is_not_switched_to_in_less_than_it_takes),
         cmocka_unit_test(test_bandwidth_is_kept_within_five_percent),
         cmocka_unit_test(test_pages_travel_compressed_where_that_is_asked_for_or_pays),
