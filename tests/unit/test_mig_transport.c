@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +57,101 @@ static void move_over(const char *url, const char *tls_dir, unsigned lanes)
     assert_int_equal(e.p.dst_st.encrypted, tls_dir != NULL);
     fake_ends_close(&e);
 }
+
+/* --- Who touches a page over TLS ------------------------------------------ */
+
+enum {
+    CALLS_MAX = 1 << 16,
+};
+
+/* Every call of both ends that gave bytes to a session, or took some from it. */
+static struct {
+    pthread_mutex_t lock; /* below */
+    unsigned nr;
+    struct call {
+        const uint8_t *data;
+        size_t len;
+        bool writes;
+    } calls[CALLS_MAX];
+} watch = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void note(const void *data, size_t len, bool writes)
+{
+    (void)pthread_mutex_lock(&watch.lock);
+    if (watch.nr < CALLS_MAX)
+        watch.calls[watch.nr++] = (struct call){data, len, writes};
+    (void)pthread_mutex_unlock(&watch.lock);
+}
+
+int __real_SSL_write_ex(SSL *ssl, const void *data, size_t len, size_t *ret_n);
+int __wrap_SSL_write_ex(SSL *ssl, const void *data, size_t len, size_t *ret_n);
+int __real_SSL_read_ex(SSL *ssl, void *data, size_t len, size_t *ret_n);
+int __wrap_SSL_read_ex(SSL *ssl, void *data, size_t len, size_t *ret_n);
+
+int __wrap_SSL_write_ex(SSL *ssl, const void *data, size_t len, size_t *ret_n)
+{
+    int rc = __real_SSL_write_ex(ssl, data, len, ret_n);
+
+    if (rc == 1)
+        note(data, *ret_n, true);
+    return rc;
+}
+
+int __wrap_SSL_read_ex(SSL *ssl, void *data, size_t len, size_t *ret_n)
+{
+    int rc = __real_SSL_read_ex(ssl, data, len, ret_n);
+
+    if (rc == 1)
+        note(data, *ret_n, false);
+    return rc;
+}
+
+/* Bytes of the guest's memory that went into sessions from where they lie, or came out of them to there. */
+static uint64_t bytes_in_place(const struct gmem *gm, bool writes)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < watch.nr; i++) {
+        const struct call *c = &watch.calls[i];
+
+        for (unsigned k = 0; k < gmem_nr_regions(gm); k++) {
+            const struct gmem_region *r = gmem_region(gm, k);
+
+            if (c->writes == writes && c->data >= r->hva && c->data + c->len <= r->hva + r->len)
+                n += c->len;
+        }
+    }
+    return n;
+}
+
+/* OpenSSL encrypts from there and decrypts to there: nobody copies a page besides. */
+static void test_pages_pass_tls_without_a_buffer_between(void **state)
+{
+    static const struct fake_guest_config busy = {
+        .len = {MIB(4), MIB(1)},
+        .data_percent = 58,
+        .seed = 3,
+        .dirty_rate = 20000,
+        .dirty_pages = 500
+    };
+    struct fake_ends e;
+
+    (void)state;
+    fake_ends_open(&e, "tcp:127.0.0.1:0", &busy, good_dir, good_dir);
+    e.p.sp.lanes = 2;
+    e.p.sp.compression = MIG_COMPRESSION_OFF;
+    watch.nr = 0;
+    fake_pair_run(&e.p);
+    if (e.p.src_rc < 0)
+        fail_msg("source: %s; destination: %s", e.p.src_err.msg, e.p.dst_err.msg);
+    assert_true(watch.nr < CALLS_MAX);
+    assert_true(e.p.src_st.encrypted && e.p.src_st.data_pages >= 500);
+    assert_int_equal(bytes_in_place(e.p.from.gm, true), e.p.src_st.data_pages << PAGE_SHIFT_4K);
+    assert_int_equal(bytes_in_place(e.p.to.gm, false), e.p.dst_st.data_pages << PAGE_SHIFT_4K);
+    fake_ends_close(&e);
+}
+
+/* --- Strangers ------------------------------------------------------------ */
 
 /* One end has a tls_dir, and the other none. */
 static void move_between_strangers(bool tls_at_source, const char *source_says,
@@ -158,6 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_guests_move_over_every_transport),
+        cmocka_unit_test(test_pages_pass_tls_without_a_buffer_between),
         cmocka_unit_test(test_one_end_without_tls_is_told_so),
         cmocka_unit_test(test_shared_memory_is_handed_over_on_one_host),
     };
