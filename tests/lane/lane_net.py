@@ -20,6 +20,8 @@ from lane_base import need_root, need_tool
 
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
+ETH_P_RARP = 0x8035
+SO_TIMESTAMPNS = 35
 ETH_OURS = 0x88B5
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
@@ -57,6 +59,34 @@ def frame_socket(ns, interface):
         sock.bind((interface, ETH_P_ALL))
     sock.settimeout(5)
     return sock
+
+
+class Capture(threading.Thread):
+    """Frames that a host's interface sends or receives; frames: (seconds of the wall clock, bytes)."""
+
+    def __init__(self, ns, interface):
+        super().__init__(daemon=True)
+        self.frames = []
+        self.stopping = threading.Event()
+        self.sock = frame_socket(ns, interface)
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.sock.settimeout(0.1)
+
+    def run(self):
+        while not self.stopping.is_set():
+            try:
+                data, extra, _, _ = self.sock.recvmsg(2048, 64)
+            except TimeoutError:
+                continue
+            for level, kind, value in extra:
+                if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                    seconds, ns = struct.unpack("qq", value)
+                    self.frames.append((seconds + ns / 1e9, data))
+
+    def stop(self):
+        self.stopping.set()
+        self.join(10)
+        self.sock.close()
 
 
 def open_tap(ns, interface):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One chvmm process: its command line, its API, its events, its guest."""
 
+import datetime
 import http.client
 import json
 import os
@@ -121,6 +122,12 @@ class Vmm:
 
     def log(self):
         return (self.dir / "chvmm.log").read_text(errors="replace")
+
+    def logged_at(self, what):
+        """Seconds of the wall clock, of the first line with it."""
+        line = next(line for line in self.log().splitlines() if what in line)
+        at = datetime.datetime.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%S.%fZ")
+        return at.replace(tzinfo=datetime.timezone.utc).timestamp()
 
     def is_running(self):
         return self.process.poll() is None

@@ -14,7 +14,7 @@ import lane_base
 from lane_base import MIB, Jitter, LaneTest, program, wait_until
 from lane_host import GuestMemory, differing_pages
 from lane_move import Move, free_port, how_ended, move
-from lane_net import Network, Pinger
+from lane_net import ETH_P_RARP, Capture, Network, Pinger
 from lane_proxy import Border, Proxy
 from lane_tls import Authority
 from lane_vmm import Background, Vmm, vm_args
@@ -24,6 +24,7 @@ GAP_LIMIT_S = float(os.environ.get("LANE_GAP_LIMIT_S", "1.0"))
 DEAD_S = 10  # docs/migration-protocol.md 7: by then a dead peer is noticed
 LANES_MOST = 128
 ROUNDS_KEPT = 64  # docs/api.md
+MAC = bytes.fromhex("1234567890ab")
 BLACKOUT_S = 0.05  # what a move may take from the guest, beyond what the machine itself does
 
 
@@ -428,12 +429,14 @@ class MigrationTest(MovingTest):
         hosts = network.hosts
         tls = str(Authority(self.dir / "ca").tls_dir(self.dir / "tls",
                                                      names=(f"IP:{network.address(1)}",)))
-        source = Vmm(self, "source", vm_args(net=f"tap={hosts[0].tap},mac=12:34:56:78:90:ab"),
+        source = Vmm(self, "source", vm_args(net=f"tap={hosts[0].tap},mac={MAC.hex(':')}"),
                      netns=hosts[0].ns)
         source.boot()
         source.guest.do(f"net 0 up {network.guest_address}")
         pinger = Pinger(network.switch, network.guest_address)
+        capture = Capture(hosts[1].ns, hosts[1].tap)
         pinger.start()
+        capture.start()
         try:
             source.line.run(1)
             port = free_port()
@@ -444,12 +447,26 @@ class MigrationTest(MovingTest):
             migration.destination.line.run(2)
         finally:
             pinger.stop()
+            capture.stop()
+        self.check_announced(migration.destination, capture)
         lost = [n for n in pinger.sent if n not in pinger.replies]
         print(f"\npings: {len(pinger.sent)} sent, {len(lost)} lost, longest gap "
               f"{pinger.longest_gap_s() * 1000:.0f} ms")
         self.assertLess(pinger.longest_gap_s(), GAP_LIMIT_S)
         self.assertGreaterEqual(
             migration.destination.guest.do("net 0 stat").number("announced"), 1)
+
+
+    def check_announced(self, there, capture):
+        """While the VM is started: neither before it is taken, nor after the source is told."""
+        told = [at for at, frame in capture.frames
+                if frame[6:12] == MAC and frame[12:14] == ETH_P_RARP.to_bytes(2, "big")]
+        taken, completed = (there.logged_at(what) for what in
+                            (": taken: this process starts", "migration completed after"))
+        print(f"\nannounced {(told[0] - taken) * 1e6:.0f} us after the VM was taken, which was over "
+              f"after {(completed - taken) * 1e6:.0f} us")
+        self.assertLess(taken, told[0])
+        self.assertLess(told[0], completed)
 
 
 class FailureTest(MovingTest):
