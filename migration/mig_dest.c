@@ -56,6 +56,7 @@ struct mig_dest {
     struct mig_phases took;
     uint64_t stop_ns; /* when STOP came */
     bool has_secret, built, encrypted;
+    bool may_be_asked; /* the source may have sent COMMIT, and not have got an answer */
 
     struct rate_limit strangers; /* how often is told of those that are turned away: the door's */
 };
@@ -105,6 +106,11 @@ void mig_dest_free(struct mig_dest *dst)
 const uint8_t *mig_dest_secret(const struct mig_dest *dst)
 {
     return dst->has_secret ? dst->secret : NULL;
+}
+
+bool mig_dest_may_be_asked(const struct mig_dest *dst)
+{
+    return dst->may_be_asked;
 }
 
 struct mig_progress *mig_dest_progress(struct mig_dest *dst)
@@ -703,9 +709,18 @@ static void wind_up(struct mig_dest *dst, unsigned linger_ms)
     dst->ctl = NULL;
 }
 
+/* COMMIT follows LOADED.  A source that said ABORT has sent none, and one that was refused neither. */
+static bool may_be_asked(const struct mig_dest *dst)
+{
+    unsigned state = dst->ctl ? mig_ctl_state(dst->ctl) : MIG_DST_START;
+
+    return state >= MIG_DST_LOADED && state != MIG_DST_FAILED;
+}
+
 static int fail(struct mig_dest *dst, int rc, struct err *err)
 {
     rc = explain(dst, rc, err);
+    dst->may_be_asked = may_be_asked(dst);
     raise_stop(dst);
     mig_receiver_free(dst->recv); /* nobody writes to guest memory any more */
     dst->recv = NULL;
@@ -738,6 +753,7 @@ int mig_dest_run(struct mig_dest *dst, struct err *err)
         return err_set(err, rc, "%s", mine.msg);
     }
     report_running(dst);
+    dst->may_be_asked = may_be_asked(dst); /* whether it has heard that, nobody says */
     wind_up(dst, ANSWER_MS);
     mig_progress_finish(&dst->progress, MIG_RESULT_COMPLETED, true, NULL);
     return 0;

@@ -120,6 +120,16 @@ int mig_dest_cancel(struct mig_dest *dst);
 const uint8_t *mig_dest_secret(const struct mig_dest *dst);
 
 /**
+ * mig_dest_may_be_asked() - whether the source may need to know what became of the guest here.
+ *
+ * It may be undecided as soon as LOADED was sent, unless it has given up in words.  Once
+ * mig_dest_run() has returned.
+ *
+ * Threads: any.
+ */
+bool mig_dest_may_be_asked(const struct mig_dest *dst);
+
+/**
  * mig_dest_progress() - the progress.
  *
  * Return: borrowed, valid until mig_dest_free().

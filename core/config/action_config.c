@@ -70,6 +70,12 @@ static const struct config_name compression_names[] = {
     {0},
 };
 
+static const struct config_name failure_names[] = {
+    {"Stay", "stay", MIGRATION_FAILURE_STAY},
+    {"Exit", "exit", MIGRATION_FAILURE_EXIT},
+    {0},
+};
+
 static const struct config_field snapshot_fields[] = {
     TEXT("destination_url", snapshot_config, destination_url),
     NAME("mode",            snapshot_config, mode, snapshot_mode_names),
@@ -123,6 +129,7 @@ static const struct config_field receive_fields[] = {
     OURS("insecure",     receive_migration_config, insecure),
     OURS("accept_tsc",   receive_migration_config, accept_tsc),
     SIZE("memory_size",  receive_migration_config, memory_size),
+    NAME_SET("failure_strategy", receive_migration_config, failure_strategy, failure_names),
     NAME("memory_mode",  receive_migration_config, memory_mode, memory_mode_names),
     NET_FDS(receive_migration_config),
     REFUSED("vfio_fds",     NULL),

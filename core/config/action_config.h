@@ -95,6 +95,12 @@ struct send_migration_config {
     enum migration_memory_mode memory_mode;
 };
 
+/* Of a process that waits for a VM, and gets none. */
+enum migration_failure_strategy {
+    MIGRATION_FAILURE_STAY,
+    MIGRATION_FAILURE_EXIT,
+};
+
 struct receive_migration_config {
     char *receiver_url;             /* unix:<path> or tcp:<host>:<port> */
     struct net_fds_config *net_fds; /* as in struct restore_config; Cloud Hypervisor has not */
@@ -103,6 +109,7 @@ struct receive_migration_config {
     bool insecure;        /* tcp: from another host without TLS */
     bool accept_tsc;      /* as in struct restore_config */
     uint64_t memory_size; /* bytes to make ready; 0: none; Cloud Hypervisor has not */
+    enum migration_failure_strategy failure_strategy; /* Cloud Hypervisor has not */
     enum migration_memory_mode memory_mode;
 };
 

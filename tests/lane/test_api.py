@@ -158,6 +158,7 @@ class MigrationRefusedTest(LaneTest):
         self.receive_rows = (
             ("tcp:127.0.0.1:0", {"memory_size": 4097}, "memory_size: not a multiple"),
             ("tcp:127.0.0.1:0", {"connections": 1}, "connections: unknown field"),
+            ("tcp:127.0.0.1:0", {"failure_strategy": "Wait"}, "failure_strategy: must be one of"),
             ("tcp:127.0.0.1:0", {"net_fds": [{"id": "n", "num_fds": 1}]}, "fds: 0 file descriptors"),
         )
 

@@ -16,7 +16,7 @@ import lane_base
 from lane_base import MIB, LaneTest, wait_until
 from lane_move import free_port, how_ended
 from lane_proxy import TO_DESTINATION, TO_SOURCE, Border, Proxy
-from lane_vmm import Background, Vmm
+from lane_vmm import ApiError, Background, Vmm
 
 F_OFD_GETLK = 36
 F_OFD_SETLK = 37
@@ -55,7 +55,7 @@ class CommitTest(LaneTest):
 
     memory = "size=64M"
     borders = BORDERS
-    send = {}  # beyond the URL
+    send, take = {}, {}  # beyond the URL, at the source and at the destination
 
     def url(self):
         """Where a destination listens."""
@@ -82,7 +82,7 @@ class CommitTest(LaneTest):
         """At the address of the attempts before.  Return: the request that waits."""
         nr = destination.event_names().count("migration-receive-ready")
         waiting = Background(destination.put, "vm.receive-migration",
-                             {"receiver_url": destination.url}, timeout_s=120)
+                             {"receiver_url": destination.url, **self.take}, timeout_s=120)
         wait_until(lambda: destination.event_names().count("migration-receive-ready") > nr, 20,
                    "a destination that listens")
         return waiting
@@ -472,6 +472,78 @@ class RefusalTest(CommitTest):
         self.goes_on(source)
         # It is not the machine that is refused.
         self.succeeds(source, destination)
+
+
+class FailureStrategyTest(CommitTest):
+    """failure_strategy=exit: who gets no VM ends, unless its source may have to ask it."""
+
+    take = {"failure_strategy": "Exit"}
+
+    def ends(self, source, name, reason, at=None, act=None, edits=None):
+        destination = self.destination(source, name)
+        _, waiting = self.attempt(source, destination, at, act and (lambda _: act(destination)),
+                                  edits)
+        how_ended(source, 60)
+        with self.assertRaises(ApiError) as answer:
+            waiting.result(60)
+        self.assertEqual(answer.exception.status, 500)
+        self.assertTrue(answer.exception.names(reason), answer.exception)
+        self.assertEqual(destination.wait_exit(), 1)
+        self.assertRegex(destination.log(),
+                         rf"failure_strategy=exit: this process ends without a VM: .*{reason}")
+        told = [e for e in destination.events() if e["event"] == "migration-receive-failed"]
+        self.assertEqual(len(told), 1)
+        self.assertIn(reason, told[0]["properties"]["error"])
+        self.goes_on(source)
+
+    def stays(self, source, name, at, outcome):
+        """Return: the destination, and what it says of the migration."""
+        destination = self.destination(source, name)
+        _, waiting = self.attempt(source, destination, at)
+        result = how_ended(source, 60)
+        waiting.wait(60)
+        self.assertEqual(destination.state(), "Running" if outcome == "taken" else None)
+        said = destination.put("vm.migration-resolve")
+        self.assertEqual(said["outcome"], outcome)
+        if result == "undecided":
+            source.put("vm.migration-resolve", {"statement": said["statement"]})
+        return destination, said
+
+    def test_a_process_without_a_vm_ends(self):
+        source = self.start()
+        self.ends(source, "refuses", "this host lacks", edits={"CONFIG": with_all_features})
+        self.ends(source, "cut", "peer", Border("ROUND_END"))
+        self.ends(source, "given-up", "the peer gave up: cancelled", Border("ROUND_END"),
+                  lambda _: source.put("vm.migration-cancel"))
+        self.ends(source, "cancelled", "cancelled", Border("ROUND_END"),
+                  lambda destination: destination.put("vm.migration-cancel"))
+        destination = self.destination(source, "told-to-end")
+        waiting = self.receive(destination)
+        destination.put("vmm.shutdown")
+        self.assertEqual(destination.wait_exit(), 0)  # that was asked for, too
+        waiting.wait(20)
+        # Nothing of it is in the way of the next one, which gets its VM.
+        self.succeeds(source, self.destination(source, "last"))
+
+    def test_one_that_its_source_may_ask_stays(self):
+        source = self.start()
+        self.stays(source, "loaded", Border("LOADED"), "never")
+        self.goes_on(source)
+        destination, said = self.stays(source, "commit-lost", Border("COMMIT", "before"), "never")
+        self.goes_on(source)
+        # Also for what comes to the same process later.
+        _, waiting = self.attempt(source, destination, Border("ROUND_END"))
+        self.assertEqual(how_ended(source, 60), "failed")
+        waiting.wait(60)
+        self.assertEqual(
+            destination.put("vm.migration-resolve", {"migration": said["statement"].split(":")[1]}),
+            said)
+        self.assertEqual(destination.log().count("failure_strategy=exit: this process stays"), 2)
+        self.goes_on(source)
+        destination, _ = self.stays(source, "taken", Border("RUNNING", "before"), "taken")
+        self.assertEqual(source.wait_exit(), 0)
+        wait_until(destination.attach_now, 10, "the line of the destination")
+        self.goes_on(destination)
 
 
 if __name__ == "__main__":

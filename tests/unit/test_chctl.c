@@ -222,6 +222,9 @@ static void test_commands_become_requests(void **state)
         {"receive-migration|receiver_url=unix:/m,memory_size=1G", "",
          "vm.receive-migration {\"receiver_url\":\"unix:/m\",\"memory_size\":1073741824,"
          "\"memory_mode\":\"Precopy\"}", ""},
+        {"receive-migration|receiver_url=unix:/m,failure_strategy=exit", "",
+         "vm.receive-migration {\"receiver_url\":\"unix:/m\",\"failure_strategy\":\"Exit\","
+         "\"memory_mode\":\"Precopy\"}", ""},
         {"resize|--cpus|4|--memory=2G", "",
          "vm.resize {\"desired_vcpus\":4,\"desired_ram\":2147483648}", ""},
         {"resize-disk|--disk|_disk0|--size|1G", "",

@@ -97,14 +97,16 @@ static const struct chctl_command commands[] = {
     {"receive-migration", "PUT", "vm.receive-migration", parse_action, ACTION_RECEIVE_MIGRATION,
      "receiver_url=<url>[,tls_dir=<dir>][,insecure=on][,accept_tsc=on]\n"
      "       [,memory_size=<size>][,memory_mode=precopy|postcopy]\n"
-     "       [,net_fds=[<id>@[<fd>,...],...]]",
+     "       [,failure_strategy=stay|exit][,net_fds=[<id>@[<fd>,...],...]]",
      "Wait for a VM that moves here",
      "Returns when the migration has ended.  With port 0 any free one is taken; the log, the event\n"
      "migration-receive-ready and migration-progress say which.\n"
      "tls_dir has ca-cert.pem, server-cert.pem and server-key.pem: mutual TLS.\n"
      "accept_tsc=on takes a VM whose TSC is of another rate and cannot be scaled here.\n"
      "memory_size (as 8G) has the VM's memory made ready before it comes, which makes the move\n"
-     "shorter; what the VM does not need of it is given back.\n", NULL},
+     "shorter; what the VM does not need of it is given back.\n"
+     "failure_strategy=exit ends a VMM that gets no VM, with exit code 1; stay (usual) lets it wait\n"
+     "for the next command.  A VMM that its source may have to ask (migration-resolve) stays.\n", NULL},
     {"migration-progress", "GET", "vm.migration-progress", parse_progress, 0,
      "[--follow] [--plot <file>]",
      "Print how far a migration is",

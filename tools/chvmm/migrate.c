@@ -15,6 +15,7 @@
 #include "migration/mig_source.h"
 #include "tools/chvmm/facts.h"
 #include "tools/chvmm/job.h"
+#include "tools/chvmm/options.h"
 #include "tools/chvmm/progress.h"
 #include "tools/chvmm/resolve.h"
 
@@ -43,6 +44,7 @@ struct migration {
     struct vm_config cfg;
     struct cpu_model *model;
     bool accept_tsc;
+    bool exits; /* the process does, if none comes of it */
     struct net_fds_config *net_fds;
     unsigned nr_net_fds;
     struct facts *facts;      /* NULL: the source has told none */
@@ -549,6 +551,20 @@ static int cancel_receive(void *arg)
     return mig_dest_cancel(m->dst);
 }
 
+/* Unless somebody has ended it already, or a source may have to ask it. */
+static void end_after_failure(struct vmm *vmm, const struct err *err)
+{
+    if (atomic_load(&vmm->ending))
+        return;
+    if (resolve_may_be_asked(vmm)) {
+        log_warn("failure_strategy=exit: this process stays, as a source may be undecided: "
+                 "migration-resolve here says what became of the VM");
+        return;
+    }
+    log_error("failure_strategy=exit: this process ends without a VM: %s", err->msg);
+    vmm_quit(vmm, CHVMM_EXIT_FAILED);
+}
+
 static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *err)
 {
     struct migration *m = arg;
@@ -567,13 +583,19 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
         log_blackout(mig_dest_progress(m->dst));
     if (mig_dest_secret(m->dst))
         resolve_remember(vmm, mig_dest_secret(m->dst),
-                         rc < 0 ? MIG_OUTCOME_NEVER : MIG_OUTCOME_TAKEN);
-    vmm_event(vmm, rc < 0 ? "migration-receive-failed" : "migration-receive-finished");
+                         rc < 0 ? MIG_OUTCOME_NEVER : MIG_OUTCOME_TAKEN,
+                         mig_dest_may_be_asked(m->dst));
+    if (rc < 0)
+        vmm_event_with(vmm, "migration-receive-failed", "error", err->msg);
+    else
+        vmm_event(vmm, "migration-receive-finished");
     if (rc >= 0 && vm_state(vmm->vm) == VM_RUNNING)
         vmm_announce(vmm);
     if (m->done)
         m->done(m->done_arg, rc, err, "The VM could not be received");
     m->done = NULL;
+    if (rc < 0 && m->exits)
+        end_after_failure(vmm, err);
 }
 
 static void tell_memory_ready(void *arg)
@@ -617,6 +639,7 @@ int vmm_start_receive(struct vmm *vmm, struct receive_migration_config *cfg, vmm
         return rc;
     m->dial.insecure = cfg->insecure;
     m->accept_tsc = cfg->accept_tsc;
+    m->exits = cfg->failure_strategy == MIGRATION_FAILURE_EXIT;
     m->net_fds = steal_ptr(cfg->net_fds);
     m->nr_net_fds = cfg->nr_net_fds;
     cfg->nr_net_fds = 0;

@@ -14,10 +14,12 @@ struct resolve_memory {
     struct {
         uint8_t secret[MIG_SECRET_SIZE];
         enum mig_outcome outcome;
+        bool may_be_asked;
     } of[RESOLVE_REMEMBERED];
 };
 
-void resolve_remember(struct vmm *vmm, const uint8_t *secret, enum mig_outcome outcome)
+void resolve_remember(struct vmm *vmm, const uint8_t *secret, enum mig_outcome outcome,
+                      bool may_be_asked)
 {
     struct resolve_memory *mem = vmm->resolve;
     char id[MIG_ID_SIZE];
@@ -35,6 +37,15 @@ void resolve_remember(struct vmm *vmm, const uint8_t *secret, enum mig_outcome o
     i = mem->nr++ % RESOLVE_REMEMBERED;
     memcpy(mem->of[i].secret, secret, sizeof(mem->of[i].secret));
     mem->of[i].outcome = outcome;
+    mem->of[i].may_be_asked = may_be_asked;
+}
+
+bool resolve_may_be_asked(const struct vmm *vmm)
+{
+    for (unsigned i = 0; vmm->resolve && i < RESOLVE_REMEMBERED; i++)
+        if (vmm->resolve->of[i].may_be_asked)
+            return true;
+    return false;
 }
 
 int resolve_state(const struct vmm *vmm, const char *id, enum mig_outcome *ret_outcome,

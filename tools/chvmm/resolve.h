@@ -18,11 +18,20 @@ enum {
  * resolve_remember() - a migration to this process has ended.
  * @secret:  copied.
  * @outcome: final.
+ * @may_be_asked: mig_dest_may_be_asked().
  *
  * Out of memory it is forgotten, and logged.
  * Threads: control.
  */
-void resolve_remember(struct vmm *vmm, const uint8_t *secret, enum mig_outcome outcome);
+void resolve_remember(struct vmm *vmm, const uint8_t *secret, enum mig_outcome outcome,
+                      bool may_be_asked);
+
+/**
+ * resolve_may_be_asked() - whether a source may need what is remembered here.
+ *
+ * Threads: control.
+ */
+bool resolve_may_be_asked(const struct vmm *vmm);
 
 /**
  * resolve_state() - what this process will swear to of a migration to it.

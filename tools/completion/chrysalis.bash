@@ -145,7 +145,7 @@ _chctl_argument()
             preserve_source= memory_mode=
         ;;
     receive-migration) _chrysalis_keys "$cur" receiver_url= tls_dir= insecure= accept_tsc= \
-        net_fds= memory_mode= ;;
+        net_fds= memory_size= failure_strategy= memory_mode= ;;
     migration-progress) _chrysalis_reply "$cur" "" --follow --plot ;;
     migration-resolve) _chrysalis_reply "$cur" "" statement= lost= migration= ;;
     add-disk) _chvmm_value --disk ;;
