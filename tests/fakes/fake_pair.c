@@ -113,6 +113,7 @@ static void resolve(struct fake_pair *p)
 
     assert_false(atomic_load(&p->from.running));
     assert_false(atomic_load(&p->from.holds_locks));
+    assert_true(mig_dest_may_be_asked(p->dst));
     mig_statement_make(mig_dest_secret(p->dst), said, text);
     assert_int_equal(mig_statement_check(text, mig_source_secret(p->src), &heard, NULL), 0);
     assert_int_equal(heard, said);
