@@ -14,6 +14,7 @@
 
 enum {
     CHUNK = 64 * 1024,  /* bytes forwarded at once */
+    TLS_HEAD = 5,       /* RFC 8446, 5.1: the length is the last two bytes, in network order */
     DELAY_OCTAVES = 16, /* pause_ms: pauses are as often in each half of what is left */
 };
 
@@ -28,8 +29,9 @@ struct pipe_way {
     uint64_t bytes;       /* under the link's lock, as the record */
     uint8_t *record;      /* owned */
     size_t record_cap;
-    struct mig_msg_hdr hdr; /* where descriptors are forwarded: of the message that passes */
-    size_t hdr_got, body_left;
+    /* Where pieces are forwarded: of the message that passes, or the TLS record. */
+    uint8_t head[sizeof(struct mig_msg_hdr)];
+    size_t head_got, body_left;
 };
 
 struct conn {
@@ -39,7 +41,8 @@ struct conn {
 
 struct fake_link {
     struct fake_link_config cfg;
-    int arrived_fd; /* semaphore: connections to be accepted */
+    struct mig_tls *tls; /* borrowed; NULL: none */
+    int arrived_fd;      /* semaphore: connections to be accepted */
 
     pthread_mutex_t lock; /* below */
     pthread_cond_t cond;
@@ -98,7 +101,7 @@ static size_t allowance(struct fake_link *l, struct pipe_way *w)
         (void)pthread_cond_wait(&l->cond, &l->lock);
     if (l->quit)
         n = 0;
-    else if (is_cut_here(&l->cfg, w) && w->bytes + n > l->cfg.cut_at)
+    else if (is_cut_here(&l->cfg, w) && !l->cfg.cut_at_record && w->bytes + n > l->cfg.cut_at)
         n = (size_t)(l->cfg.cut_at - w->bytes);
     (void)pthread_mutex_unlock(&l->lock);
     return n;
@@ -113,13 +116,29 @@ struct cargo {
     size_t len; /* bytes of it */
 };
 
+static size_t head_size(const struct pipe_way *w)
+{
+    return w->link->tls ? (size_t)TLS_HEAD : sizeof(struct mig_msg_hdr);
+}
+
+static size_t body_size(const struct pipe_way *w)
+{
+    struct mig_msg_hdr hdr;
+
+    if (w->link->tls)
+        return (size_t)w->head[TLS_HEAD - 2] << 8 | w->head[TLS_HEAD - 1];
+    memcpy(&hdr, w->head, sizeof(hdr));
+    return le32_get(hdr.len);
+}
+
 /*
  * A piece of one message: its head, or of its body.  So the bytes that
- * descriptors came with are never glued to those before them.
+ * descriptors came with are never glued to those before them, and a record is
+ * not to the next one.
  */
 static ssize_t receive_piece(struct pipe_way *w, uint8_t *buf, size_t room, struct cargo *cargo)
 {
-    size_t want = w->body_left ? w->body_left : sizeof(w->hdr) - w->hdr_got;
+    size_t want = w->body_left ? w->body_left : head_size(w) - w->head_got;
     struct iovec iov = {buf, want < room ? want : room};
     struct msghdr msg = {.msg_iov = &iov,
                          .msg_iovlen = 1,
@@ -134,11 +153,11 @@ static ssize_t receive_piece(struct pipe_way *w, uint8_t *buf, size_t room, stru
         w->body_left -= (size_t)n;
         return n;
     }
-    memcpy((uint8_t *)&w->hdr + w->hdr_got, buf, (size_t)n);
-    w->hdr_got += (size_t)n;
-    if (w->hdr_got == sizeof(w->hdr)) {
-        w->hdr_got = 0;
-        w->body_left = le32_get(w->hdr.len);
+    memcpy(w->head + w->head_got, buf, (size_t)n);
+    w->head_got += (size_t)n;
+    if (w->head_got == head_size(w)) {
+        w->head_got = 0;
+        w->body_left = body_size(w);
     }
     return n;
 }
@@ -195,8 +214,11 @@ static void count(struct fake_link *l, struct pipe_way *w, const uint8_t *data, 
 
 static void cut_if_due(struct fake_link *l, const struct pipe_way *w)
 {
+    bool is_border = w->head_got == 0 && w->body_left == 0;
+
     (void)pthread_mutex_lock(&l->lock);
-    if (is_cut_here(&l->cfg, w) && w->bytes == l->cfg.cut_at)
+    if (is_cut_here(&l->cfg, w) &&
+        (l->cfg.cut_at_record ? is_border && w->bytes >= l->cfg.cut_at : w->bytes == l->cfg.cut_at))
         cut_locked(l);
     (void)pthread_mutex_unlock(&l->lock);
 }
@@ -235,7 +257,8 @@ static void *way_main(void *arg)
         if (room == 0)
             break;
         cargo.len = 0;
-        n = l->cfg.pass_fds ? receive_piece(w, buf, room, &cargo) : recv(w->from, buf, room, 0);
+        n = l->cfg.pass_fds || l->cfg.cut_at_record ? receive_piece(w, buf, room, &cargo)
+                                                    : recv(w->from, buf, room, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -257,14 +280,23 @@ static void *way_main(void *arg)
 
 /* --- Connections --------------------------------------------------------- */
 
+static int shake_hands(const struct fake_link *l, struct mig_channel **ret_ch,
+                       const struct mig_wait *wait, struct err *err)
+{
+    int rc = mig_channel_start_tls(*ret_ch, l->tls, "localhost", wait, err);
+
+    if (rc < 0)
+        mig_channel_close(steal_ptr(*ret_ch));
+    return rc;
+}
+
 int fake_link_connect(void *arg, const struct mig_wait *wait, struct mig_channel **ret_ch,
                       struct err *err)
 {
     struct fake_link *l = arg;
-    int a[2], b[2];
+    int a[2], b[2], rc;
     struct conn *c;
 
-    (void)wait;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a) < 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, b) < 0)
         abort();
@@ -297,7 +329,8 @@ int fake_link_connect(void *arg, const struct mig_wait *wait, struct mig_channel
         cut_locked(l);
     (void)pthread_mutex_unlock(&l->lock);
     (void)eventfd_write(l->arrived_fd, 1);
-    return mig_channel_from_fd(a[0], ret_ch);
+    rc = mig_channel_from_fd(a[0], ret_ch);
+    return rc < 0 || !l->tls ? rc : shake_hands(l, ret_ch, wait, err);
 }
 
 int fake_link_accept(void *arg, const struct mig_wait *wait, struct mig_channel **ret_ch,
@@ -363,6 +396,11 @@ struct fake_link *fake_link_new(const struct fake_link_config *cfg)
     if (l->arrived_fd < 0)
         abort();
     return l;
+}
+
+void fake_link_speak_tls(struct fake_link *l, struct mig_tls *tls)
+{
+    l->tls = tls;
 }
 
 void fake_link_free(struct fake_link *l)

@@ -25,6 +25,7 @@ struct fake_link_config {
     unsigned cut_conn; /* ... once this one (0: control) ... */
     enum fake_dir cut_dir;
     uint64_t cut_at;     /* ... has forwarded so many bytes in that direction */
+    bool cut_at_record;  /* not in the middle of a TLS record, but where it ends */
     bool stall;          /* instead of cutting: forward nothing more, and keep it open */
     bool record;         /* keep what is forwarded */
     bool pass_fds;       /* forward descriptors too, message by message */
@@ -34,6 +35,9 @@ struct fake_link_config {
 };
 
 struct fake_link *fake_link_new(const struct fake_link_config *cfg);
+
+/* The source shakes hands on each connection; @tls: borrowed, NULL: it does not. */
+void fake_link_speak_tls(struct fake_link *link, struct mig_tls *tls);
 
 /* Ends the thread and closes what is still open. */
 void fake_link_free(struct fake_link *link);

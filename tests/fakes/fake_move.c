@@ -15,6 +15,7 @@ void fake_move_over(struct fake_pair *p, struct fake_link *link)
     p->dest_ended = fake_link_stop_listening;
     p->sp.open_arg = p->dp.open_arg = link;
     p->dp.open_fd = fake_link_fd(link);
+    fake_link_speak_tls(link, p->client);
 }
 
 uint64_t fake_move_bytes(struct fake_pair *p, unsigned conn, enum fake_dir dir)

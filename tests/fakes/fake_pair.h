@@ -12,6 +12,7 @@ struct fake_pair {
     struct fake_guest from, to;
     struct mig_source_params sp;
     struct mig_dest_params dp;
+    struct mig_tls *client; /* borrowed: the source's over a fake link; NULL: none */
     struct mig_source *src;
     struct mig_dest *dst;
     void (*dest_ended)(void *open_arg); /* after mig_dest_run(); may be NULL */

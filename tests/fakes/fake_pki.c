@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <openssl/ec.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -50,19 +49,26 @@ static X509 *make_cert(const char *name, long serial, EVP_PKEY *key)
     return cert;
 }
 
+static EVP_PKEY *make_key(void)
+{
+    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+
+    assert_non_null(key);
+    return key;
+}
+
 struct fake_pki *fake_pki_new(const char *name)
 {
     struct fake_pki *pki = calloc(1, sizeof(*pki));
 
     assert_non_null(pki);
-    pki->key = EVP_EC_gen("P-256");
-    assert_non_null(pki->key);
+    pki->key = make_key();
     pki->cert = make_cert(name, 1, pki->key);
     pki->serial = 1;
     assert_int_equal(X509_set_issuer_name(pki->cert, X509_get_subject_name(pki->cert)), 1);
     add_ext(pki->cert, pki->cert, NID_basic_constraints, "critical,CA:TRUE");
     add_ext(pki->cert, pki->cert, NID_key_usage, "critical,keyCertSign");
-    assert_true(X509_sign(pki->cert, pki->key, EVP_sha256()) > 0);
+    assert_true(X509_sign(pki->cert, pki->key, NULL) > 0);
     return pki;
 }
 
@@ -99,17 +105,16 @@ static void fake_pki_write_ca(struct fake_pki *pki, const char *dir)
 
 void fake_pki_write_cert(struct fake_pki *pki, const char *dir, const char *role, const char *san)
 {
-    EVP_PKEY *key = EVP_EC_gen("P-256");
+    EVP_PKEY *key = make_key();
     X509 *cert;
     FILE *f;
 
-    assert_non_null(key);
     cert = make_cert(role, ++pki->serial, key);
     assert_int_equal(X509_set_issuer_name(cert, X509_get_subject_name(pki->cert)), 1);
     add_ext(cert, pki->cert, NID_subject_alt_name, san);
     add_ext(cert, pki->cert, NID_ext_key_usage,
             strcmp(role, "server") == 0 ? "serverAuth" : "clientAuth");
-    assert_true(X509_sign(cert, pki->key, EVP_sha256()) > 0);
+    assert_true(X509_sign(cert, pki->key, NULL) > 0);
     write_cert(dir, role, cert);
     f = create(dir, role, "key");
     assert_int_equal(PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL), 1);

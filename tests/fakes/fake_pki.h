@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Certificates for tests: made on the spot, good for a day.
+ * Certificates for tests: made on the spot, good for a day.  Of Ed25519, whose signatures have one
+ * length, so that handshakes have too.
  */
 #ifndef TESTS_FAKES_FAKE_PKI_H
 #define TESTS_FAKES_FAKE_PKI_H

@@ -58,6 +58,8 @@ int __wrap_clock_nanosleep(clockid_t clock, int flags, const struct timespec *ts
                            struct timespec *left);
 ssize_t __real_sendmsg(int fd, const struct msghdr *msg, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags);
+ssize_t __real_send(int fd, const void *data, size_t len, int flags);
+ssize_t __wrap_send(int fd, const void *data, size_t len, int flags);
 int __real_pthread_mutex_lock(pthread_mutex_t *m);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m);
 int __real_pthread_mutex_unlock(pthread_mutex_t *m);
@@ -270,6 +272,17 @@ int __wrap_poll(struct pollfd *fds, nfds_t nr, int ms)
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     ssize_t n = __real_sendmsg(fd, msg, flags);
+    int kept = errno;
+
+    if (self)
+        may_be_overtaken();
+    errno = kept;
+    return n;
+}
+
+ssize_t __wrap_send(int fd, const void *data, size_t len, int flags)
+{
+    ssize_t n = __real_send(fd, data, len, flags);
     int kept = errno;
 
     if (self)

@@ -2,16 +2,17 @@
 /*
  * Two engines in a time of their own (tests/fakes/fake_time.h), with the limits that chvmm has: a
  * link that takes its time, falls silent or is cut at any byte; slow operations, and such that fail;
- * cancels at any moment.  Never two guests, never silently none.
+ * cancels at any moment; with TLS and without.  Never two guests, never silently none.
  *
  * What a seed replays: what happens to the link and the guest, the moment at which it does, which
  * thread is next at each call that takes or gives up a lock, waits, reads the clock, or sends; so the
- * durations and the decisions of the engines too.  What it does not: the secret of a move (random;
- * it is compared, and nothing depends on it); how much the kernel's socket buffers hold (settings of
- * the machine; whoever writes into a full one waits earlier or later); which pages are shown to have
- * never been written (kernels before 6.7 do not say; the frames are cut differently then).  And what
- * none shows: races between two threads in the middle of a stretch without such a call, as one
- * thread runs at a time.  test_mig_faults has real ones.
+ * durations and the decisions of the engines too; and every length of a handshake, as the random
+ * numbers of TLS are a seed's (tests/fakes/fake_random.h).  What it does not: the secret of a move
+ * (random; it is compared, and nothing depends on it); how much the kernel's socket buffers hold
+ * (settings of the machine; whoever writes into a full one waits earlier or later); which pages are
+ * shown to have never been written (kernels before 6.7 do not say; the frames are cut differently
+ * then).  And what none shows: races between two threads in the middle of a stretch without such a
+ * call, as one thread runs at a time.  test_mig_faults has real ones.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,6 +29,8 @@
 
 #include "core/loop.h"
 #include "tests/fakes/fake_move.h"
+#include "tests/fakes/fake_pki.h"
+#include "tests/fakes/fake_random.h"
 #include "tests/fakes/fake_time.h"
 
 #define SECOND_NS UINT64_C(1000000000)
@@ -47,19 +50,32 @@ static const struct fake_guest_config busy = {
     .dirty_pages = 60
 };
 
+static char tls_dir[] = "/tmp/test_mig_sim.XXXXXX";
+
 /* With every limit as it is where nobody sets one. */
 static void sim_begin(struct fake_pair *p, unsigned seed, const struct fake_guest_config *guest)
 {
+    fake_random_begin(seed);
     fake_time_begin(seed);
     fake_pair_init(p, guest);
     p->sp.idle_ms = p->sp.hello_ms = p->dp.idle_ms = p->dp.hello_ms = p->dp.accept_ms = 0;
     p->sp.keepalive_ms = p->dp.keepalive_ms = 0;
 }
 
+/* Both ends know each other by certificates. */
+static void sim_speak_tls(struct fake_pair *p)
+{
+    assert_int_equal(mig_tls_new(tls_dir, MIG_TLS_SERVER, &p->dp.tls, NULL), 0);
+    assert_int_equal(mig_tls_new(tls_dir, MIG_TLS_CLIENT, &p->client, NULL), 0);
+}
+
 static void sim_end(struct fake_pair *p)
 {
     fake_pair_release(p);
+    mig_tls_free(p->dp.tls);
+    mig_tls_free(p->client);
     fake_time_end();
+    fake_random_end();
 }
 
 static unsigned number_or(const char *name, unsigned usual)
@@ -116,6 +132,96 @@ static void test_a_cut_at_any_byte_of_a_lane(void **state)
     assert_true(total > KIB(16));
     for (uint64_t at = 0; at < total; at += at < 300 || at > total - 200 ? 1 : stride)
         cut_at(1, FAKE_TO_DEST, at, false);
+}
+
+/* --- The same with TLS ------------------------------------------------------- */
+
+enum {
+    RECORDS_MAX = 64,
+    RECORD_HEAD = 5,
+    RUNNING_RECORD = RECORD_HEAD + RUNNING_SIZE + 1 + 16, /* RFC 8446, 5.2: a type and a tag */
+};
+
+/* The TLS records of one way of a connection. */
+struct records {
+    unsigned nr, last; /* the last of the move's: a farewell may follow */
+    uint64_t begin[RECORDS_MAX], end[RECORDS_MAX];
+};
+
+static void find_records(unsigned conn, enum fake_dir dir, struct records *r)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){.record = true});
+    const uint8_t *bytes;
+    struct fake_pair p;
+    size_t len, at = 0;
+
+    sim_begin(&p, 0, &tiny);
+    sim_speak_tls(&p);
+    fake_move_over(&p, link);
+    fake_pair_run(&p);
+    assert_int_equal(p.src_rc, 0);
+    bytes = fake_link_record(link, conn, dir, &len);
+    for (r->nr = 0; at < len; r->nr++) {
+        size_t end = at + RECORD_HEAD + ((size_t)bytes[at + 3] << 8) + bytes[at + 4];
+
+        assert_true(r->nr < RECORDS_MAX && end <= len);
+        r->begin[r->nr] = at;
+        r->end[r->nr] = at = end;
+        if (dir == FAKE_TO_DEST || end - r->begin[r->nr] == RUNNING_RECORD)
+            r->last = r->nr;
+    }
+    fake_link_free(link);
+    sim_end(&p);
+}
+
+static void cut_record(unsigned conn, enum fake_dir dir, const struct records *r, unsigned i,
+                       uint64_t at)
+{
+    /* What stands before the border of the last one cannot be moved; only around that one nobody knows. */
+    bool too_late = at >= r->end[r->last], undecidable = conn == 0 && at >= r->begin[r->last];
+    struct fake_link_config cfg = {.cut = true,
+                                   .cut_conn = conn,
+                                   .cut_dir = dir,
+                                   .cut_at = at,
+                                   .cut_at_record = at == r->end[i]};
+    struct fake_pair p;
+
+    sim_begin(&p, (unsigned)at, &tiny);
+    sim_speak_tls(&p);
+    fake_move_twice(&p, &cfg);
+    if (!too_late && (p.src_rc == 0 || (!undecidable && p.src_rc == -EINPROGRESS)))
+        fail_msg("cut of connection %u, direction %d, record %u, at byte %llu: %s", conn, dir, i,
+                 (unsigned long long)at, p.src_rc ? p.src_err.msg : "it was moved");
+    sim_end(&p);
+}
+
+/* At the border of each, in its head, and in the middle of it. */
+static void test_a_cut_at_any_tls_record(void **state)
+{
+    static const struct {
+        unsigned conn;
+        enum fake_dir dir;
+        unsigned
+            least; /* records: two of a handshake, and one for each message that is sent by itself */
+    } rows[] = {
+        {0, FAKE_TO_DEST,   2 + 5},
+        {0, FAKE_TO_SOURCE, 2 + 5},
+        {1, FAKE_TO_DEST,   2 + 3},
+        {1, FAKE_TO_SOURCE, 2    },
+    };
+
+    (void)state;
+    for (unsigned k = 0; k < ARRAY_LEN(rows); k++) {
+        struct records r = {0};
+
+        find_records(rows[k].conn, rows[k].dir, &r);
+        assert_true(r.nr >= rows[k].least);
+        for (unsigned i = 0; i < r.nr; i++) {
+            cut_record(rows[k].conn, rows[k].dir, &r, i, r.begin[i] + 3);
+            cut_record(rows[k].conn, rows[k].dir, &r, i, (r.begin[i] + r.end[i]) / 2);
+            cut_record(rows[k].conn, rows[k].dir, &r, i, r.end[i]);
+        }
+    }
 }
 
 /* --- Silence --------------------------------------------------------------- */
@@ -284,7 +390,7 @@ struct chance {
     struct mig_limits limits;
     enum mig_compression compression;
     unsigned lanes, bandwidth;
-    bool local;
+    bool local, tls;
     unsigned slow_us;  /* each operation of both ends */
     enum fake_op fail; /* this one fails */
     enum fake_op cuts_in, cancels_in;
@@ -302,7 +408,10 @@ static void throw_dice_for_link(unsigned *x, struct chance *c)
                                   .stall = draw(x, 3) == 0,
                                   .cut_conn = control ? 0 : 1 + draw(x, c->lanes),
                                   .cut_dir = control && draw(x, 2) ? FAKE_TO_SOURCE : FAKE_TO_DEST,
-                                  .cut_at = draw(x, control ? 400 : 300000),
+                                  .cut_at = draw(x, !control ? 300000
+                                                    : c->tls ? 4000
+                                                             : 400),
+                                  .cut_at_record = c->tls && draw(x, 2),
                                   .pass_fds = c->local,
                                   .delay_seed = draw(x, 6) ? 1 + draw(x, 100000) : 0};
     c->link.pause_ms = pauses_ms[draw(x, ARRAY_LEN(pauses_ms))];
@@ -315,6 +424,7 @@ static void throw_dice(unsigned seed, struct chance *c)
 
     *c = (struct chance){.guest = draw(&x, 3) ? busy : tiny, .lanes = 1 + draw(&x, ANY_LANES)};
     c->guest.shared = c->local = draw(&x, 8) == 0;
+    c->tls = !c->local && draw(&x, 3) == 0;
     throw_dice_for_link(&x, c);
     c->compression = (enum mig_compression)draw(&x, 3);
     c->bandwidth = draw(&x, 4) ? 0 : 10000 + draw(&x, 1000000);
@@ -472,6 +582,8 @@ static char *run_chance(unsigned seed, const struct chance *c, int *ret_rc)
     char *story;
 
     sim_begin(&p, seed, &c->guest);
+    if (c->tls)
+        sim_speak_tls(&p);
     set_up(&p, c, &h);
     fake_pair_start(&p);
     if (c->cancels)
@@ -482,6 +594,8 @@ static char *run_chance(unsigned seed, const struct chance *c, int *ret_rc)
         assert_int_equal(pthread_join(h.canceller, NULL), 0);
     fake_pair_check(&p);
     check_cancelled(&p, &h);
+    if (p.src_rc == 0)
+        assert_int_equal(p.src_st.encrypted, c->tls);
     story = story_of(&p);
     assert_true(fake_time_ns() < LONGEST_S * SECOND_NS);
     fake_link_free(h.link);
@@ -573,11 +687,29 @@ static int say_seed(void **state)
     return 0;
 }
 
+/* Made of random numbers that are the same each time, too. */
+static int setup_tls(void **state)
+{
+    (void)state;
+    fake_random_begin(0);
+    fake_pki_make_dir(tls_dir);
+    fake_random_end();
+    return 0;
+}
+
+static int teardown_tls(void **state)
+{
+    (void)state;
+    fake_pki_remove_dir(tls_dir);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_cut_at_any_byte_of_control_traffic),
         cmocka_unit_test(test_a_cut_at_any_byte_of_a_lane),
+        cmocka_unit_test(test_a_cut_at_any_tls_record),
         cmocka_unit_test(test_both_ends_notice_silence_in_time),
         cmocka_unit_test(test_keepalives_bridge_operations_of_any_length),
         cmocka_unit_test(test_rounds_that_do_not_help_come_slowly),
@@ -587,5 +719,11 @@ int main(void)
         cmocka_unit_test_teardown(test_a_seed_replays_threads_times_and_decisions, say_seed),
     };
 
-    return cmocka_run_group_tests_name("mig_sim", tests, NULL, NULL);
+    const struct CMUnitTest seed[] = {
+        cmocka_unit_test_teardown(test_whatever_happens_exactly_one_runs, say_seed),
+    };
+
+    if (getenv("CHRYSALIS_SEED"))
+        return cmocka_run_group_tests_name("mig_sim", seed, setup_tls, teardown_tls);
+    return cmocka_run_group_tests_name("mig_sim", tests, setup_tls, teardown_tls);
 }
