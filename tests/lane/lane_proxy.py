@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 A link between source and destination that knows the messages of docs/migration-protocol.md: it
-counts them, and does something at the border of any of them.
+counts them, and does something at the border of any of them.  Where a connection speaks TLS it knows the
+records.
 """
 
 import os
@@ -12,13 +13,15 @@ import threading
 NAMES = ("?", "HELLO", "CONFIG", "READY", "REFUSE", "LANE", "PAGES", "ROUND_END", "ROUND_DONE",
          "STOP", "STATE", "LOADED", "COMMIT", "RUNNING", "ABORT", "KEEPALIVE", "FACTS", "MEMORY")
 FDS_MAX = 64  # of MEMORY
+RECORD = "RECORD"
 TO_DESTINATION, TO_SOURCE = "to destination", "to source"
 
 
 class Border:
     """
     Before or behind the nr-th (from 1) message of a name, on the control channel or lane 0.  Without
-    a name: the nr-th of all, whichever connection it takes, keepalives left out.
+    a name: the nr-th of all, whichever connection it takes, keepalives left out.  With TLS: the nr-th record
+    of the control channel.
     """
 
     def __init__(self, name=None, when="behind", nr=1, direction=None):
@@ -34,14 +37,15 @@ class Proxy:
     Listens at an address of its own and forwards to target, a tcp: or unix: URL.  at: a Border; there act(proxy) is called, once,
     with the message before it forwarded and nothing behind it; the default cuts all connections.
     Behind a message, what anybody sends meanwhile waits until act() has returned.
-    edits: by the name of a message what makes another body of its body.
+    edits: by the name of a message what makes another body of its body.  tls: the connections speak it.
     """
 
-    def __init__(self, target, at=None, act=None, edits=None):
+    def __init__(self, target, at=None, act=None, edits=None, tls=False):
         self.target = target
         self.at = at
         self.act = act or Proxy.cut
         self.edits = edits or {}
+        self._tls = tls
         self.seen = []  # (direction, name) of whole messages, keepalives left out
         self.acted = threading.Event()
         self._counts = {}
@@ -148,9 +152,8 @@ class Proxy:
         return at.nr == self._counts.get((name, direction), 0) + 1 and \
             at.direction in (None, direction)
 
-    def _pass(self, direction, kind, message, fds, target):
-        name = NAMES[kind] if kind < len(NAMES) else "?"
-        if name == "KEEPALIVE":
+    def _pass(self, direction, name, message, fds, target):
+        if name in (None, "KEEPALIVE"):
             target.sendall(message)
             return
         with self._lock:
@@ -182,14 +185,19 @@ class Proxy:
     def _forward(self, number, direction, source, target):
         try:
             while True:
+                if self._tls:
+                    name = None if number else RECORD
+                    self._pass(direction, name, self._read_record(source), [], target)
+                    continue
                 head, fds = self._read_head(source)
                 try:
                     kind, flags, length = struct.unpack("<HHI", head)
+                    name = NAMES[kind] if kind < len(NAMES) else "?"
                     body = self._read(source, length)
-                    if kind < len(NAMES) and NAMES[kind] in self.edits:
-                        body = self.edits[NAMES[kind]](body)
+                    if name in self.edits:
+                        body = self.edits[name](body)
                         head = struct.pack("<HHI", kind, flags, len(body))
-                    self._pass(direction, kind, head + body, fds, target)
+                    self._pass(direction, name, head + body, fds, target)
                 finally:
                     for fd in fds:
                         os.close(fd)
@@ -199,6 +207,11 @@ class Proxy:
             target.shutdown(socket.SHUT_WR)
         except OSError:
             pass
+
+    def _read_record(self, sock):
+        """RFC 8446, 5.1: the length is in network order."""
+        head = self._read(sock, 5)
+        return head + self._read(sock, int.from_bytes(head[3:], "big"))
 
     def _read_head(self, sock):
         """Return: the head of a message, and the descriptors that came with its first byte."""

@@ -16,12 +16,15 @@ import lane_base
 from lane_base import MIB, LaneTest, wait_until
 from lane_move import free_port, how_ended
 from lane_proxy import TO_DESTINATION, TO_SOURCE, Border, Proxy
+from lane_tls import Authority
 from lane_vmm import ApiError, Background, Vmm
 
 F_OFD_GETLK = 36
 F_OFD_SETLK = 37
 DISK_SIZE = 8 * MIB
 RSS_SLACK_KIB = 8 << 10
+RECORDS_MAX = 200
+RECORDS_LEAST = 12  # two flights of a handshake, and messages that are sent by themselves
 KEPT = 10  # migrations that an end remembers
 
 # Every border of a migration with one lane; in the order of time.
@@ -56,6 +59,7 @@ class CommitTest(LaneTest):
     memory = "size=64M"
     borders = BORDERS
     send, take = {}, {}  # beyond the URL, at the source and at the destination
+    tls = False
 
     def url(self):
         """Where a destination listens."""
@@ -89,7 +93,7 @@ class CommitTest(LaneTest):
 
     def attempt(self, source, destination, at=None, act=None, edits=None):
         waiting = self.receive(destination)
-        proxy = Proxy(destination.url, at, act, edits)
+        proxy = Proxy(destination.url, at, act, edits, self.tls)
         self.addCleanup(proxy.close)
         source.put("vm.send-migration", {"destination_url": proxy.url(), **self.send})
         return proxy, waiting
@@ -293,6 +297,55 @@ class LocalCutTest(CutTest):
 
     def url(self):
         return f"unix:{self.short}/move"
+
+
+class TlsCutTest(CommitTest):
+    """What passes is hidden, so that the ends alone say who has the guest."""
+
+    tls = True
+
+    def setUp(self):
+        super().setUp()
+        tls = Authority(self.dir / "ca").tls_dir(self.dir / "tls")
+        self.send = self.take = {"tls_dir": str(tls)}
+        self.send = {**self.send, "connections": 1}
+
+    @staticmethod
+    def end_waiting(destination, waiting):
+        """One to which nobody has said HELLO goes on listening."""
+        wait_until(lambda: waiting.is_done() or
+                   destination.get("vm.migration-progress")["phase"] == "connect", 60, "an end")
+        if not waiting.is_done():
+            destination.call("PUT", "vm.migration-cancel")
+        waiting.wait(60)
+
+    def test_the_link_is_cut_at_every_record(self):
+        """Before the first of the control channel and behind each, until a move is over first."""
+        source, results = self.start(), []
+        destination = self.destination(source, "to0")
+        for nr in range(RECORDS_MAX):
+            at = Border(nr=nr) if nr else Border(when="before")
+            proxy, waiting = self.attempt(source, destination, at)
+            result = how_ended(source, 60)
+            results.append(result)
+            self.end_waiting(destination, waiting)
+            said = result == "undecided" and destination.put("vm.migration-resolve")
+            if said:
+                self.assertEqual(source.state(), "Paused")
+                self.assertEqual(said["outcome"] == "taken", destination.state() == "Running")
+                source.put("vm.migration-resolve", {"statement": said["statement"]})
+            if result == "gone" or said and said["outcome"] == "taken":
+                self.assertEqual(source.wait_exit(), 0)
+                wait_until(destination.attach_now, 10, "the line of the destination")
+                source, destination = destination, self.destination(source, f"to{nr}")
+            self.assertIsNone(destination.state())
+            self.goes_on(source)
+            if not proxy.acted.is_set():
+                break
+        print(f"\n{len(results)} moves: {', '.join(results)}")
+        self.assertEqual(results[-1], "gone")  # what nothing hindered
+        self.assertGreater(results.count("failed"), RECORDS_LEAST)
+        self.succeeds(source, destination)
 
 
 class ResolveTest(CommitTest):

@@ -16,7 +16,7 @@ from channel import PATIENCE, ChannelError
 from guest import need
 from host import RELAY_HERE, CommandFailed
 from packages import Skip
-from vmm import ChVmm, Spec
+from vmm import TLS_DIR, ChVmm, Spec
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lane"))
 
@@ -26,6 +26,7 @@ KERNEL = "/run/guest.elf"
 SERIAL = "/run/guest.sock"
 GUEST_JOBS = "do=fill:16:1:sparse:3 do=dirty:32:2:1:seq do=blk:0:run:0:64"
 MESSAGES_MAX = 200
+RECORDS_DECISIVE = 4  # LOADED, COMMIT, RUNNING and a farewell, or a keepalive
 ENDED_S = 60.0
 OPTIONS = "connections=1,downtime_ms=2000"  # few rounds
 # Around what decides whose the guest is; "behind" leaves open what the other end says to it.
@@ -116,7 +117,7 @@ class Attempt:
 class Pair:
     """The guest's VMM, and on the other host the one it is to move to."""
 
-    def __init__(self, run):
+    def __init__(self, run, tls=False):
         if run.vmm_class is not ChVmm:
             raise Skip("only chvmm is told how a move ended")
         elf = run.images.build / "tests" / "guest" / "guest.elf"
@@ -125,9 +126,17 @@ class Pair:
         self.run = run
         for host in run.hosts:
             host.put(KERNEL, elf.read_bytes())
+        self.tls = None
+        if tls:
+            self.speak_tls()
         self.made = 0
         self.target = None
         self.boot(run.hosts[0])
+
+    def speak_tls(self):
+        """From now on; what passes is hidden then, and counted in records."""
+        self.run.install_certificates()
+        self.tls = TLS_DIR
 
     def new_vmm(self, host):
         self.made += 1
@@ -157,15 +166,12 @@ class Pair:
         if not self.target:
             there = self.run.hosts[1 - self.run.hosts.index(self.source.host)]
             self.target = self.new_vmm(there)
-        self.target.receive(addr="0.0.0.0")
-        proxy = Proxy(f"tcp:127.0.0.1:{self.target.host.relay_port}", at, act)
+        self.target.receive(self.tls, addr="0.0.0.0")
+        proxy = Proxy(f"tcp:127.0.0.1:{self.target.host.relay_port}", at, act, tls=bool(self.tls))
         try:
             where = proxy.url().replace("tcp:127.0.0.1", RELAY_HERE)
-            self.source.begin_send(self.target, None, OPTIONS, where)
+            self.source.begin_send(self.target, self.tls, OPTIONS, where)
             result = self._how_ended()
-            if not proxy.seen and self.target.exited() is None:
-                # Nobody said HELLO: it goes on listening.
-                self.target.ctl("migration-cancel")
             self._wait_target()
         finally:
             proxy.close()
@@ -189,7 +195,16 @@ class Pair:
         deadline = time.monotonic() + ENDED_S * PATIENCE
         while self.target.received() is None:
             need(time.monotonic() < deadline, "the destination sees no end of it")
+            if self._listens_in_vain():
+                self.target.ctl("migration-cancel")
             time.sleep(0.05)
+
+    def _listens_in_vain(self):
+        """The source is done, and nobody has said HELLO: it goes on listening."""
+        try:
+            return self.target.exited() is None and self.target.progress()["phase"] == "connect"
+        except CommandFailed:
+            return False
 
     def resolve(self):
         """As a person would: what the destination says is told to the source.  The outcome."""
@@ -240,6 +255,20 @@ def cut_at(pair, at):
     pair.only_one()
     pair.run.step(f"cut {at}: {tried}{f', resolved: {outcome}' if outcome else ''}")
     pair.move()
+    return tried
+
+
+def cut_record_at(pair, at):
+    """As cut_at(), of what is hidden: only how it ends says who has the guest."""
+    tried = pair.attempt(at)
+    outcome = pair.resolve() if tried.result == "undecided" else None
+    need(tried.is_hindered or tried.result == "gone", f"never at {at}: {tried}")
+    if outcome == "taken" or tried.result == "gone":
+        pair.arrived()
+    pair.only_one()
+    if tried.is_hindered:
+        pair.run.step(f"cut {at}: {tried}{f', resolved: {outcome}' if outcome else ''}")
+        pair.move()
     return tried
 
 
@@ -306,13 +335,29 @@ def kill_target_at(pair, at):
 
 
 def at_decision(run):
-    """Cut and killed where it is decided whose the guest is."""
+    """Cut and killed where it is decided whose the guest is; then cut at some records of TLS."""
     pair = Pair(run)
     for at in DECISION:
         cut_at(pair, at)
     for at in DECISION:
         kill_target_at(pair, at)
         kill_source_at(pair, at)
+    pair.speak_tls()
+    last = len(pair.move().passed)
+    for nr in (3, last // 2, *range(last - RECORDS_DECISIVE, last)):
+        cut_record_at(pair, Border(nr=nr))
+    pair.move()
+
+
+def at_records(run):
+    """Before the first TLS record of the control channel and behind each, until a move is over first."""
+    pair = Pair(run, tls=True)
+    run.step(f"unhindered: {len(pair.move().passed)} records")
+    results = [cut_record_at(pair, Border(when="before")).result]
+    while (tried := cut_record_at(pair, Border(nr=len(results)))).is_hindered:
+        results.append(tried.result)
+        need(len(results) < MESSAGES_MAX, "a move without end")
+    run.step(f"at all of {len(results) - 1} records: {', '.join(results)}")
     pair.move()
 
 

@@ -348,10 +348,14 @@ class Images:
 
         return self._keep("qemu.ext4", key, make)
 
-    def certificates(self):
-        """A directory with one authority and the keys of both ends, as tls_dir wants them."""
-        tls = self.root / "tls"
-        if (tls / "done").exists():
+    def certificates(self, relay):
+        """
+        A directory with one authority and the keys of both ends, as tls_dir wants them.  relay: an address
+        that leads to either, too.
+        """
+        tls, done = self.root / "tls", self.root / "tls" / "done"
+        names = f"subjectAltName=DNS:host-a,DNS:host-b,IP:10.9.0.1,IP:10.9.0.2,IP:{relay}"
+        if done.exists() and done.read_text(encoding="ascii") == names:
             return tls
         shutil.rmtree(tls, ignore_errors=True)
         tls.mkdir()
@@ -359,14 +363,13 @@ class Images:
         curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
         run("req", "-x509", *curve, "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-days", "3650",
             "-subj", "/CN=nested lane")
-        names = "subjectAltName=DNS:host-a,DNS:host-b,IP:10.9.0.1,IP:10.9.0.2"
         for end in ("server", "client"):
             run("req", *curve, "-keyout", f"{end}-key.pem", "-out", f"{end}.csr", "-subj",
                 f"/CN={end}", "-addext", names)
             run("x509", "-req", "-in", f"{end}.csr", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem",
                 "-CAcreateserial", "-out", f"{end}-cert.pem", "-days", "3650",
                 "-copy_extensions", "copy")
-        (tls / "done").touch()
+        done.write_text(names, encoding="ascii")
         return tls
 
     def prepare(self):

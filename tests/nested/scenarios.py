@@ -17,9 +17,9 @@ from channel import PATIENCE
 from debugger import find_crash
 from guest import (BOOT_TIMEOUT, CLONE_LOADS, Guest, bad_lines, check_crashed_disk,
                    check_filesystem, check_records, need)
-from host import HOST_RAM_MIB, Lane
+from host import HOST_RAM_MIB, RELAY_HERE, Lane
 from packages import Skip, tool
-from vmm import ChVmm, QemuVmm, Spec
+from vmm import TLS_DIR, ChVmm, QemuVmm, Spec
 
 SCENARIOS = {}
 # What the emulation makes of a move: encryption at a few MB/s beside a busy guest.  A stop of
@@ -91,6 +91,14 @@ class Run:
     def figure(self, name, value, unit):
         self.figures.append((name, value, unit))
         self.step(f"{name}: {value:.0f} {unit}")
+
+    def install_certificates(self):
+        """For both ends of a move, in TLS_DIR of each host."""
+        for host in self.hosts:
+            host.run(f"mkdir -p {TLS_DIR}")
+            for path in self.images.certificates(RELAY_HERE).glob("*.pem"):
+                if path.name != "ca-key.pem":
+                    host.put(f"{TLS_DIR}/{path.name}", path.read_bytes())
 
     def vmm(self, host, name, spec):
         return self.vmm_class(host, name, spec)
@@ -474,22 +482,14 @@ class Traveller:
 def _migrations(run, turns, tls_turns=(), netem="", lanes=0):
     """Moves the guest to and fro between the hosts, with every load running."""
     if tls_turns:
-        _install_certificates(run)
+        run.install_certificates()
     if netem:
         for host in run.hosts:
             host.run(f"/usr/sbin/tc qdisc add dev eth0 root netem {netem}")
     guest = Traveller(run)
     for turn in range(turns):
-        guest.move("/run/tls" if turn in tls_turns else None, lanes)
+        guest.move(TLS_DIR if turn in tls_turns else None, lanes)
     guest.end()
-
-
-def _install_certificates(run):
-    for host in run.hosts:
-        host.run("mkdir -p /run/tls")
-        for path in run.images.certificates().glob("*.pem"):
-            if path.name != "ca-key.pem":
-                host.put(f"/run/tls/{path.name}", path.read_bytes())
 
 
 @scenario("migrate", hosts=2)
@@ -518,8 +518,8 @@ def migrate_poor_link(run):
 
 def _begin_slow_move(guest, target):
     """Returns in the middle of a move: pages are there, and many are to come."""
-    target.receive("/run/tls")
-    guest.vmm.begin_send(target, "/run/tls", SLOW_OPTIONS)
+    target.receive(TLS_DIR)
+    guest.vmm.begin_send(target, TLS_DIR, SLOW_OPTIONS)
     deadline = time.monotonic() + 30.0 * PATIENCE
     while True:
         now = guest.vmm.progress()
@@ -554,7 +554,7 @@ def migrate_faults(run):
     """Link cut, destination killed, source killed, each amid a move by TLS; then again."""
     if run.vmm_class is not ChVmm:
         raise Skip("only chvmm is told how a move ended")
-    _install_certificates(run)
+    run.install_certificates()
     b = run.hosts[1]
     guest = Traveller(run)
 
@@ -565,14 +565,14 @@ def migrate_faults(run):
     _wait_given_up(run, target)
     b.run("ip link set eth0 up")
     run.step("link cut: one guest runs; now again, to the same process")
-    guest.move("/run/tls", 2, target)
+    guest.move(TLS_DIR, 2, target)
 
     target = guest.next_vmm()
     _begin_slow_move(guest, target)
     target.kill()
     _goes_on_here(run, guest, target)
     run.step("destination killed: one guest runs; now again, to another process")
-    guest.move("/run/tls", 2)
+    guest.move(TLS_DIR, 2)
 
     target = guest.next_vmm()
     _begin_slow_move(guest, target)
@@ -586,7 +586,7 @@ def migrate_faults(run):
     target.shutdown_vmm()
     guest.begin(guest.next_vmm())
     run.step("booted on the other host; now again")
-    guest.move("/run/tls", 2)
+    guest.move(TLS_DIR, 2)
     guest.end()
 
 
@@ -600,6 +600,12 @@ def migrate_decision(run):
 def migrate_cuts(run):
     """Link cut at the border of every message; each time another attempt succeeds."""
     borders.everywhere(run, borders.cut_at)
+
+
+@scenario("migrate_cuts_tls", hosts=2, long=True, relay=True)
+def migrate_cuts_tls(run):
+    """Link cut at the border of every TLS record; each time another attempt succeeds."""
+    borders.at_records(run)
 
 
 @scenario("migrate_kills", hosts=2, long=True, relay=True)

@@ -15,6 +15,7 @@ from channel import PATIENCE
 from host import MIGRATION_PORT, CommandFailed
 
 QEMU_DIR = "/mnt/qemu"
+TLS_DIR = "/run/tls"  # in a host
 
 
 @dataclasses.dataclass
