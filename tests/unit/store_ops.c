@@ -335,6 +335,11 @@ static void mend(struct store *st)
     assert_ok(image_put_alone(st, &img_b, NULL, NULL, NULL, &err), &err);
 }
 
+int operation_compare(struct store *st, struct err *err)
+{
+    return image_compare(st, "b", &img_b, err);
+}
+
 void operation_check(const char *path, const struct outcome *o)
 {
     struct store_gc_result gc;

@@ -41,6 +41,9 @@ int operations_teardown(void **state);
 /* Make the store that an operation is done to. */
 void operation_prepare(const struct operation *op, const char *path);
 
+/* 0 if "b" is what it was; 1 if it is not; or an errno. */
+int operation_compare(struct store *st, struct err *err);
+
 /* Fail the test unless the store is as it may be; collects and writes to it. */
 void operation_check(const char *path, const struct outcome *o);
 

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "store/store_stream.h"
 #include "tests/unit/io_fault.h"
 #include "tests/unit/store_ops.h"
 
@@ -186,6 +187,11 @@ static void test_creation_killed_at_every_call(void **state)
 
 /* ---- failures ---- */
 
+static bool names_a_file(const char *text)
+{
+    return strstr(text, "pack ") || strstr(text, "packs") || strstr(text, "store.db");
+}
+
 static void fail_everywhere(const char *name, enum io_fault_mode mode)
 {
     const struct operation *op = operation_named(name);
@@ -206,6 +212,7 @@ static void fail_everywhere(const char *name, enum io_fault_mode mode)
         if (rc < 0) {
             failed++;
             assert_true(err.msg[0]);
+            assert_true(mode != IO_FAULT_READ || names_a_file(err.msg));
         }
         operation_check(fx.path, &o);
         fixture_remove(&fx);
@@ -323,6 +330,100 @@ static void test_reads_that_fail_are_survived_at_every_call(void **state)
     (void)state;
     for (size_t i = 0; i < OPERATIONS; i++)
         fail_everywhere(operations[i].name, IO_FAULT_READ);
+}
+
+/* Does not change a store; 0, what it is to be told by, or an errno. */
+typedef int look_fn(struct store *st, struct err *err);
+
+enum {
+    LOOK_TOLD = 1, /* a verifier goes on, and tells */
+};
+
+static int look_restore(struct store *st, struct err *err)
+{
+    int rc = operation_compare(st, err);
+
+    assert_true(rc <= 0); /* nothing but the truth */
+    return rc;
+}
+
+static int look_export(struct store *st, struct err *err)
+{
+    static const struct store_stream_cfg plain;
+    struct store_stream_result res;
+    struct store_snapshot *snap;
+    struct bytes out = {0};
+    int rc = store_snapshot_open(st, "b", &snap, err);
+
+    if (rc == 0) {
+        rc = store_export(snap, bytes_sink, &out, &plain, &res, err);
+        store_snapshot_close(snap);
+    }
+    free(out.p);
+    return rc;
+}
+
+static void take_file(void *arg, const struct store_problem *p)
+{
+    struct err *err = arg;
+
+    if (p->severity == STORE_WRONG && names_a_file(p->what))
+        (void)err_set(err, -EIO, "%s", p->what);
+}
+
+static int look_verify(struct store *st, struct err *err)
+{
+    struct err told = {0};
+    const struct store_verify_cfg cfg = {.data = true, .problem = take_file, .arg = &told};
+    struct store_verify_result res;
+    int rc = store_verify(st, &cfg, &res, err);
+
+    if (rc < 0 || !res.problems)
+        return rc;
+    *err = told;
+    return LOOK_TOLD;
+}
+
+/* Opened anew, so that opening reads, too. */
+static int look_with(look_fn *fn, const char *path, struct err *err)
+{
+    struct store *st;
+    int rc = store_open(path, STORE_RDONLY, &st, err);
+
+    if (rc == 0) {
+        rc = fn(st, err);
+        store_close(st);
+    }
+    return rc;
+}
+
+static void test_readers_name_the_file_and_read_it_later(void **state)
+{
+    static look_fn *const looks[] = {look_restore, look_export, look_verify};
+    struct fixture fx;
+
+    (void)state;
+    fixture_make(&fx);
+    operation_prepare(operation_named("put"), fx.path);
+    for (size_t i = 0; i < ARRAY_LEN(looks); i++) {
+        long n = 1, failed = 0;
+
+        for (bool more = true; more; n++) {
+            struct err err = {0}, ok = {0};
+            int rc;
+
+            io_fault_arm(IO_FAULT_READ, n);
+            rc = look_with(looks[i], fx.path, &err);
+            more = io_fault_disarm() >= n;
+            if (rc != 0 && !names_a_file(err.msg))
+                fail_msg("read %ld: \"%s\" names no file", n, err.msg);
+            failed += rc != 0;
+            assert_ok(look_with(looks[i], fx.path, &ok), &ok);
+        }
+        print_message("look %zu: %ld reads, %ld failures came through\n", i, n - 2, failed);
+        assert_true(failed > 10 && failed > n / 2);
+    }
+    fixture_remove(&fx);
 }
 
 /* What cannot be read now may be read later: a repair must not set it aside. */
@@ -538,6 +639,7 @@ int main(void)
         cmocka_unit_test(test_repair_survives_a_full_disk_at_every_call),
         cmocka_unit_test(test_quotas_are_survived_at_every_call),
         cmocka_unit_test(test_reads_that_fail_are_survived_at_every_call),
+        cmocka_unit_test(test_readers_name_the_file_and_read_it_later),
         cmocka_unit_test(test_a_repair_loses_nothing_to_reads_that_fail),
         cmocka_unit_test(test_short_writes_are_completed),
         cmocka_unit_test(test_a_full_disk_frees_itself_by_rm_and_gc),
