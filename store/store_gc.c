@@ -332,9 +332,9 @@ static int gc_count(struct gc *g)
         struct gc_pack *p = &g->packs[i];
 
         p->remove = p->live == 0;
-        p->rewrite =
-            p->live && !g->no_rewrite &&
-            (g->alone ? store_id_map_find(&g->rewriting, p->id) != NULL : p->live < p->len / 2);
+        p->rewrite = p->live && !g->no_rewrite &&
+                     (g->alone ? store_id_map_find(&g->rewriting, p->id) != NULL
+                               : p->live < p->len - p->live);
         if (p->rewrite && store_id_map_or(&g->rewriting, p->id, 1) < 0)
             rc = gc_no_memory(g);
         g->to_copy += p->rewrite ? p->live : 0;

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "store/store_pack.h"
+#include "store/store_segment.h"
 #include "tests/unit/store_fixture.h"
 
 static struct fixture fx;
@@ -530,6 +532,55 @@ static void test_removed_snapshot_is_collected(void **state)
     image_free(&other);
 }
 
+/* A pack of pages and that much device state, of which only the state stays alive; its length. */
+static uint64_t pack_with_state(size_t state_len)
+{
+    static const struct store_writer_region region = {.gpa = FIXTURE_GPA, .pages = 8};
+    const struct store_writer_cfg cfg = {.name = "gone", .nr_regions = 1, .regions = &region};
+    struct image noise = image_make(8, 1), state = image_make(20, 2);
+    struct store_publish what = {.state = state.p, .state_len = state_len};
+    char id[STORE_DIGEST_HEX + 1];
+    struct store_writer *w;
+    struct store_stats s;
+    struct err err = {0};
+
+    for (uint64_t i = 0; i < 8; i++)
+        image_touch(&noise, i, i);
+    for (uint64_t i = 0; i < 20; i++)
+        image_touch(&state, i, 100 + i);
+    assert_ok(store_writer_begin(st, &cfg, &w, &err), &err);
+    assert_ok(store_writer_pages(w, 0, 0, 8, noise.p, &err), &err);
+    assert_ok(store_writer_publish(w, &what, id, &err), &err);
+    assert_ok(store_stats(st, &s, &err), &err);
+    assert_ok(store_writer_begin(st, &(struct store_writer_cfg){0}, &w, &err), &err);
+    assert_ok(store_writer_publish(w, &what, id, &err), &err);
+    assert_ok(store_remove(st, "gone", &err), &err);
+    image_free(&noise);
+    image_free(&state);
+    return s.bytes_packs;
+}
+
+static void test_a_pack_that_is_half_alive_is_left_alone(void **state)
+{
+    /* All that is dead, without a state: then as much state is half of the pack. */
+    const uint64_t dead = pack_with_state(0) - STORE_PACK_HDR_LEN;
+    struct store_gc_result gc;
+    struct err err = {0};
+
+    for (int less = 1; less >= -1; less--) {
+        uint64_t len;
+
+        (void)teardown(state);
+        assert_int_equal(setup(state), 0);
+        len = pack_with_state(dead - (uint64_t)less);
+        assert_int_equal(len,
+                         STORE_PACK_HDR_LEN + dead + STORE_SEGMENT_HDR_LEN + dead - (uint64_t)less);
+        assert_ok(store_gc(st, 0, NULL, NULL, &gc, &err), &err);
+        assert_int_equal(gc.packs_rewritten, less > 0);
+        assert_int_equal(store_problems(st, true), 0);
+    }
+}
+
 static void test_dry_run_changes_nothing_and_tells_the_same(void **state)
 {
     struct image img = image_make(1000, 10);
@@ -915,6 +966,7 @@ int main(void)
         store_test(test_abort_leaves_the_store_as_it_was),
         store_test(test_what_went_into_a_store_that_is_gone_is_not_published),
         store_test(test_removed_snapshot_is_collected),
+        store_test(test_a_pack_that_is_half_alive_is_left_alone),
         store_test(test_dry_run_changes_nothing_and_tells_the_same),
         store_test(test_snapshot_in_use_is_not_removed),
         store_test(test_collector_keeps_away_from_writers),
