@@ -26,7 +26,7 @@ struct verify {
     struct store_extent *extents;
     uint64_t bytes_total;
     struct store_id_map segments;   /* segment: SEG_* of store_verify.c, a bit for each item */
-    struct store_digest_map trees;  /* nodes walked: 1 if everything below is true */
+    struct store_digest_map trees;  /* nodes with nothing but truth below: walk_shape() */
     struct store_digest_map spares; /* for a repair: true places that no row names */
     bool pack_good;                 /* of the segment at hand */
     uint64_t nr_pages, bad_pages, bad_objects; /* rows of the index */

@@ -80,6 +80,12 @@ static int walk_leaf(struct walk *w, const struct store_node *leaf, uint64_t fir
     return good;
 }
 
+/* What is remembered of a node under which everything is true: it is so only in such a place. */
+static uint64_t walk_shape(const struct walk *w, unsigned level, uint64_t i)
+{
+    return (uint64_t)store_manifest_node_nr(w->pages, level, i) << 8 | (level + 1);
+}
+
 static int walk_tree(struct walk *w, const struct store_digest *d, unsigned level, uint64_t i)
 {
     const uint64_t first = i << STORE_NODE_SHIFT * (level + 1);
@@ -88,7 +94,7 @@ static int walk_tree(struct walk *w, const struct store_digest *d, unsigned leve
     struct err why = {0};
     int good = 1;
 
-    if (store_digest_is_zero(d) || (known && *known))
+    if (store_digest_is_zero(d) || (known && *known == walk_shape(w, level, i)))
         return 1;
     n = calloc(1, sizeof(*n));
     if (!n)
@@ -109,7 +115,7 @@ static int walk_tree(struct walk *w, const struct store_digest *d, unsigned leve
         }
     }
     free(n);
-    if (good >= 0 && store_digest_map_put(&w->v->trees, d, (uint64_t)good) < 0)
+    if (good > 0 && store_digest_map_put(&w->v->trees, d, walk_shape(w, level, i)) < 0)
         return verify_no_memory(w->v);
     return good;
 }
