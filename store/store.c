@@ -507,6 +507,21 @@ static int remove_row(struct store *st, uint64_t seq, struct err *err)
     return rc;
 }
 
+static int remove_is_busy(const char *ref, struct err *err)
+{
+    return err_set(err, -EBUSY, "snapshot \"%s\" is in use", ref);
+}
+
+int store_remove_check(struct store *st, const char *ref, struct err *err)
+{
+    struct find_walk w;
+    int rc = resolve(st, ref, &w, err);
+
+    if (rc == 0)
+        rc = st->be->ops->is_locked(st->be, STORE_LOCK_SNAPSHOTS + w.seq, err);
+    return rc > 0 ? remove_is_busy(ref, err) : rc;
+}
+
 int store_remove(struct store *st, const char *ref, struct err *err)
 {
     struct store_lock *lock = NULL;
@@ -523,7 +538,7 @@ int store_remove(struct store *st, const char *ref, struct err *err)
     rc = st->be->ops->lock(st->be, STORE_LOCK_SNAPSHOTS + seq, STORE_LOCK_EXCLUSIVE, false, &lock,
                            err);
     if (rc == -EAGAIN)
-        return err_set(err, -EBUSY, "snapshot \"%s\" is in use", ref);
+        return remove_is_busy(ref, err);
     if (rc < 0)
         return rc;
     (void)pthread_mutex_lock(&st->ix_lock);

@@ -190,6 +190,15 @@ bool store_name_is_good(const char *name);
  */
 CHECKED int store_remove(struct store *st, const char *ref, struct err *err);
 
+/**
+ * store_remove_check() - whether store_remove() would take a snapshot out, as things are.
+ * @ref: as store_resolve().
+ *
+ * Return: 0; as store_resolve(); -EBUSY while somebody has it open.
+ * Threads: any.
+ */
+CHECKED int store_remove_check(struct store *st, const char *ref, struct err *err);
+
 /* A change of labels; each part may be NULL. */
 struct store_relabel {
     const char *name; /* the new name; "" removes it */

@@ -95,6 +95,8 @@ struct store_backend_ops {
                 struct store_lock **ret, struct err *err);
     /* Takes @lock; NULL is allowed. */
     void (*unlock)(struct store_backend *be, struct store_lock *lock);
+    /* 1 if somebody holds such a lock, in either mode; else 0. */
+    int (*is_locked)(struct store_backend *be, uint64_t what, struct err *err);
 
     /* Takes @be; NULL is allowed. */
     void (*free)(struct store_backend *be);

@@ -396,6 +396,19 @@ static void dir_unlock(struct store_backend *be, struct store_lock *lock)
     free(lock);
 }
 
+static int dir_is_locked(struct store_backend *be, uint64_t what, struct err *err)
+{
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)what, .l_len = 1};
+    auto_close int fd =
+        openat(dir_of(be)->dir_fd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd < 0 && errno == ENOENT)
+        return 0; /* made by the first who locks */
+    if (fd < 0 || fcntl(fd, F_OFD_GETLK, &fl) < 0)
+        return err_set(err, -errno, "lock: %m");
+    return fl.l_type != F_UNLCK;
+}
+
 /* ---- life cycle ---- */
 
 static void dir_free(struct store_backend *be)
@@ -457,6 +470,7 @@ static const struct store_backend_ops dir_ops = {
     .close = dir_close,
     .lock = dir_lock,
     .unlock = dir_unlock,
+    .is_locked = dir_is_locked,
     .free = dir_free,
 };
 

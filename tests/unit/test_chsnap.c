@@ -676,6 +676,37 @@ static void test_a_removal_does_what_its_dry_run_says(void **state)
     fixture_remove(&copy);
 }
 
+static void test_a_dry_run_finds_what_is_in_use(void **state)
+{
+    struct store_snapshot *snap;
+    struct fixture copy;
+    struct err err = {0};
+    struct store *st;
+    char real[512];
+
+    (void)state;
+    fixture_make(&copy);
+    tree_copy(fx.path, copy.path);
+    assert_ok(store_open(copy.path, STORE_RDONLY, &st, &err), &err);
+    assert_ok(store_snapshot_open(st, "a", &snap, &err), &err);
+    assert_int_equal(run(CHSNAP " rm -n %s a 2>&1", copy.path), 1);
+    (void)snprintf(real, sizeof(real), "%s", output);
+    assert_int_equal(run(CHSNAP " rm %s a 2>&1", copy.path), 1);
+    assert_string_equal(output, real);
+    assert_says("is in use");
+    assert_int_equal(run(CHSNAP " prune -n --keep-last 1 %s 2>&1", copy.path), 1);
+    (void)snprintf(real, sizeof(real), "%s", output);
+    assert_int_equal(run(CHSNAP " prune --keep-last 1 %s 2>&1", copy.path), 1);
+    assert_string_equal(output, real);
+    assert_says("is in use");
+    store_snapshot_close(snap);
+    store_close(st);
+    assert_int_equal(run(CHSNAP " prune -n --keep-last 1 %s", copy.path), 0);
+    assert_says("would be removed");
+    assert_int_equal(run(CHSNAP " rm -n %s a", copy.path), 0);
+    fixture_remove(&copy);
+}
+
 /* ---- outputs ---- */
 
 static void test_json_is_json_whatever_else_is_asked(void **state)
@@ -752,6 +783,7 @@ int main(void)
         cmocka_unit_test(test_what_contradicts_itself_is_refused),
         cmocka_unit_test(test_a_tag_that_cannot_be_leaves_all_as_it_was),
         cmocka_unit_test(test_a_removal_does_what_its_dry_run_says),
+        cmocka_unit_test(test_a_dry_run_finds_what_is_in_use),
         cmocka_unit_test(test_json_is_json_whatever_else_is_asked),
         cmocka_unit_test(test_an_output_that_is_full_is_a_failure),
     };

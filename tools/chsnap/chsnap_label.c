@@ -32,7 +32,7 @@ static int rm_one(struct chsnap *c, const char *id, bool dry, struct json_object
 {
     struct err err = {0};
 
-    if (!dry && store_remove(c->st, id, &err) < 0)
+    if ((dry ? store_remove_check(c->st, id, &err) : store_remove(c->st, id, &err)) < 0)
         return chsnap_error(c, "%s", err.msg);
     if (c->json)
         (void)json_object_array_add(removed, json_object_new_string(id));

@@ -174,6 +174,13 @@ static int report(struct prune *p)
     return CHSNAP_OK;
 }
 
+static int remove_one(const struct prune *p, const char *id, struct err *err)
+{
+    int rc = p->dry ? store_remove_check(p->c->st, id, err) : store_remove(p->c->st, id, err);
+
+    return rc == -ENOENT ? 0 : rc; /* somebody else was quicker */
+}
+
 static int remove_rest(struct prune *p)
 {
     struct chsnap_progress progress;
@@ -182,19 +189,17 @@ static int remove_rest(struct prune *p)
 
     for (size_t i = 0; i < p->nr; i++)
         total += !p->items[i].kept;
-    chsnap_progress_start(p->c, &progress, "removing");
+    chsnap_progress_start(p->c, &progress, p->dry ? "checking" : "removing");
     progress.unit = "snapshots";
-    for (size_t i = 0; i < p->nr && !p->dry; i++) {
+    for (size_t i = 0; i < p->nr; i++) {
         struct err err = {0};
-        int gone;
 
         if (p->items[i].kept)
             continue;
-        chsnap_stop_removing(p->c, done, total);
+        if (!p->dry)
+            chsnap_stop_removing(p->c, done, total);
         chsnap_progress_step(&progress, done++, total);
-        gone = store_remove(p->c->st, candidate_of(p, p->items[i].seq)->id, &err);
-        /* Somebody else may have been quicker. */
-        if (gone < 0 && gone != -ENOENT) {
+        if (remove_one(p, candidate_of(p, p->items[i].seq)->id, &err) < 0) {
             chsnap_progress_clear(&progress);
             rc = chsnap_error(p->c, "%s", err.msg);
             p->items[i].kept = KEPT_BUSY;
