@@ -39,11 +39,10 @@ int snap_open(const char *url, struct snap **ret_snap, struct err *err)
         (void)snprintf(s->path, sizeof(s->path), "%s", u.path);
         rc = store_open(u.path, STORE_RDONLY, &s->store, err);
     }
+    if (rc >= 0 && !u.snapshot[0])
+        rc = store_newest(s->store, NULL, id, err);
     if (rc >= 0)
-        rc = u.snapshot[0] ? store_resolve(s->store, u.snapshot, id, err)
-                           : store_newest(s->store, NULL, id, err);
-    if (rc >= 0)
-        rc = store_snapshot_open(s->store, id, &s->snapshot, err);
+        rc = store_snapshot_open(s->store, u.snapshot[0] ? u.snapshot : id, &s->snapshot, err);
     if (rc >= 0)
         rc = store_snapshot_state(s->snapshot, &s->state, &s->state_len, err);
     if (rc < 0) {

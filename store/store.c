@@ -391,6 +391,7 @@ static int find_meant(struct find_walk *w, struct err *err)
     return 0;
 }
 
+/* Looks twice: within one view of the index, or what was found first may be gone. */
 static int find_locked(struct store *st, const char *ref, struct store_found *ret, struct err *err)
 {
     struct find_walk w = {.ix = st->ix, .ref = ref};
@@ -421,7 +422,11 @@ int store_find(struct store *st, const char *ref, struct store_found *ret, struc
     if (rc < 0)
         return rc;
     (void)pthread_mutex_lock(&st->ix_lock);
-    rc = find_locked(st, ref, ret, err);
+    rc = store_index_look_begin(st->ix, err);
+    if (rc == 0) {
+        rc = find_locked(st, ref, ret, err);
+        store_index_look_end(st->ix);
+    }
     (void)pthread_mutex_unlock(&st->ix_lock);
     return rc;
 }
@@ -448,7 +453,11 @@ static int resolve(struct store *st, const char *ref, struct find_walk *ret, str
     if (rc < 0)
         return rc;
     (void)pthread_mutex_lock(&st->ix_lock);
-    rc = resolve_locked(st, ref, ret, err);
+    rc = store_index_look_begin(st->ix, err);
+    if (rc == 0) {
+        rc = resolve_locked(st, ref, ret, err);
+        store_index_look_end(st->ix);
+    }
     (void)pthread_mutex_unlock(&st->ix_lock);
     return rc;
 }
@@ -545,6 +554,8 @@ int store_remove(struct store *st, const char *ref, struct err *err)
     rc = remove_row(st, seq, &full);
     if (store_make_room(st->be, rc))
         rc = remove_row(st, seq, err);
+    else if (rc == -ENOENT) /* somebody was quicker */
+        rc = err_set(err, rc, "no snapshot \"%s\"", ref);
     else if (rc < 0)
         rc = err_set(err, rc, "%s", full.msg);
     (void)pthread_mutex_unlock(&st->ix_lock);

@@ -753,7 +753,12 @@ static int index_del_int(struct store_index *ix, enum index_stmt which, uint64_t
 
 int store_index_del_snapshot(struct store_index *ix, uint64_t seq, struct err *err)
 {
-    return index_del_int(ix, ST_DEL_SNAPSHOT, seq, err);
+    int rc = index_del_int(ix, ST_DEL_SNAPSHOT, seq, err);
+
+    return rc == 0 && sqlite3_changes(ix->db) == 0
+               ? err_set(err, -ENOENT, "store.db: snapshots.seq: %llu is gone",
+                         (unsigned long long)seq)
+               : rc;
 }
 
 int store_index_del_pack(struct store_index *ix, uint64_t id, struct err *err)

@@ -341,7 +341,7 @@ CHECKED int store_index_labels_digest(const struct store_snap_row *row, struct s
 /**
  * store_index_del_snapshot() - remove a row.
  *
- * Return: 0; or an errno.
+ * Return: 0; -ENOENT if there is none; or an errno.
  * Threads: one at a time.
  */
 CHECKED int store_index_del_snapshot(struct store_index *ix, uint64_t seq, struct err *err);

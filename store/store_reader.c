@@ -9,7 +9,8 @@
 #include "store/store_record.h"
 
 enum {
-    READER_NODES = 48, /* decoded nodes kept: 1 MiB */
+    READER_NODES = 48,    /* decoded nodes kept: 1 MiB */
+    READER_FINDS_MAX = 8, /* snapshots removed while one is looked for */
     READER_LEVEL_SHIFT = 48,
     READER_REGION_SHIFT = 56,
 };
@@ -43,6 +44,24 @@ static int snapshot_lock(struct store_snapshot *snap, struct err *err)
     return rc;
 }
 
+/* A name or a tag whose snapshot was removed just now may mean another one. */
+static int snapshot_find_and_lock(struct store_snapshot *snap, const char *ref, struct err *err)
+{
+    for (unsigned left = READER_FINDS_MAX;; left--) {
+        struct err gone = {0};
+        int rc = store_find(snap->st, ref, &snap->found, err);
+
+        if (rc == 0)
+            rc = snapshot_lock(snap, &gone);
+        if (rc == 0 || !gone.code)
+            return rc;
+        if (rc != -ENOENT || !left || strcmp(ref, snap->found.info.id) == 0)
+            return err_set(err, rc, "%s", gone.msg);
+        snap->st->be->ops->unlock(snap->st->be, steal_ptr(snap->lock));
+        store_found_release(&snap->found);
+    }
+}
+
 int store_snapshot_open(struct store *st, const char *ref, struct store_snapshot **ret_snap,
                         struct err *err)
 {
@@ -52,9 +71,7 @@ int store_snapshot_open(struct store *st, const char *ref, struct store_snapshot
     if (!snap)
         return store_no_memory(err);
     snap->st = st;
-    rc = store_find(st, ref, &snap->found, err);
-    if (rc == 0)
-        rc = snapshot_lock(snap, err);
+    rc = snapshot_find_and_lock(snap, ref, err);
     if (rc == 0 && store_cache_new(READER_NODES, sizeof(struct store_node), &snap->nodes) < 0)
         rc = store_no_memory(err);
     if (rc < 0) {

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "store/store_internal.h"
 #include "tests/unit/store_fixture.h"
 
 static struct fixture fx;
@@ -110,12 +111,124 @@ static void test_a_damaged_snapshot_hides_no_other_and_can_be_removed(void **sta
     image_free(&img);
 }
 
+/* ---- somebody else at the same time ---- */
+
+static struct image small;
+static unsigned scans_left; /* before they do: reads of the table of snapshots to its end */
+static bool is_late;        /* they do just before a snapshot is locked */
+
+/* "latest" moves on: at every moment a snapshot has that tag. */
+static void move_on(void)
+{
+    const struct store_relabel tag = {.add = "latest"};
+    struct store *other = fixture_open(&fx);
+    struct err err = {0};
+
+    assert_ok(image_put_alone(other, &small, NULL, "new", NULL, &err), &err);
+    assert_ok(store_relabel(other, "new", &tag, 1, &err), &err);
+    assert_ok(store_remove(other, "old", &err), &err);
+    store_close(other);
+}
+
+int __real_sqlite3_step(sqlite3_stmt *s);
+int __wrap_sqlite3_step(sqlite3_stmt *s);
+
+int __wrap_sqlite3_step(sqlite3_stmt *s)
+{
+    int rc = __real_sqlite3_step(s);
+
+    if (scans_left && rc == SQLITE_DONE && strstr(sqlite3_sql(s), "FROM snapshots") &&
+        --scans_left == 0)
+        move_on();
+    return rc;
+}
+
+static int (*real_lock)(struct store_backend *be, uint64_t what, enum store_lock_mode mode,
+                        bool wait, struct store_lock **ret, struct err *err);
+
+static int late_lock(struct store_backend *be, uint64_t what, enum store_lock_mode mode, bool wait,
+                     struct store_lock **ret, struct err *err)
+{
+    if (is_late && what >= STORE_LOCK_SNAPSHOTS) {
+        is_late = false;
+        move_on();
+    }
+    return real_lock(be, what, mode, wait, ret, err);
+}
+
+/* "old" is "latest"; what our store locks, it locks late. */
+static void have_company(void)
+{
+    static struct store_backend_ops late;
+    const struct store_relabel tag = {.add = "latest"};
+    struct err err = {0};
+
+    small = image_make(10, 6);
+    assert_ok(image_put_alone(st, &small, NULL, "old", NULL, &err), &err);
+    assert_ok(store_relabel(st, "old", &tag, 1, &err), &err);
+    late = *st->be->ops;
+    real_lock = late.lock;
+    late.lock = late_lock;
+    st->be->ops = &late;
+}
+
+static void test_what_is_found_is_looked_for_in_one_state(void **state)
+{
+    for (unsigned scans = 1; scans <= 3; scans++) {
+        char id[STORE_DIGEST_HEX + 1];
+        struct err err = {0};
+
+        (void)teardown(state);
+        assert_int_equal(setup(state), 0);
+        have_company();
+        scans_left = scans;
+        assert_ok(store_resolve(st, "latest", id, &err), &err);
+        assert_int_equal(scans_left, 0);
+        assert_int_equal(store_resolve(st, id, id, NULL), -ENOENT); /* it was that one */
+        image_free(&small);
+    }
+}
+
+static void test_a_tag_that_moves_on_is_opened_where_it_went(void **state)
+{
+    struct store_snapshot *snap = NULL;
+    struct err err = {0};
+
+    (void)state;
+    have_company();
+    is_late = true;
+    assert_ok(store_snapshot_open(st, "latest", &snap, &err), &err);
+    assert_false(is_late);
+    assert_string_equal(store_snapshot_info(snap)->name, "new");
+    assert_int_equal(store_remove_check(st, "new", NULL), -EBUSY);
+    store_snapshot_close(snap);
+    assert_ok(store_remove_check(st, "new", &err), &err);
+    image_free(&small);
+}
+
+static void test_only_one_of_two_removes(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    have_company();
+    is_late = true;
+    assert_int_equal(store_remove(st, "old", &err), -ENOENT);
+    assert_string_equal(err.msg, "no snapshot \"old\"");
+    image_free(&small);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_no_name_stands_in_for_an_id, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_snapshot_hides_no_other_and_can_be_removed,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_found_is_looked_for_in_one_state, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_tag_that_moves_on_is_opened_where_it_went, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_only_one_of_two_removes, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("store_names", tests, NULL, NULL);
