@@ -374,10 +374,12 @@ int loop_run(struct loop *loop)
         if (rc < 0 || !round_locked(loop, evs, n))
             break;
     }
-    (void)pthread_mutex_unlock(&loop->lock);
-    /* Nobody waits for ever on a loop that has ended. */
-    run_calls(loop);
-    (void)pthread_mutex_lock(&loop->lock);
+    /* Nobody waits for ever on a loop that has ended: what is asked for from now on runs there. */
+    while (loop->first_call) {
+        (void)pthread_mutex_unlock(&loop->lock);
+        run_calls(loop);
+        (void)pthread_mutex_lock(&loop->lock);
+    }
     loop->running = false;
     loop->stop = false;
     (void)pthread_cond_broadcast(&loop->changed);

@@ -194,6 +194,84 @@ static void test_a_call_before_the_loop_runs_is_made_at_once(void **state)
     loop_free(f.loop);
 }
 
+/* --- A call while the loop ends ------------------------------------------------- */
+
+enum {
+    LOCKS_MAX = 16, /* more than the end of a loop takes */
+};
+
+/* Another thread's call, just before the loop's thread takes its lock for the n-th time. */
+static struct {
+    struct loop *loop;
+    unsigned locks_left;
+    struct loop_call *call;
+    _Atomic int hits;
+} late;
+static _Thread_local bool is_watched;
+
+static void late_hit(void *arg)
+{
+    (void)arg;
+    atomic_fetch_add(&late.hits, 1);
+}
+
+static void *begin_late_call(void *arg)
+{
+    assert_int_equal(loop_call_begin(late.loop, late_hit, NULL, &late.call), 0);
+    return arg;
+}
+
+int __real_pthread_mutex_lock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *lock);
+
+int __wrap_pthread_mutex_lock(pthread_mutex_t *lock)
+{
+    if (is_watched && late.locks_left && !--late.locks_left) {
+        pthread_t other;
+
+        assert_int_equal(pthread_create(&other, NULL, begin_late_call, NULL), 0);
+        assert_int_equal(pthread_join(other, NULL), 0);
+    }
+    return __real_pthread_mutex_lock(lock);
+}
+
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+/* Return: whether the loop took its lock so often. */
+static bool call_before_lock(unsigned nth)
+{
+    late.locks_left = nth;
+    late.call = NULL;
+    atomic_store(&late.hits, 0);
+    assert_int_equal(loop_new(&late.loop), 0);
+    assert_int_equal(loop_post(late.loop, nothing, NULL), 0);
+    loop_stop(late.loop);
+    is_watched = true;
+    assert_int_equal(loop_run(late.loop), 0);
+    is_watched = false;
+    if (!late.locks_left) {
+        assert_true(loop_call_is_done(late.loop, late.call));
+        loop_call_end(late.loop, late.call);
+        assert_int_equal(atomic_load(&late.hits), 1);
+    }
+    loop_free(late.loop);
+    return !late.locks_left;
+}
+
+static void test_a_call_while_the_loop_ends_is_made_whenever_it_comes(void **state)
+{
+    unsigned nth = 1;
+
+    (void)state;
+    while (nth <= LOCKS_MAX && call_before_lock(nth))
+        nth++;
+    /* It takes it at the beginning, for each call, and at the end. */
+    assert_in_range(nth, 4, LOCKS_MAX);
+}
+
 static int wait_until_running(void **state)
 {
     struct fix *f;
@@ -218,6 +296,7 @@ int main(void)
         T(test_calls_run_on_the_loop_and_are_waited_for),
         T(test_a_call_may_be_begun_and_waited_for_later),
         cmocka_unit_test(test_a_call_before_the_loop_runs_is_made_at_once),
+        cmocka_unit_test(test_a_call_while_the_loop_ends_is_made_whenever_it_comes),
     };
 
     return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
