@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <termios.h>
 
@@ -72,11 +73,21 @@ static int unix_address(const char *path, struct sockaddr_un *ret)
     return 0;
 }
 
+/* Whether there is what a socket must not take the place of. */
+static bool is_no_socket(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode);
+}
+
 static int open_socket(const char *path, struct char_backend *be)
 {
     struct sockaddr_un sa;
     int rc;
 
+    if (is_no_socket(path))
+        return -EEXIST;
     be->socket = strdup(path);
     if (!be->socket || asprintf(&be->hidden, "%s.%d", path, (int)getpid()) < 0) {
         be->hidden = NULL;
@@ -107,6 +118,8 @@ int char_backend_publish(struct char_backend *be, struct err *err)
 {
     if (!be->socket || be->published)
         return 0;
+    if (is_no_socket(be->socket))
+        return err_set(err, -EEXIST, "%s: is there and is not a socket", be->socket);
     if (is_served(be->socket))
         return err_set(err, -EADDRINUSE, "%s: somebody serves this socket", be->socket);
     if (rename(be->hidden, be->socket) < 0)

@@ -25,8 +25,8 @@ struct char_backend {
  *
  * Descriptors may be blocking: devices use them without waiting.
  *
- * Return: 0 and *@ret_be, owned, to be given to char_backend_close(); the
- * kernel's errno, with the path in @err.
+ * Return: 0 and *@ret_be, owned, to be given to char_backend_close(); -EEXIST if something other
+ * than a socket is where one is to be; the kernel's errno, with the path in @err.
  * Threads: control.
  */
 CHECKED int char_backend_open(const char *what, const struct console_config *cfg,
@@ -39,7 +39,8 @@ CHECKED int char_backend_open(const char *what, const struct console_config *cfg
  * can build its machine while the source still serves the path.  Harmless for
  * other back ends, and when done.
  *
- * Return: 0; -EADDRINUSE if somebody serves the path; the kernel's errno.
+ * Return: 0; -EADDRINUSE if somebody serves the path; -EEXIST if something other than a socket is
+ * there; the kernel's errno.
  * Threads: control or worker.
  */
 CHECKED int char_backend_publish(struct char_backend *be, struct err *err);

@@ -135,12 +135,16 @@ static void check_nets(const struct vm_config *cfg, struct snap_problems *why)
 static void check_console(const char *name, const struct console_config *c,
                           struct snap_problems *why)
 {
+    struct stat st;
+
     if (c->mode == CONSOLE_FILE && c->file && !can_write(c->file))
         snap_problem(why, "%s.file: %s: %s", name, c->file, strerror(errno));
     if (c->mode != CONSOLE_SOCKET || !c->socket)
         return;
     if (strlen(c->socket) >= sizeof((struct sockaddr_un){0}.sun_path))
         snap_problem(why, "%s.socket: %s: %s", name, c->socket, strerror(ENAMETOOLONG));
+    else if (lstat(c->socket, &st) == 0 && !S_ISSOCK(st.st_mode))
+        snap_problem(why, "%s.socket: %s: is there and is not a socket", name, c->socket);
     else if (!can_write(c->socket))
         snap_problem(why, "%s.socket: %s: %s", name, c->socket, strerror(errno));
 }

@@ -445,6 +445,18 @@ static void test_a_socket_s_path_has_an_end(void **state)
     snap_fixture_one_problem(s, "File name too long");
 }
 
+static void test_a_socket_takes_the_place_of_no_file(void **state)
+{
+    struct snap_fixture *s = *state;
+
+    s->cfg.nr_nets = 0;
+    s->cfg.serial.mode = CONSOLE_SOCKET;
+    assert_int_equal(vm_config_set_string(&s->cfg.serial.socket, "/dev/null"), 0);
+    snap_host_check(&s->cfg, false, &s->why);
+    s->cfg.nr_nets = 1;
+    snap_fixture_one_problem(s, "serial.socket: /dev/null: is there and is not a socket");
+}
+
 static void test_a_disk_is_missed_once(void **state)
 {
     struct snap_fixture *s = *state;
@@ -583,6 +595,7 @@ int main(void)
         T(test_all_that_a_host_lacks_is_listed),
         T(test_huge_pages_are_counted_once_for_all_zones),
         T(test_a_socket_s_path_has_an_end),
+        T(test_a_socket_takes_the_place_of_no_file),
         T(test_a_disk_is_missed_once),
         T(test_a_copy_that_is_still_to_be_made_is_not_missed),
         T(test_what_is_no_image_is_refused),
