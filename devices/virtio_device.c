@@ -178,10 +178,13 @@ int virtio_device_quiesce(struct device *dev, uint64_t deadline_ns, struct err *
         sleep_ms(QUIESCE_POLL_MS);
         device_lock(dev);
     }
-    if (idle)
+    if (idle) {
         virtio_device_settle(vd);
-    else
-        virtio_device_unpause(vd);
+    } else {
+        /* Queues stay as they are: what is in flight is returned to them, whether this starts or not. */
+        vd->running = true;
+        start(vd);
+    }
     device_unlock(dev);
     return idle ? 0 : err_set(err, -ETIMEDOUT, "%s: requests are still in flight", dev->id);
 }

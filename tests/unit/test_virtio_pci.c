@@ -695,6 +695,61 @@ static void test_quiesce_has_a_deadline(void **state)
     invert(f, 0, 3);
 }
 
+/* A request stays in flight for longer than quiesce() waits, while @hinder keeps the device from starting. */
+static void fail_to_quiesce(struct fix *f, void (*hinder)(struct fix *f))
+{
+    const struct fvd_seg segs[] = {
+        {BUF,          4, false},
+        {BUF + 0x1000, 4, true },
+    };
+
+    fvd_start(&f->d, 0, 3, 0);
+    f->inv->held = true;
+    fvd_add(&f->d, 0, segs, 2);
+    fvd_kick(&f->d, 0);
+    fvd_pump(&f->d);
+    hinder(f);
+    assert_int_equal(virtio_device_quiesce(f->dev, loop_now_ns() + 3000000, NULL), -ETIMEDOUT);
+    device_lock(f->dev);
+    inv_let_go(f->inv);
+    device_unlock(f->dev);
+    f->inv->held = false;
+}
+
+static void take_dma_away(struct fix *f)
+{
+    pci_bus_config_write(f->bus, SLOT, 4, 2, PCI_COMMAND_MEMORY);
+}
+
+static void break_the_rules(struct fix *f)
+{
+    device_lock(f->dev);
+    virtio_device_fail(&f->inv->vp.vd, "broken");
+    device_unlock(f->dev);
+}
+
+static void test_what_was_in_flight_when_quiesce_failed_is_returned(void **state)
+{
+    struct fix *f = *state;
+    uint16_t head;
+    uint32_t len;
+
+    fail_to_quiesce(f, take_dma_away);
+    assert_true(fvd_used(&f->d, 0, &head, &len));
+    pci_bus_config_write(f->bus, SLOT, 4, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    invert(f, 0, 3);
+}
+
+/* What does not come back makes a state that is refused wherever it is loaded. */
+static void test_a_device_that_failed_and_was_busy_can_be_moved(void **state)
+{
+    struct fix *f = *state;
+
+    fail_to_quiesce(f, break_the_rules);
+    assert_int_equal(virtio_device_quiesce(f->dev, 0, NULL), 0);
+    device_check_round_trip(f->dev, f->dev);
+}
+
 static void test_load_into_a_fresh_device(void **state)
 {
     const struct fvd_seg segs[] = {
@@ -857,6 +912,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reset_at_any_moment, setup, teardown),
         cmocka_unit_test_setup_teardown(test_paused_devices_touch_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_quiesce_has_a_deadline, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_in_flight_when_quiesce_failed_is_returned,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_device_that_failed_and_was_busy_can_be_moved, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_load_into_a_fresh_device, setup, teardown),
         cmocka_unit_test_setup_teardown(test_states_that_cannot_be_are_refused, setup, teardown),
     };
