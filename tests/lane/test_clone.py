@@ -3,19 +3,21 @@
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import pathlib
 import signal
 import struct
 import subprocess
+import time
 import uuid
 
 import lane_base
 from lane_base import MIB, LaneTest, program, wait_until
 from lane_guest import Guest, Line
 from lane_host import GuestMemory
-from lane_vmm import Background, Vmm, vm_args
+from lane_vmm import Background, Vmm, request, vm_args
 
 
 class CloneTest(LaneTest):
@@ -141,6 +143,69 @@ class CloneTest(LaneTest):
         listed = {int(line.split()[0]) for line in process.stdout.read().splitlines()[1:]}
         for pid in listed.union(pids):
             self.end(pid)
+
+    def orphans(self):
+        """{pid: API socket} of all clones that are there, whoever knows of them."""
+        found = {}
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().decode(errors="replace").split("\0")
+                found |= {int(path.parent.name): word for word in words
+                          if word.startswith(f"{self.short}/c/")}
+        return found
+
+    def running(self):
+        """pids of clones that run; None as long as there are others."""
+        found = self.orphans()
+        for path in found.values():
+            try:
+                status, body = request(path, "GET", "/api/v1/vm.info", timeout_s=5)
+            except (OSError, http.client.HTTPException):
+                return None  # it does not answer yet, or no longer
+            if status != 200 or json.loads(body)["state"] != "Running":
+                return None
+        return list(found)
+
+    def kill_orphans(self):
+        for pid in self.orphans():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def settle(self):
+        """pids of clones that run, when none is left that does not."""
+        end = time.monotonic() + 30
+        while (pids := self.running()) is None:
+            self.assertLess(time.monotonic(), end, "a clone neither runs nor ends")
+            time.sleep(0.01)
+        return pids
+
+    def test_clones_end_with_a_chsnap_that_is_killed(self):
+        disk = self.make_disk("disk.img", 64 * MIB, os.urandom(64 * MIB))
+        self.frozen(disk=f"path={disk}").kill()
+        self.addCleanup(self.kill_orphans)
+        nr_ended = 0
+        for i in range(16):
+            process = self.cloning("-n", "3")
+            wait_until(lambda process=process: self.children(process) or
+                       process.poll() is not None, 30, "a clone")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(i * 0.01)
+            process.kill()
+            process.wait()
+            pids = self.settle()
+            if process.returncode == 0:
+                self.assertEqual(len(pids), 3)
+            nr_ended += not pids
+            copies = list(self.dir.glob("disk.img.*"))
+            self.assertEqual(len(copies), len(pids))
+            self.assertEqual(len(list((self.short / "c").glob("*.sock"))), len(pids))
+            for pid in pids:
+                self.end(pid)
+            for pid in pids:
+                wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 30, "its end")
+            for copy in copies:
+                copy.unlink()
+        self.assertGreater(nr_ended, 0)
 
     def clones_of(self, process):
         """pids of two that are chvmm by now: to stop one before would stop who makes it."""

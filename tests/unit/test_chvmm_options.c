@@ -78,6 +78,10 @@ static void test_ways_to_start_without_a_kernel(void **state)
     assert_false(opts.has_vm);
     assert_int_equal(opts.api_socket_fd, 5);
     assert_null(opts.api_socket_path);
+    assert_int_equal(opts.end_with_fd, -1);
+    chvmm_options_release(&opts);
+    assert_int_equal(parse("chvmm|--api-socket|/s|--end-with|fd=3", &opts, NULL, &err), 0);
+    assert_int_equal(opts.end_with_fd, 3);
     chvmm_options_release(&opts);
     assert_int_equal(parse("chvmm|--restore|source_url=store:/s#a,resume=on", &opts, NULL, &err),
                      0);
@@ -106,6 +110,9 @@ static void test_wrong_lines_are_refused_by_name(void **state)
         {"chvmm|--kernal|/a", -EINVAL, "--kernal: unknown option"},
         {"chvmm|--kern|/a", -EINVAL, "--kern: unknown option"},
         {"chvmm|-x", -EINVAL, "-x: unknown option"},
+        {"chvmm|--end-with|3", -EINVAL, "--end-with: must be fd=<number>"},
+        {"chvmm|--end-with|fd=", -EINVAL, "--end-with: must be fd=<number>"},
+        {"chvmm|--end-with|fd=3|--end-with|fd=4", -EINVAL, "--end-with: is there twice"},
         {"chvmm|--no-shutdown=1", -EINVAL, "--no-shutdown: takes no value"},
         {"chvmm|--kernel|/k|--disk|path=/a,queue_size=3", -EINVAL,
          "disks[0].queue_size: 3 is not a power of two"},

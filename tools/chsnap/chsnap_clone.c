@@ -26,6 +26,7 @@ enum {
     END_MS = 600,     /* for clones to end in order */
     DIR_MAX = 80,     /* characters, for a socket's path to have room for a name */
     LOG_TAIL = 32768, /* bytes of a log that are looked at */
+    LEASH_FD = 3,     /* in a clone */
 };
 
 /* "Running", "Paused", ...; false while there is no answer. */
@@ -65,6 +66,8 @@ struct clone {
 struct brood {
     unsigned nr;
     struct clone *clones;
+    int leash
+        [2]; /* a pipe, of which each has the side to read: who has not been let run ends with us */
 };
 
 static uint64_t now_ns(void)
@@ -75,11 +78,11 @@ static uint64_t now_ns(void)
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 }
 
-static int start_clone(char *restore, struct clone *clone)
+static int start_clone(char *restore, int leash_fd, struct clone *clone)
 {
-    char path[PATH_MAX];
-    char name[] = "chvmm", api[] = "--api-socket", opt[] = "--restore";
-    char *argv[] = {name, api, clone->socket_path, opt, restore, NULL};
+    char path[PATH_MAX], end_with[32];
+    char name[] = "chvmm", api[] = "--api-socket", opt[] = "--restore", end[] = "--end-with";
+    char *argv[] = {name, api, clone->socket_path, opt, restore, end, end_with, NULL};
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     sigset_t mask;
@@ -90,6 +93,8 @@ static int start_clone(char *restore, struct clone *clone)
     (void)posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
     (void)posix_spawn_file_actions_addopen(&files, 2, clone->log_path, O_WRONLY | O_CREAT | O_TRUNC,
                                            0600);
+    (void)posix_spawn_file_actions_adddup2(&files, leash_fd, LEASH_FD);
+    (void)snprintf(end_with, sizeof(end_with), "fd=%d", LEASH_FD);
     (void)posix_spawnattr_init(&attr);
     chsnap_stop_mask_before(&mask);
     (void)posix_spawnattr_setsigmask(&attr, &mask);
@@ -295,8 +300,9 @@ static bool is_answered(const char *socket_path)
     return http_client_connect(socket_path, &fd, NULL) >= 0;
 }
 
-static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, struct clone *clone)
+static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, const struct brood *b)
 {
+    struct clone *clone = &b->clones[i];
     char restore[CHSNAP_RESTORE_MAX], name[NAME_MAX + 1];
     struct err err = {0};
     int rc = chsnap_template_expand(k->name, k->first + i, name, sizeof(name), &err);
@@ -312,7 +318,7 @@ static int start_one(struct chsnap *c, const struct cloning *k, unsigned i, stru
         return chsnap_error(c, "%s: a VM has it already; give another --dir, --name or --first",
                             clone->socket_path);
     chsnap_stop_hold();
-    rc = start_clone(restore, clone);
+    rc = start_clone(restore, b->leash[0], clone);
     chsnap_stop_release();
     return rc < 0 ? chsnap_error(c, "chvmm: %s", strerror(-rc)) : CHSNAP_OK;
 }
@@ -324,11 +330,15 @@ static int make_clones(struct chsnap *c, const struct cloning *k)
 
     if (!b.clones)
         return chsnap_error(c, "out of memory");
+    if (pipe2(b.leash, O_CLOEXEC) < 0) {
+        free(b.clones);
+        return chsnap_error(c, "pipe: %m");
+    }
     chsnap_stop_undo(give_up, &b);
     chsnap_stop_state(c, "none of the clones was made");
     rc = make_image(c, k);
     for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
-        rc = start_one(c, k, i, &b.clones[i]);
+        rc = start_one(c, k, i, &b);
     for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
         rc = wait_clone(c, &b.clones[i]);
     /* All or none: from here on no signal ends it, and before none of them has done anything. */
@@ -341,6 +351,8 @@ static int make_clones(struct chsnap *c, const struct cloning *k)
     chsnap_stop_release();
     if (rc == CHSNAP_OK)
         rc = print_clones(c, b.clones, k->nr);
+    (void)close(b.leash[0]);
+    (void)close(b.leash[1]);
     free(b.clones);
     return rc;
 }

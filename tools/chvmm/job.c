@@ -66,7 +66,8 @@ int job_start(struct vmm *vmm, enum vmm_busy what, const char *name, const struc
         return err_set(err, -ENOMEM, "out of memory");
     *job = (struct job){.vmm = vmm, .ops = ops, .arg = arg};
     /* A snapshot or another host will name its disks. */
-    snap_copies_release(&vmm->copies);
+    if (what != VMM_RESTORE)
+        vmm_use(vmm);
     (void)snprintf(job->name, sizeof(job->name), "%s", name);
     vmm->busy = what;
     vmm->job = job;

@@ -19,6 +19,7 @@
 #include "snapshot/snap_sizes.h"
 #include "tools/chvmm/api.h"
 #include "tools/chvmm/job.h"
+#include "tools/chvmm/leash.h"
 #include "tools/chvmm/migrate.h"
 #include "tools/chvmm/options.h"
 #include "tools/chvmm/progress.h"
@@ -165,6 +166,8 @@ static int start(struct process *p, struct err *err)
         rc = loop_new(&p->vmm.loop);
     if (rc >= 0)
         rc = watch_signals(p, &signals, err);
+    if (rc >= 0 && o->end_with_fd >= 0)
+        rc = leash_take(&p->vmm, o->end_with_fd, err);
     if (rc >= 0)
         rc = open_events(p, err);
     if (rc < 0)
@@ -184,6 +187,7 @@ static void stop(struct process *p)
 {
     job_finish(&p->vmm);
     vmm_api_stop(p->api);
+    leash_drop(&p->vmm);
     vmm_release(&p->vmm);
     vmm_forget_migration(&p->vmm);
     free(p->vmm.last_snapshot);

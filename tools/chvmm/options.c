@@ -13,6 +13,7 @@ enum option_action {
     DO_VM_MANY, /* one or more values for the configuration: vm_opt */
     DO_API_SOCKET,
     DO_EVENT_MONITOR,
+    DO_END_WITH,
     DO_RESTORE,
     DO_SECCOMP,
     DO_LOG_FILE,
@@ -98,6 +99,9 @@ static const struct option_row option_rows[] = {
      "The process"},
     {"event-monitor", 0, DO_EVENT_MONITOR, 0, "<target>",
      "Write what happens as JSON: path=<file> | fd=<n>", NULL},
+    {"end-with", 0, DO_END_WITH, 0, "fd=<n>",
+     "End when the other side of this pipe is closed, unless the VM has run, was saved or moved\n"
+     "by then", NULL},
     {"seccomp", 0, DO_SECCOMP, 0, "<mode>",
      "Filter of system calls (default true): true | false | log | errno", NULL},
     {"landlock", 0, DO_LANDLOCK, 0, NULL,
@@ -231,6 +235,18 @@ static int option_target(const char *option, const char *value, bool bare, char 
     return rc;
 }
 
+static int option_end_with(const char *value, struct chvmm_options *opts, struct err *err)
+{
+    uint64_t fd = 0;
+
+    if (opts->end_with_fd >= 0)
+        return err_set(err, -EINVAL, "--end-with: is there twice");
+    if (strncmp(value, "fd=", 3) != 0 || option_u64(value + 3, 0, INT32_MAX, &fd))
+        return err_set(err, -EINVAL, "--end-with: must be fd=<number>");
+    opts->end_with_fd = (int)fd;
+    return 0;
+}
+
 static int option_seccomp(const char *value, enum chvmm_seccomp *ret_mode, struct err *err)
 {
     static const char *const names[] = {
@@ -298,6 +314,8 @@ static int option_apply(struct option_walk *walk, const struct option_row *row, 
     case DO_EVENT_MONITOR:
         return option_target("--event-monitor", value, false, &opts->event_monitor_path,
                              &opts->event_monitor_fd, walk->err);
+    case DO_END_WITH:
+        return option_end_with(value, opts, walk->err);
     case DO_RESTORE:
         return option_restore(value, opts, walk->err);
     case DO_SECCOMP:
@@ -417,6 +435,7 @@ int chvmm_options_parse(int argc, char *const argv[], FILE *out, struct chvmm_op
     struct chvmm_options opts = {
         .api_socket_fd = -1,
         .event_monitor_fd = -1,
+        .end_with_fd = -1,
         .log_level = LOG_WARN,
     };
     struct option_walk walk = {.opts = &opts, .out = out, .err = err};
@@ -442,5 +461,5 @@ void chvmm_options_release(struct chvmm_options *opts)
     free(opts->api_socket_path);
     free(opts->event_monitor_path);
     free(opts->log_file);
-    *opts = (struct chvmm_options){.api_socket_fd = -1, .event_monitor_fd = -1};
+    *opts = (struct chvmm_options){.api_socket_fd = -1, .event_monitor_fd = -1, .end_with_fd = -1};
 }

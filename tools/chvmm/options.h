@@ -35,6 +35,7 @@ struct chvmm_options {
     int api_socket_fd;        /* a listening socket, or -1 */
     char *event_monitor_path; /* NULL: none */
     int event_monitor_fd;     /* or -1 */
+    int end_with_fd;          /* or -1 */
 
     enum chvmm_seccomp seccomp;
     char *log_file; /* NULL: standard error */

@@ -442,7 +442,9 @@ static void restore_done(struct vmm *vmm, void *arg, int rc, const struct err *e
     (void)snprintf(what, sizeof(what), "%s%s%s", title, problems[0] ? ": " : "", problems);
     if (rc >= 0) {
         log_info("restored in %llu us", (unsigned long long)j->progress.total_ns / 1000);
-        if (!j->resume) {
+        if (j->resume) {
+            vmm_use(vmm);
+        } else {
             vmm->copies = j->copies;
             j->copies = (struct snap_copies){0};
         }

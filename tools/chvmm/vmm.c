@@ -11,6 +11,7 @@
 #include "snapshot/snap_track.h"
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/landlock.h"
+#include "tools/chvmm/leash.h"
 #include "tools/chvmm/sandbox.h"
 
 enum {
@@ -237,6 +238,12 @@ static void drop_vm(struct vmm *vmm)
     vmm->vm = NULL;
 }
 
+void vmm_use(struct vmm *vmm)
+{
+    snap_copies_release(&vmm->copies);
+    leash_drop(vmm);
+}
+
 int vmm_boot(struct vmm *vmm, struct err *err)
 {
     int rc = vmm_check(vmm, VM_ACTION_BOOT, err);
@@ -246,7 +253,7 @@ int vmm_boot(struct vmm *vmm, struct err *err)
     if (vmm_state(vmm) == VM_PAUSED)
         return vmm_resume(vmm, err);
     vmm_event(vmm, "booting");
-    snap_copies_release(&vmm->copies);
+    vmm_use(vmm);
     rc = vmm_build(vmm, NULL, err);
     if (rc >= 0)
         rc = vm_boot(vmm->vm, err);
@@ -283,7 +290,7 @@ int vmm_resume(struct vmm *vmm, struct err *err)
     rc = vm_resume(vmm->vm, VM_CLOCK_CONTINUE, err);
     if (rc < 0)
         return rc;
-    snap_copies_release(&vmm->copies);
+    vmm_use(vmm);
     vmm_event(vmm, "resumed");
     return rc;
 }

@@ -77,7 +77,9 @@ struct vmm {
     struct rate_limit guest_says; /* reports of what the guest does to itself */
     _Atomic unsigned requests;    /* bits of enum vmm_request, set by any thread */
     struct snap_copies copies;    /* disks of a clone that has done nothing yet: they go with it */
-    atomic_bool ending;           /* vmm_quit() was called */
+    struct loop_source *leash;    /* leash_take(); NULL: it was used, or nobody has plans for it */
+    int leash_fd;
+    atomic_bool ending; /* vmm_quit() was called */
     int exit_code;
 };
 
@@ -129,6 +131,13 @@ CHECKED int vmm_shutdown(struct vmm *vmm, struct err *err);
 CHECKED int vmm_reboot(struct vmm *vmm, struct err *err);
 CHECKED int vmm_power_button(struct vmm *vmm, struct err *err);
 CHECKED int vmm_nmi(struct vmm *vmm, struct err *err);
+
+/**
+ * vmm_use() - the VM runs, is saved or moves: it no longer goes as if it had not been there.
+ *
+ * Threads: control.
+ */
+void vmm_use(struct vmm *vmm);
 
 /**
  * vmm_build() - build the machine of vmm->cfg without starting it.

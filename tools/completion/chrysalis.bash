@@ -95,6 +95,7 @@ _chvmm_value()
         ;;
     --restore) _chrysalis_keys "$cur" $_chrysalis_restore ;;
     --event-monitor) _chrysalis_keys "$cur" path= fd= ;;
+    --end-with) _chrysalis_keys "$cur" fd= ;;
     --landlock-rules) _chrysalis_keys "$cur" path= access= ;;
     --seccomp) _chrysalis_reply "$cur" "" true false log errno ;;
     *) return 1 ;;
@@ -104,8 +105,8 @@ _chvmm_value()
 _chrysalis_restore="source_url= resume= clone= prefault= memory_restore_mode= accept_tsc= net_fds= set= changed_disks="
 
 _chvmm_options="--kernel --initramfs --cmdline --restore --cpus --memory --memory-zone --platform
-    --disk --net --rng --serial --console --debug-console --api-socket --event-monitor --seccomp
-    --landlock --landlock-rules --no-shutdown --log-file --verbose --version --help"
+    --disk --net --rng --serial --console --debug-console --api-socket --event-monitor --end-with
+    --seccomp --landlock --landlock-rules --no-shutdown --log-file --verbose --version --help"
 
 _chvmm()
 {

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/chvmm/leash.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "tools/chvmm/options.h"
+#include "tools/chvmm/vmm.h"
+
+static void on_event(void *arg, uint32_t events)
+{
+    struct vmm *vmm = arg;
+    char unused[64];
+
+    (void)events;
+    if (read(vmm->leash_fd, unused, sizeof(unused)) > 0)
+        return;
+    log_info("who started this has ended, and the VM was never used: ending");
+    leash_drop(vmm);
+    vmm_quit(vmm, vmm->busy == VMM_RESTORE ? CHVMM_EXIT_FAILED : CHVMM_EXIT_OK);
+}
+
+int leash_take(struct vmm *vmm, int fd, struct err *err)
+{
+    int rc = loop_add_fd(vmm->loop, fd, EPOLLIN, on_event, vmm, &vmm->leash);
+
+    vmm->leash_fd = fd;
+    return rc < 0 ? err_set(err, rc, "--end-with: fd %d: %s", fd, strerror(-rc)) : 0;
+}
+
+void leash_drop(struct vmm *vmm)
+{
+    if (!vmm->leash)
+        return;
+    loop_remove(steal_ptr(vmm->leash));
+    (void)close(vmm->leash_fd);
+}
