@@ -26,6 +26,7 @@
 #include "core/vm.h"
 #include "devices/board.h"
 #include "snapshot/snap_capture.h"
+#include "tests/fakes/fake_hooks.h"
 
 enum {
     SKIPPED = 77,
@@ -49,42 +50,6 @@ static struct {
     atomic_uint too_early;  /* compressed while it stood still */
     atomic_bool ran_beside; /* it was seen to run while the first of them had to wait */
 } seen;
-
-/* ---- hooks of the machine ---------------------------------------------------- */
-
-static void on_request(void *arg, enum machine_request what)
-{
-    (void)arg;
-    (void)what;
-}
-
-static void on_stopped(void *arg, unsigned vcpu, enum vcpu_stop why, const char *what)
-{
-    (void)arg;
-    (void)why;
-    (void)fprintf(stderr, "vCPU %u stopped: %s\n", vcpu, what);
-}
-
-static void on_event(void *arg, const char *source, const char *event, const char *id)
-{
-    (void)arg;
-    (void)source;
-    (void)event;
-    (void)id;
-}
-
-static void on_thread_start(void *arg, enum thread_role role)
-{
-    (void)arg;
-    (void)role;
-}
-
-static const struct vm_hooks hooks = {
-    .request = on_request,
-    .stopped = on_stopped,
-    .event = on_event,
-    .thread_start = on_thread_start,
-};
 
 /* ---- the guest ----------------------------------------------------------------- */
 
@@ -124,8 +89,8 @@ static void start(struct vm_config *cfg)
     option(cfg, VM_OPT_CPUS, "boot=1");
     option(cfg, VM_OPT_SERIAL, "null");
     option(cfg, VM_OPT_CONSOLE, "null");
-    if (vm_config_complete(cfg, &err) || vm_new(cfg, NULL, NULL, &board_ops, &hooks, &vm, &err) ||
-        vm_boot(vm, &err))
+    if (vm_config_complete(cfg, &err) ||
+        vm_new(cfg, NULL, NULL, &board_ops, &fake_hooks, &vm, &err) || vm_boot(vm, &err))
         fail_msg("%s", err.msg);
     assert_true(runs_on());
 }

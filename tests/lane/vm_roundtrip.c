@@ -29,6 +29,7 @@
 #include "core/vm.h"
 #include "core/x86/cpu_model.h"
 #include "devices/board.h"
+#include "tests/fakes/fake_hooks.h"
 
 enum {
     SKIPPED = 77,
@@ -51,42 +52,6 @@ struct fixture {
     char said[TEXT_MAX]; /* up to what was expected last */
     uint64_t kvmclock;   /* page that KVM writes by itself */
     unsigned nr_syncs, nr_sockets;
-};
-
-/* ---- hooks ----------------------------------------------------------------- */
-
-static void on_request(void *arg, enum machine_request what)
-{
-    (void)arg;
-    (void)what;
-}
-
-static void on_stopped(void *arg, unsigned vcpu, enum vcpu_stop why, const char *what)
-{
-    (void)arg;
-    (void)why;
-    (void)fprintf(stderr, "vCPU %u stopped: %s\n", vcpu, what);
-}
-
-static void on_event(void *arg, const char *source, const char *event, const char *id)
-{
-    (void)arg;
-    (void)source;
-    (void)event;
-    (void)id;
-}
-
-static void on_thread_start(void *arg, enum thread_role role)
-{
-    (void)arg;
-    (void)role;
-}
-
-static const struct vm_hooks hooks = {
-    .request = on_request,
-    .stopped = on_stopped,
-    .event = on_event,
-    .thread_start = on_thread_start,
 };
 
 /* ---- the guest ------------------------------------------------------------- */
@@ -195,7 +160,7 @@ static void start(struct fixture *fix, unsigned nr_vcpus)
         option(fix, VM_OPT_NET, "id=wire,mac=12:34:56:78:90:ab");
     fix->line = -1;
     if (vm_config_complete(&fix->cfg, &err) ||
-        vm_new(&fix->cfg, NULL, NULL, &board_ops, &hooks, &fix->vm, &err) ||
+        vm_new(&fix->cfg, NULL, NULL, &board_ops, &fake_hooks, &fix->vm, &err) ||
         vm_acquire(fix->vm, &err))
         fail_msg("%s", err.msg);
     connect_line(fix);
@@ -389,7 +354,7 @@ static void round_trip(struct fixture *fix, const char *when)
     from = (struct vm_origin){.model = d.model};
     save(fix->vm, &first, when);
     assert_int_equal(vm_config_set_string(&d.cfg.serial.socket, fix->disk), 0); /* never used */
-    if (vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &vm, &err))
+    if (vm_new(&d.cfg, &from, NULL, &board_ops, &fake_hooks, &vm, &err))
         fail_msg("%s: building: %s", when, err.msg);
     copy_memory(vm, fix->vm);
     check_sections(fix->vm, &first, when);
@@ -553,7 +518,7 @@ static void test_clocks_survive_a_machine_that_never_ran(void **state)
     from = (struct vm_origin){.model = d.model};
     save(fix->vm, &first, "first");
     own_socket(fix, &d);
-    assert_int_equal(vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &between, &err), 0);
+    assert_int_equal(vm_new(&d.cfg, &from, NULL, &board_ops, &fake_hooks, &between, &err), 0);
     copy_memory(between, fix->vm);
     vm_free(fix->vm);
     fix->vm = NULL;
@@ -561,7 +526,7 @@ static void test_clocks_survive_a_machine_that_never_ran(void **state)
     assert_int_equal(vm_load(between, first.data, first.len, &err), 0);
     save(between, &second, "second");
     own_socket(fix, &d2);
-    assert_int_equal(vm_new(&d2.cfg, &from, NULL, &board_ops, &hooks, &last, &err), 0);
+    assert_int_equal(vm_new(&d2.cfg, &from, NULL, &board_ops, &fake_hooks, &last, &err), 0);
     copy_memory(last, between);
     vm_free(between);
     assert_int_equal(vm_load(last, second.data, second.len, &err), 0);
@@ -599,13 +564,13 @@ static void test_a_tsc_of_another_rate_has_to_be_accepted(void **state)
     d.model->tsc_khz += d.model->tsc_khz / 10;
     from = (struct vm_origin){.model = d.model};
     if (kvm_has(vm_kvm(fix->vm), KVM_CAP_TSC_CONTROL) <= 0) {
-        assert_int_equal(vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &vm, &err), -ENOTSUP);
+        assert_int_equal(vm_new(&d.cfg, &from, NULL, &board_ops, &fake_hooks, &vm, &err), -ENOTSUP);
         assert_non_null(strstr(err.msg, "tsc: the guest's runs at"));
         assert_non_null(strstr(err.msg, "accept_tsc=on"));
         from.accept_tsc = true;
         err = (struct err){0};
     }
-    if (vm_new(&d.cfg, &from, NULL, &board_ops, &hooks, &vm, &err))
+    if (vm_new(&d.cfg, &from, NULL, &board_ops, &fake_hooks, &vm, &err))
         fail_msg("%s", err.msg);
     copy_memory(vm, fix->vm);
     vm_free(fix->vm);
