@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <ftw.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -98,6 +99,23 @@ static int copy_entry(const char *path, const struct stat *st, int type, struct 
     if (type == FTW_D)
         return mkdir(to, 0700);
     return copy_file(path, to);
+}
+
+int index_change(const char *store_path, const char *sql)
+{
+    char path[2 * FIXTURE_PATH_MAX];
+    char *why = NULL;
+    sqlite3 *db;
+    int nr;
+
+    (void)snprintf(path, sizeof(path), "%s/store.db", store_path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    (void)sqlite3_exec(db, sql, NULL, NULL, &why);
+    if (why)
+        fail_msg("%s: %s", sql, why);
+    nr = sqlite3_total_changes(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    return nr;
 }
 
 void tree_copy(const char *from, const char *to)

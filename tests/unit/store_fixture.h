@@ -34,6 +34,9 @@ void fixture_remove(struct fixture *f);
 /* Open its store, made if there is none; fails the test where that cannot be. */
 struct store *fixture_open(const struct fixture *f);
 
+/* Change the index behind the store's back; how many rows that changed. */
+int index_change(const char *store_path, const char *sql);
+
 /* Remove a directory tree; copy one. */
 void tree_remove(const char *path);
 void tree_copy(const char *from, const char *to);

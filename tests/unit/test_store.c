@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -848,17 +847,6 @@ static void test_missing_and_foreign_directories_are_refused(void **state)
     assert_int_equal(store_open(path, 0, &s, NULL), -EBADMSG);
 }
 
-static void run_sql(const char *sql)
-{
-    char path[2 * FIXTURE_PATH_MAX];
-    sqlite3 *db;
-
-    (void)snprintf(path, sizeof(path), "%s/store.db", fx.path);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
-}
-
 static void test_later_format_is_refused_with_its_number(void **state)
 {
     struct err err = {0};
@@ -866,7 +854,7 @@ static void test_later_format_is_refused_with_its_number(void **state)
     (void)state;
     store_close(st);
     st = NULL;
-    run_sql("PRAGMA user_version = 7");
+    (void)index_change(fx.path, "PRAGMA user_version = 7");
     assert_int_equal(store_open(fx.path, 0, &st, &err), -ENOTSUP);
     assert_non_null(strstr(err.msg, "format version 7"));
 }
@@ -878,11 +866,12 @@ static void test_foreign_tables_and_triggers_are_refused(void **state)
     (void)state;
     store_close(st);
     st = NULL;
-    run_sql("CREATE TRIGGER t AFTER INSERT ON packs BEGIN DELETE FROM snapshots; END");
+    (void)index_change(fx.path,
+                       "CREATE TRIGGER t AFTER INSERT ON packs BEGIN DELETE FROM snapshots; END");
     assert_int_equal(store_open(fx.path, 0, &st, &err), -EBADMSG);
-    run_sql("DROP TRIGGER t; CREATE VIEW v AS SELECT 1");
+    (void)index_change(fx.path, "DROP TRIGGER t; CREATE VIEW v AS SELECT 1");
     assert_int_equal(store_open(fx.path, 0, &st, NULL), -EBADMSG);
-    run_sql("DROP VIEW v; DROP TABLE objects");
+    (void)index_change(fx.path, "DROP VIEW v; DROP TABLE objects");
     assert_int_equal(store_open(fx.path, 0, &st, NULL), -EBADMSG);
 }
 

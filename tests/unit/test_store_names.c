@@ -36,17 +36,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static void run_sql(const char *sql)
-{
-    char path[2 * FIXTURE_PATH_MAX];
-    sqlite3 *db;
-
-    (void)snprintf(path, sizeof(path), "%s/store.db", fx.path);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
-}
-
 /* A name may be 64 digits, but not stand in for the snapshot that has them as its id. */
 static void test_no_name_stands_in_for_an_id(void **state)
 {
@@ -93,7 +82,8 @@ static void test_a_damaged_snapshot_hides_no_other_and_can_be_removed(void **sta
     (void)state;
     assert_ok(image_put(st, &img, NULL, "one", a, &err), &err);
     assert_ok(image_put(st, &img, NULL, "two", b, &err), &err);
-    run_sql("UPDATE snapshots SET tags = 'forged' WHERE name = 'one'");
+    assert_int_equal(
+        index_change(fx.path, "UPDATE snapshots SET tags = 'forged' WHERE name = 'one'"), 1);
     assert_int_equal(store_list(st, listed_take, &l, &err), -EBADMSG);
     assert_non_null(strstr(err.msg, "name or tags"));
     assert_int_equal(l.nr, 1);

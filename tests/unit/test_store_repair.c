@@ -10,7 +10,6 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -470,18 +469,7 @@ static void take_text(void *arg, const struct store_problem *p)
 
 static void change_index(const char *sql)
 {
-    char path[2 * FIXTURE_PATH_MAX];
-    char *why = NULL;
-    sqlite3 *db;
-
-    (void)snprintf(path, sizeof(path), "%s/store.db", fx.path);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    (void)sqlite3_exec(db, sql, NULL, NULL, &why);
-    if (why)
-        print_error("%s\n", why);
-    assert_null(why);
-    assert_true(sqlite3_total_changes(db) > 0);
-    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_true(index_change(fx.path, sql) > 0);
 }
 
 static void check_lie(const struct lie *l)
