@@ -31,8 +31,15 @@ static int open_index(struct store *st, unsigned flags, struct err *err)
     struct err full = {0};
     int rc = store_index_open(st->be, flags, &st->ix, &full);
 
-    if (store_make_room(st->be, rc))
+    if (store_make_room(st->be, rc)) {
+        full = (struct err){0};
+        rc = store_index_open(st->be, flags, &st->ix, &full);
+    }
+    /* No room for a log, and so nobody else has one: as where nothing can be written. */
+    if (st->readonly && (rc == -ENOSPC || rc == -EDQUOT)) {
+        st->be->readonly = true;
         return store_index_open(st->be, flags, &st->ix, err);
+    }
     return rc < 0 ? err_set(err, rc, "%s", full.msg) : 0;
 }
 

@@ -30,13 +30,11 @@ static int snapshot_lock(struct store_snapshot *snap, struct err *err)
     struct store_found again;
     int rc;
 
-    /* On a medium that nobody can write there is nobody to lock out. */
-    if (be->readonly)
-        return 0;
     rc = be->ops->lock(be, STORE_LOCK_SNAPSHOTS + snap->found.info.seq, STORE_LOCK_SHARED, true,
-                       &snap->lock, err);
+                       &snap->lock, be->readonly ? NULL : err);
+    /* On a medium that nobody can write there need be nothing to lock, and nobody to lock out. */
     if (rc < 0)
-        return rc;
+        return be->readonly ? 0 : rc;
     /* It may have been removed before the lock was ours. */
     rc = store_find(snap->st, snap->found.info.id, &again, err);
     if (rc == 0)

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "store/store_internal.h"
 #include "store/store_pack.h"
 #include "store/store_segment.h"
 #include "tests/unit/store_fixture.h"
@@ -615,6 +616,25 @@ static void test_snapshot_in_use_is_not_removed(void **state)
     image_free(&img);
 }
 
+/* As by a mount that is read-only, while others can write. */
+static void test_snapshot_in_use_is_not_removed_though_its_reader_cannot_write(void **state)
+{
+    struct image img = image_make(100, 11);
+    struct store_snapshot *snap;
+    struct store *reader = fixture_open(&fx);
+    struct err err = {0};
+
+    (void)state;
+    reader->be->readonly = true;
+    assert_ok(image_put(st, &img, NULL, "a", NULL, &err), &err);
+    assert_ok(store_snapshot_open(reader, "a", &snap, &err), &err);
+    assert_int_equal(store_remove(st, "a", NULL), -EBUSY);
+    store_snapshot_close(snap);
+    store_close(reader);
+    assert_ok(store_remove(st, "a", &err), &err);
+    image_free(&img);
+}
+
 static void test_collector_keeps_away_from_writers(void **state)
 {
     struct image img = image_make(100, 11);
@@ -958,6 +978,7 @@ int main(void)
         store_test(test_a_pack_that_is_half_alive_is_left_alone),
         store_test(test_dry_run_changes_nothing_and_tells_the_same),
         store_test(test_snapshot_in_use_is_not_removed),
+        store_test(test_snapshot_in_use_is_not_removed_though_its_reader_cannot_write),
         store_test(test_collector_keeps_away_from_writers),
         store_test(test_reader_goes_on_while_packs_are_rewritten),
         store_test(test_several_threads_feed_one_writer),
