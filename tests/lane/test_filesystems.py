@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import filecmp
 import json
@@ -200,6 +201,18 @@ class FileSystemTest:
         back.attach()
         back.guest.do("blk 0 verify 0 64 9", timeout_s=60)
 
+    def test_a_store_survives_kills_at_some_calls(self):
+        crash = lane_base.BUILD / "tests" / "unit" / "test_store_crash"
+        if not crash.exists():
+            self.skipTest(f"{crash} is not built")
+        there = self.mounted(400 * MIB)
+        done = subprocess.run([crash, "*killed*"], capture_output=True, text=True, check=False,
+                              timeout=300, env={**os.environ, "TMPDIR": str(there),
+                                                "CHRYSALIS_TEST_STRIDE": "11"})
+        self.assertEqual(done.returncode, 0, done.stdout[-4000:] + done.stderr[-4000:])
+        self.assertIn("test_collector_killed_at_every_call", done.stderr + done.stdout)
+        self.assertEqual(list(there.glob("chrysalis-test-*")), [])
+
     def test_a_full_disk_frees_itself_by_rm_and_gc(self):
         there = self.mounted(300 * MIB)
         store = there / "store"
@@ -242,11 +255,58 @@ def fill(there, files):
             (there / f"filler{i}").touch()
 
 
+def fill_metadata(there):
+    """With files that are so short that they are part of their inodes; then no name can be made."""
+    left = 0
+    for i in range(200000):
+        try:
+            (there / f"filler{i}").write_bytes(bytes(2000))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            left += 1
+            if left == 20:
+                return
+            used(there)
+
+
 class BtrfsTest(FileSystemTest, LaneTest):
     kind = "btrfs"
     mkfs = ("-q",)
     # Without room for names nothing can be made there that could help, and the reserve is none.
     fill_files = 0
+
+    def test_metadata_that_are_full_cost_nothing_that_is_there(self):
+        there = self.mounted(120 * MIB)
+        store = there / "store"
+        vmm = Vmm(self, "vm", vm_args(memory="128M"))
+        vmm.boot()
+        for name in ("a", "b"):
+            self.chsnap("create", "--api-socket", vmm.api_path, store, name)
+        fill_metadata(there)
+        vmm.guest.do("fill 32 16 random 5")
+        said = self.chsnap("create", "--api-socket", vmm.api_path, store, "c", code=1)
+        self.assertIn("No space left", said)
+        vmm.guest.do("fill 32 1 random 6")
+        vmm.kill()
+        # They may have no room either, but then they say so, and have done nothing.
+        for command in (("rm", store, "a"), ("gc", store)):
+            done = subprocess.run([program("chsnap"), *command], capture_output=True, text=True,
+                                  timeout=120, check=False)
+            if done.returncode != 0:
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertRegex(done.stderr, "No space left|cannot be changed safely")
+        # Who only reads needs none.
+        self.assertIn(b"snapshot", self.chsnap("verify", "--read-data", store))
+        stream = self.chsnap("export", store, "b")
+        for path in there.glob("filler*"):
+            path.unlink()
+        left = json.loads(self.chsnap("list", "-j", store))
+        self.assertIn("b", [s["name"] for s in left])
+        self.chsnap("import", there / "other", input=stream)
+        self.chsnap("rm", store, "b")
+        self.chsnap("gc", store)
+        self.chsnap("verify", "--read-data", store)
 
 
 class XfsTest(FileSystemTest, LaneTest):

@@ -5,6 +5,8 @@
  * was not is not half there.
  *
  * CHRYSALIS_TEST_STRIDE: take only every so many calls (3 unless told; 1 takes each).
+ *
+ *     test_store_crash [PATTERN]     only tests whose names match, e.g. "*killed*"
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -609,7 +611,7 @@ static void test_a_collection_larger_than_the_reserve_goes_in_slices(void **stat
     image_free(&gone);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_put_killed_at_every_call),
@@ -646,5 +648,7 @@ int main(void)
         cmocka_unit_test(test_a_collection_larger_than_the_reserve_goes_in_slices),
     };
 
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("store_crash", tests, operations_setup, operations_teardown);
 }
