@@ -331,14 +331,24 @@ static int receive_round_end(struct lane *l, bool *ret_last, struct err *err)
 
 /* --- A lane -------------------------------------------------------------- */
 
+/* A lane may be silent between messages for as long as it likes, but not inside of one. */
+static int receive_head(struct lane *l, struct mig_msg_hdr *hdr, struct err *err)
+{
+    struct mig_wait between = lane_wait(l, false), inside = lane_wait(l, true);
+    int n = mig_channel_read_some(l->ch, hdr, sizeof(*hdr), &between, err);
+
+    if (n < 0)
+        return n;
+    return mig_channel_read(l->ch, (uint8_t *)hdr + n, sizeof(*hdr) - (size_t)n, &inside, err);
+}
+
 static int receive_message(struct lane *l, bool *ret_last, struct err *err)
 {
-    struct mig_wait wait = lane_wait(l, false);
     struct mig_msg_hdr hdr;
     unsigned type;
     int rc;
 
-    rc = mig_channel_read(l->ch, &hdr, sizeof(hdr), &wait, err);
+    rc = receive_head(l, &hdr, err);
     if (rc < 0)
         return rc;
     type = le16_get(hdr.type);

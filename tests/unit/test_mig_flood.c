@@ -86,36 +86,68 @@ static void put_page(struct mig_channel *ch)
     put(ch, MIG_MSG_PAGES, &body, sizeof(body));
 }
 
-static void test_a_lane_that_is_always_full_ends(void **state)
-{
-    static const struct fake_guest_config tiny = {.len = {KIB(512)}, .seed = 3};
-    struct mig_counters counters = {0};
-    struct mig_receiver_params rp = {.counters = &counters,
-                                     .nr_lanes = 1,
-                                     .cancel_fd = -1,
-                                     .idle_ms = 20000,
-                                     .round_done = round_done,
-                                     .failed = failed};
+struct receiving {
+    struct fake_guest guest;
+    struct mig_counters counters;
     struct mig_channel *peer, *mine;
     struct mig_receiver *r;
-    struct fake_guest g;
+};
+
+static void receiving_init(struct receiving *v, uint32_t idle_ms)
+{
+    static const struct fake_guest_config tiny = {.len = {KIB(512)}, .seed = 3};
+    struct mig_receiver_params rp = {.counters = &v->counters,
+                                     .nr_lanes = 1,
+                                     .cancel_fd = -1,
+                                     .idle_ms = idle_ms,
+                                     .round_done = round_done,
+                                     .failed = failed};
+
+    *v = (struct receiving){0};
+    fake_guest_start(&v->guest, &tiny);
+    rp.gm = v->guest.gm;
+    assert_int_equal(mig_layout_of(v->guest.gm, &rp.layout, NULL), 0);
+    fake_ends_channels(&v->peer, &v->mine);
+    assert_int_equal(mig_receiver_new(&rp, &v->r), 0);
+}
+
+static void receiving_release(struct receiving *v)
+{
+    mig_receiver_free(v->r);
+    mig_channel_close(v->peer);
+    fake_guest_release(&v->guest);
+}
+
+static void test_a_lane_that_is_always_full_ends(void **state)
+{
+    struct receiving v;
 
     (void)state;
-    fake_guest_start(&g, &tiny);
-    rp.gm = g.gm;
-    assert_int_equal(mig_layout_of(g.gm, &rp.layout, NULL), 0);
-    fake_ends_channels(&peer, &mine);
+    receiving_init(&v, 20000);
     for (unsigned i = 0; i < 100; i++)
-        put_page(peer);
-    assert_int_equal(mig_receiver_new(&rp, &r), 0);
-    mig_receiver_quit(r);
-    assert_int_equal(mig_receiver_add_lane(r, mine, 0, NULL), 0);
-    put(peer, MIG_MSG_ROUND_END, &(struct mig_round_end_wire){.flags = le32_make(MIG_ROUND_LAST)},
+        put_page(v.peer);
+    mig_receiver_quit(v.r);
+    assert_int_equal(mig_receiver_add_lane(v.r, v.mine, 0, NULL), 0);
+    put(v.peer, MIG_MSG_ROUND_END, &(struct mig_round_end_wire){.flags = le32_make(MIG_ROUND_LAST)},
         sizeof(struct mig_round_end_wire));
-    mig_receiver_free(r);
-    assert_int_equal(atomic_load(&counters.zero_pages), 0);
-    mig_channel_close(peer);
-    fake_guest_release(&g);
+    receiving_release(&v);
+    assert_int_equal(atomic_load(&v.counters.zero_pages), 0);
+}
+
+/* docs/migration-protocol.md 7: "silence [...] inside a message of a lane", and its head is that. */
+static void test_a_lane_that_falls_silent_inside_of_a_head_is_dead(void **state)
+{
+    struct mig_msg_hdr hdr = mig_hdr_make(MIG_MSG_PAGES, 16 + 24);
+    struct receiving v;
+    struct err err = {0};
+
+    (void)state;
+    receiving_init(&v, 50);
+    assert_int_equal(mig_channel_write(v.peer, &hdr, 3, &patient, NULL), 0);
+    assert_int_equal(mig_receiver_add_lane(v.r, v.mine, 0, NULL), 0);
+    assert_int_equal(mig_receiver_wait_last(v.r, 20000, &err), -ETIMEDOUT);
+    assert_string_equal(err.msg, "lane 0: no answer from the peer for 50 ms");
+    receiving_release(&v);
 }
 
 int main(void)
@@ -123,6 +155,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keepalives_prolong_nothing_and_can_be_cancelled),
         cmocka_unit_test(test_a_lane_that_is_always_full_ends),
+        cmocka_unit_test(test_a_lane_that_falls_silent_inside_of_a_head_is_dead),
     };
 
     return cmocka_run_group_tests_name("mig_flood", tests, NULL, NULL);
