@@ -157,6 +157,16 @@ def read_state(data, whole=True):
     return sections
 
 
+def raw_sections(data):
+    """The bytes of each section."""
+    items, sections = Items(data), []
+    while items.at < len(data):
+        begin = items.at
+        read_section(items, True)
+        sections.append(data[begin:items.at])
+    return sections
+
+
 def main(args):
     for name in args:
         with open(name, "rb") as f:

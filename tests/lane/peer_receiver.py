@@ -16,35 +16,13 @@ import struct
 import sys
 import threading
 
+from peer_wire import (ABORT, COMMIT, CONFIG, DATA, HELLO, KEEPALIVE, KEEPALIVE_S, LANE, LAST,
+                       LOADED, PAGE, PAGES, PAYLOAD_MAX, RAW, READY, ROUND_DONE, ROUND_END, RUNNING,
+                       SECRET_SIZE, STATE, STOP, TO_DESTINATION, ZERO, ZSTD, Channel, ProtocolError,
+                       need)
+
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "format"))
 import zstd_frame  # noqa: E402
-
-PAGE = 4096
-SECRET_SIZE = 32
-
-# Chapter 2.
-HELLO, CONFIG, READY, REFUSE, LANE, PAGES, ROUND_END, ROUND_DONE, STOP, STATE, LOADED, COMMIT, \
-    RUNNING, ABORT, KEEPALIVE = range(1, 16)
-OPTIONAL = 1
-LENGTHS = {
-    HELLO: (24, 16384), CONFIG: (8, 8 + 64 * 48 + (16 << 20)), LANE: (40, 40),
-    PAGES: (16, 16 + 256 * 24 + (1 << 20)), ROUND_END: (24, 24), STOP: (0, 0),
-    STATE: (8, 8 + (1 << 20)), COMMIT: (0, 0), ABORT: (0, 255), KEEPALIVE: (0, 0),
-}
-ZERO, DATA = 0, 1
-RAW, ZSTD = 0, 1
-PAYLOAD_MAX = 1 << 20
-LAST = 1
-KEEPALIVE_S = 1
-
-
-class ProtocolError(Exception):
-    """The sender broke the protocol, or gave up."""
-
-
-def need(condition, what):
-    if not condition:
-        raise ProtocolError(what)
 
 
 def unzstd(frame, length):
@@ -52,55 +30,6 @@ def unzstd(frame, length):
         return zstd_frame.unpack(frame, length)
     except ValueError as e:
         raise ProtocolError(f"PAGES: {e}") from e
-
-
-class Channel:
-    """Messages over a socket."""
-
-    def __init__(self, sock):
-        self.sock = sock
-        self.sock.settimeout(60)
-        self.lock = threading.Lock()
-
-    def read(self, length):
-        data = bytearray(length)
-        view = memoryview(data)
-        while view:
-            got = self.sock.recv_into(view)
-            need(got, "the sender closed the connection")
-            view = view[got:]
-        return data
-
-    def head(self):
-        kind, flags, length = struct.unpack("<HHI", self.read(8))
-        least, most = LENGTHS.get(kind, (0, 16384))
-        need(least <= length <= most, f"message type {kind}: {length} bytes")
-        return kind, flags, length
-
-    def receive(self):
-        """One message.  Return: type, body; None for one that does not matter."""
-        kind, flags, length = self.head()
-        body = self.read(length)
-        if kind == KEEPALIVE:
-            return None
-        if kind == ABORT:
-            raise ProtocolError(f"the sender gave up: {body.decode('ascii')}")
-        if kind not in LENGTHS:
-            need(flags & OPTIONAL, f"message type {kind} is not known here")
-            return None
-        return kind, body
-
-    def expect(self, wanted):
-        message = None
-        while not message:
-            message = self.receive()
-        kind, body = message
-        need(kind == wanted, f"message type {kind} where {wanted} was due")
-        return body
-
-    def send(self, kind, body=b""):
-        with self.lock:
-            self.sock.sendall(struct.pack("<HHI", kind, 0, len(body)) + body)
 
 
 class Region:
@@ -140,7 +69,7 @@ class Receiver:
     # ---- chapter 4: the order
 
     def run(self):
-        control = Channel(self.listener.accept()[0])
+        control = Channel(self.listener.accept()[0], TO_DESTINATION)
         threading.Thread(target=self._keep_alive, args=(control,), daemon=True).start()
         channels = [control]
         try:
@@ -211,7 +140,7 @@ class Receiver:
     def _take_lanes(self):
         lanes = {}
         while len(lanes) < self.lanes:
-            channel = Channel(self.listener.accept()[0])
+            channel = Channel(self.listener.accept()[0], TO_DESTINATION)
             kind, _, _ = channel.head()
             need(kind == LANE, f"message type {kind} is the first on a lane")
             secret, index, _ = struct.unpack("<32sII", channel.read(40))
@@ -236,7 +165,7 @@ class Receiver:
                 need(events, "nothing came for a minute")
                 for key, _ in events:
                     if key.data is None:
-                        message = control.receive()
+                        message = control.receive_one()
                         if message:
                             stopped, state_done = self._on_control(*message, stopped, state_done)
                         continue
