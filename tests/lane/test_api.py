@@ -76,8 +76,6 @@ class ApiTest(LaneTest):
         self.assertEqual(self.vmm.state(), "Running")
         self.assertEqual(self.vmm.refused("vm.boot").status, 500)
         self.assertEqual(self.vmm.refused("vm.resume").status, 500)
-        self.assertEqual(self.vmm.refused(
-            "vm.snapshot", {"destination_url": "http://example"}).status, 500)
         self.vmm.put("vm.delete")
         self.vmm.put("vm.create", GOOD)
         self.assertEqual(self.vmm.state(), "Created")
@@ -189,6 +187,42 @@ class MigrationRefusedTest(LaneTest):
         error = vmm.refused("vm.receive-migration", {"receiver_url": "unix:/nowhere/m"})
         self.assertEqual(error.status, 500)
         self.assertTrue(error.names("/nowhere/m: No such file"), error)
+
+
+class SnapshotUrlTest(LaneTest):
+    """A URL that is none is known before anything begins, and leaves no trace."""
+
+    rows = (
+        ("", "is missing"),
+        ("store:", "names no path"),
+        ("store:/s#", "no snapshot behind '#'"),
+        ("store://host/s", "a store is on this host"),
+        ("file:relative", "write file:///directory"),
+        ("http://example", "not a store"),
+        ("x" * 4096, "the path is too long"),
+    )
+
+    def refuses(self, vmm, name, field):
+        for url, words in self.rows:
+            with self.subTest(name, url=url):
+                error = vmm.refused(name, {field: url})
+                self.assertEqual(error.status, 400, error)
+                self.assertTrue(error.chain[-1].startswith(f"{field}: "), error)
+                self.assertTrue(error.names(words), error)
+        self.assertEqual(vmm.get("vm.snapshot-progress"), {"phase": "idle"})
+        self.assertFalse({"snapshotting", "restoring"} & set(vmm.event_names()))
+
+    def test_to_take(self):
+        vmm = Vmm(self, "vm", vm_args())
+        vmm.boot()
+        self.refuses(vmm, "vm.snapshot", "destination_url")
+        self.assertEqual(vmm.state(), "Running")
+        self.assertEqual(vmm.refused("vm.snapshot", {"destination_url": "/nowhere/s"}).status, 500)
+
+    def test_to_come_back(self):
+        vmm = Vmm(self, "vm")
+        self.refuses(vmm, "vm.restore", "source_url")
+        self.assertEqual(vmm.refused("vm.restore", {"source_url": "/nowhere/s"}).status, 500)
 
 
 class CommandLineTest(LaneTest):

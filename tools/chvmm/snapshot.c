@@ -16,6 +16,7 @@
 #include "snapshot/snap_identity.h"
 #include "snapshot/snap_restore.h"
 #include "snapshot/snap_sizes.h"
+#include "store/store_url.h"
 #include "tools/chvmm/job.h"
 #include "tools/chvmm/json_put.h"
 #include "tools/chvmm/options.h"
@@ -97,6 +98,15 @@ static int cancel(void *arg)
     return 0;
 }
 
+/* Known before anything begins. */
+static int check_url(const char *field, const char *text, struct err *err)
+{
+    struct store_url url;
+    int rc = store_url_parse(text, &url, err);
+
+    return rc < 0 ? err_prefix(err, rc, "%s", field) : 0;
+}
+
 /* --- Snapshot --------------------------------------------------------------------- */
 
 static int run_snapshot(void *arg, struct err *err)
@@ -153,9 +163,12 @@ int vmm_start_snapshot(struct vmm *vmm, const struct snapshot_config *cfg, vmm_d
         [SNAPSHOT_MOMENT] = SNAP_MODE_MOMENT,
         [SNAPSHOT_ROUNDS] = SNAP_MODE_ROUNDS,
     };
-    struct snapshot_job *j = new_job(vmm, cfg->destination_url, done, arg);
-    int rc;
+    struct snapshot_job *j;
+    int rc = check_url("destination_url", cfg->destination_url, err);
 
+    if (rc < 0)
+        return rc;
+    j = new_job(vmm, cfg->destination_url, done, arg);
     if (!j)
         return err_set(err, -ENOMEM, "snapshot: out of memory");
     j->mode = modes[cfg->mode];
@@ -478,8 +491,10 @@ int vmm_start_restore(struct vmm *vmm, struct restore_config *cfg, vmm_done_fn *
         [MEMORY_RESTORE_MAPPED] = SNAP_MEMORY_MAPPED,
     };
     struct snapshot_job *j;
-    int rc;
+    int rc = check_url("source_url", cfg->source_url, err);
 
+    if (rc < 0)
+        return rc;
     j = new_job(vmm, cfg->source_url, done, arg);
     if (!j)
         return err_set(err, -ENOMEM, "restore: out of memory");
