@@ -58,11 +58,12 @@ struct mig_dest_params {
     void *open_arg;
     int open_fd;         /* readable where there is one; borrowed */
     struct mig_tls *tls; /* borrowed; NULL: none */
-    unsigned lanes_max;  /* 0: MIG_LANES_MAX */
-    unsigned attempts;   /* connections that may fail before a HELLO is understood; 0: any number */
-    uint32_t accept_ms;  /* wait so long for a source; 0: for ever */
-    uint32_t idle_ms;    /* 0: 9 s */
-    uint32_t hello_ms;   /* for a connection to shake hands, and to say what it is; 0: 10 s each */
+    /* For tests, which have other times than people: all 0 is docs/migration-protocol.md 7. */
+    unsigned lanes_max; /* 0: MIG_LANES_MAX */
+    unsigned attempts;  /* connections that may fail before a HELLO is understood; 0: any number */
+    uint32_t accept_ms; /* wait so long for a source; 0: for ever */
+    uint32_t idle_ms;   /* 0: 9 s */
+    uint32_t hello_ms;  /* for a connection to shake hands, and to say what it is; 0: 10 s each */
     unsigned keepalive_ms; /* 0: 1 s; UINT_MAX: none */
     uint32_t last_word_ms; /* for the reason of a source that goes; 0: 300 ms */
 };

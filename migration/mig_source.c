@@ -22,7 +22,7 @@ enum {
     IDLE_MS = 9000,      /* the default of mig_source_params.idle_ms */
     KEEPALIVE_MS = 1000, /* the default of mig_source_params.keepalive_ms */
     TICK_MS = 100, /* how often the policy is asked in the middle of a round, or where none helps */
-    HERE_NS = 3000000,    /* a guess at mig_source_params.here_ns */
+    HERE_NS = 3000000,    /* a guess: stop, save, load and start on the two hosts */
     BLACKOUT_TRIPS = 2,   /* last page to LOADED, COMMIT to RUNNING */
     STATE_BYTES = 16384,  /* what a machine with one processor has: how much it is shows too late */
     LOADED_MS = 60000,    /* for LOADED, beyond four times the estimated blackout */
@@ -87,7 +87,6 @@ int mig_source_new(const struct mig_source_params *params, struct mig_source **r
     src->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
     src->p.hello_ms = params->hello_ms ? params->hello_ms : HELLO_MS;
     src->p.last_word_ms = params->last_word_ms ? params->last_word_ms : LAST_WORD_MS;
-    src->p.here_ns = params->here_ns ? params->here_ns : HERE_NS;
     if (params->keepalive_ms == 0)
         src->p.keepalive_ms = KEEPALIVE_MS;
     else if (params->keepalive_ms == UINT_MAX)
@@ -203,7 +202,7 @@ static void note_answer(struct mig_source *src, uint64_t sent_ns)
 /* What the blackout takes beyond its pages. */
 static uint64_t fixed_cost(const struct mig_source *src)
 {
-    return src->p.here_ns + BLACKOUT_TRIPS * src->trip_ns + src->state_ns;
+    return HERE_NS + BLACKOUT_TRIPS * src->trip_ns + src->state_ns;
 }
 
 /* --- Connecting ---------------------------------------------------------- */

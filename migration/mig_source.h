@@ -72,8 +72,8 @@ struct mig_source_params {
     enum mig_compression compression;
     bool local;         /* hand memory over to a process of this host, where all of it is shared */
     uint64_t bandwidth; /* bytes a second on all lanes; 0: no cap */
-    uint64_t here_ns; /* expected cost of stop, save, load and start on the two hosts; 0: a guess */
-    uint32_t idle_ms; /* 0: 9 s */
+    /* For tests, which have other times than people: all 0 is docs/migration-protocol.md 7. */
+    uint32_t idle_ms;  /* 0: 9 s */
     uint32_t hello_ms; /* for the destination to shake hands, and to answer HELLO; 0: 30 s each */
     unsigned keepalive_ms; /* 0: 1 s; UINT_MAX: none */
     uint32_t last_word_ms; /* for the reason of a destination that goes; 0: 300 ms */
