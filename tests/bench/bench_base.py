@@ -217,6 +217,11 @@ def fill(pid, image, at_mib=FILL_AT_MIB, ram_mib=GUEST_MIB):
 # ---- results
 
 
+def percentile(ascending, percent):
+    """By nearest rank: the smallest of the values that so many percent of them do not exceed."""
+    return ascending[max(0, -(-len(ascending) * percent // 100) - 1)]
+
+
 def row(name, values, unit, bound=None):
     values = sorted(values)
     text = (f"  {name:<44} {values[0]:9.2f} {statistics.median(values):9.2f} "
