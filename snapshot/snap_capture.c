@@ -462,7 +462,7 @@ static int capture(struct capture *c, const struct snap_capture_cfg *cfg,
 }
 
 int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_progress *p,
-                 struct snap_result *ret_result, struct err *err)
+                 struct snap_result *ret_result, struct store **ret_store, struct err *err)
 {
     struct capture c = {.vm = vm, .gm = vm_gmem(vm), .p = p, .track = *cfg->track, .dir_fd = -1};
     int rc = 0;
@@ -477,24 +477,30 @@ int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_
     store_writer_abort(c.writer);
     if (rc < 0)
         store_abandon(c.store);
-    else
-        store_close(c.store);
     if (c.dir_fd >= 0)
         (void)close(c.dir_fd);
     state_buf_release(&c.state);
     free(c.aside);
     free(c.disks);
     snap_progress_end(p);
-    /* Tens of MiB in small pieces, which the library would keep for the next time. */
-    (void)malloc_trim(0);
     /* What was taken off the track is in no snapshot, or nobody wants the next one. */
     if (rc < 0 || !cfg->keep_track)
         snap_track_free(steal_ptr(*cfg->track));
-    if (rc < 0)
+    if (rc < 0) {
+        snap_capture_end(NULL);
         return rc;
+    }
+    *ret_store = c.store;
     if (*cfg->track)
         memcpy((*cfg->track)->since, ret_result->id, sizeof(ret_result->id));
     ret_result->pause_ns = atomic_load(&p->pause_ns);
     ret_result->total_ns = atomic_load(&p->total_ns);
     return 0;
+}
+
+void snap_capture_end(struct store *st)
+{
+    store_close(st);
+    /* Tens of MiB in small pieces, which the library would keep for the next time. */
+    (void)malloc_trim(0);
 }

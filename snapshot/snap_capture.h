@@ -19,6 +19,8 @@
 #include "snapshot/snap_track.h"
 #include "store/store_digest.h"
 
+struct store;
+
 enum snap_mode {
     SNAP_MODE_AUTO, /* moment, or where that cannot be, rounds */
     SNAP_MODE_MOMENT,
@@ -48,18 +50,28 @@ struct snap_result {
  * @vm:  running, and runs again when its state is safe; or paused, and stays so.
  * @cfg: borrowed; the track that it leads to is NULL or owned by the caller.
  * @p:   zeroed.
+ * @ret_store: for snap_capture_end(): the snapshot is there and durable, and nobody needs to wait
+ *       until its store is tidy.
  *
  * The parent is found by itself: the newest snapshot of the same VM (its UUID)
  * in the store, or where memory was tracked the snapshot since which it was.  A track
  * is dropped when the capture fails.
  *
- * Return: 0 and *@ret_result; -EINVAL for a bad URL; -EEXIST if the name is taken;
+ * Return: 0, *@ret_result and *@ret_store; -EINVAL for a bad URL; -EEXIST if the name is taken;
  * -ECANCELED; -ENOTSUP, -EPERM or -EBUSY where @cfg->mode is SNAP_MODE_MOMENT and that
  * cannot be; failures of store and devices.  On failure the VM is as it was and so
  * is the store.
  * Threads: a worker that the VM was lent to.
  */
 CHECKED int snap_capture(struct vm *vm, const struct snap_capture_cfg *cfg, struct snap_progress *p,
-                         struct snap_result *ret_result, struct err *err);
+                         struct snap_result *ret_result, struct store **ret_store, struct err *err);
+
+/**
+ * snap_capture_end() - close the store of a snapshot, which writes its log back, and give memory back.
+ * @st: taken; NULL is allowed.
+ *
+ * Threads: any.
+ */
+void snap_capture_end(struct store *st);
 
 #endif

@@ -185,6 +185,7 @@ static void check(enum snap_mode mode)
     struct snap_progress progress = {0};
     struct snap_result result;
     struct vm_config config = {0};
+    struct store *store = NULL;
     struct err err = {0};
     struct snap_capture_cfg cfg = {.url = url, .mode = mode, .track = &track};
     int rc;
@@ -194,7 +195,8 @@ static void check(enum snap_mode mode)
     assert_non_null(mkdtemp(dir));
     (void)snprintf(url, sizeof(url), "store:%s/store#one", dir);
     start(&config);
-    rc = snap_capture(vm, &cfg, &progress, &result, &err);
+    rc = snap_capture(vm, &cfg, &progress, &result, &store, &err);
+    snap_capture_end(store);
     vm_free(vm);
     vm = NULL;
     vm_config_release(&config);

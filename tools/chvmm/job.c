@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,19 +16,38 @@ struct job {
     void *arg;
     char name[16];
     pthread_t thread;
+    bool joined;
+    struct job *before;          /* owned: ends before this one begins; NULL */
+    void (*deferred)(void *arg); /* NULL: nothing */
+    void *deferred_arg;
+    atomic_bool over; /* the thread does nothing any more */
     int rc;
     struct err err;
 };
 
+static void job_join(struct job *job)
+{
+    if (!job->joined)
+        (void)pthread_join(job->thread, NULL);
+    job->joined = true;
+}
+
+static void job_free(struct job *job)
+{
+    if (job)
+        job_join(job);
+    free(job);
+}
+
+/* Tell the end of a job, whose thread may have something to do yet. */
 static void finish(struct job *job)
 {
     struct vmm *vmm = job->vmm;
 
-    (void)pthread_join(job->thread, NULL);
     vmm->busy = VMM_IDLE;
     vmm->job = NULL;
+    vmm->job_before = job;
     job->ops->done(vmm, job->arg, job->rc, &job->err);
-    free(job);
     vmm_handle_requests(vmm);
 }
 
@@ -40,6 +60,15 @@ static void on_done(void *arg)
         finish(vmm->job);
 }
 
+static void on_over(void *arg)
+{
+    struct vmm *vmm = arg;
+
+    /* The next job has waited for it, or it is the next one that is at work. */
+    if (vmm->job_before && atomic_load(&vmm->job_before->over))
+        job_free(steal_ptr(vmm->job_before));
+}
+
 static void *job_main(void *arg)
 {
     struct job *job = arg;
@@ -47,9 +76,14 @@ static void *job_main(void *arg)
 
     log_thread_name(job->name);
     sandbox_enter(THREAD_WORKER);
+    job_free(steal_ptr(job->before));
     job->rc = job->ops->run(job->arg, &job->err);
     if (loop_post(vmm->loop, on_done, vmm) < 0)
         log_error("out of memory: the end of %s is noticed late", job->name);
+    if (job->deferred)
+        job->deferred(job->deferred_arg);
+    atomic_store(&job->over, true);
+    (void)!loop_post(vmm->loop, on_over, vmm); /* or the next job finds it */
     return NULL;
 }
 
@@ -64,7 +98,10 @@ int job_start(struct vmm *vmm, enum vmm_busy what, const char *name, const struc
     job = calloc(1, sizeof(*job));
     if (!job)
         return err_set(err, -ENOMEM, "out of memory");
-    *job = (struct job){.vmm = vmm, .ops = ops, .arg = arg};
+    job->vmm = vmm;
+    job->ops = ops;
+    job->arg = arg;
+    job->before = steal_ptr(vmm->job_before);
     /* A snapshot or another host will name its disks. */
     if (what != VMM_RESTORE)
         vmm_use(vmm);
@@ -75,10 +112,17 @@ int job_start(struct vmm *vmm, enum vmm_busy what, const char *name, const struc
     if (rc < 0) {
         vmm->busy = VMM_IDLE;
         vmm->job = NULL;
+        vmm->job_before = job->before;
         free(job);
         return err_set(err, rc, "thread for %s: %s", name, strerror(-rc));
     }
     return 0;
+}
+
+void job_defer(struct vmm *vmm, void (*fn)(void *arg), void *arg)
+{
+    vmm->job->deferred = fn;
+    vmm->job->deferred_arg = arg;
 }
 
 int job_cancel(struct vmm *vmm, struct err *err)
@@ -100,8 +144,12 @@ void *job_arg(const struct vmm *vmm)
 
 void job_finish(struct vmm *vmm)
 {
-    if (!vmm->job)
-        return;
-    (void)vmm->job->ops->cancel(vmm->job->arg);
-    finish(vmm->job);
+    struct job *job = vmm->job;
+
+    if (job) {
+        (void)job->ops->cancel(job->arg);
+        job_join(job);
+        finish(job);
+    }
+    job_free(steal_ptr(vmm->job_before));
 }

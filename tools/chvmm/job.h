@@ -31,6 +31,16 @@ CHECKED int job_start(struct vmm *vmm, enum vmm_busy what, const char *name,
                       const struct job_ops *ops, void *arg, struct err *err);
 
 /**
+ * job_defer() - what need not be waited for: done on the worker after the job's end was told.
+ * @fn:  knows nothing of the VM, which is no longer lent; called once.
+ * @arg: taken.
+ *
+ * A job that is started meanwhile begins when that is done.
+ * Threads: the worker, once in run().
+ */
+void job_defer(struct vmm *vmm, void (*fn)(void *arg), void *arg);
+
+/**
  * job_cancel() - cancel the running job.
  *
  * Return: 0; -ENOENT without a job; -EBUSY past the point of no return.
@@ -47,7 +57,7 @@ CHECKED int job_cancel(struct vmm *vmm, struct err *err);
 void *job_arg(const struct vmm *vmm);
 
 /**
- * job_finish() - cancel the running job, if there is one, and wait for its end.
+ * job_finish() - cancel the running job, if there is one, and wait for its end, and for what was deferred.
  *
  * Threads: control, after its loop.
  */

@@ -109,16 +109,23 @@ static int check_url(const char *field, const char *text, struct err *err)
 
 /* --- Snapshot --------------------------------------------------------------------- */
 
+static void end_snapshot(void *arg)
+{
+    snap_capture_end(arg);
+}
+
 static int run_snapshot(void *arg, struct err *err)
 {
     struct snapshot_job *j = arg;
     const struct snap_capture_cfg cfg = {
         .url = j->url, .mode = j->mode, .keep_track = j->track, .track = &j->vmm->track};
+    struct store *st = NULL;
+    int rc = snap_capture(j->vmm->vm, &cfg, &j->progress, &j->result, &st, err);
 
-    int rc = snap_capture(j->vmm->vm, &cfg, &j->progress, &j->result, err);
-
-    if (rc >= 0)
-        snap_sizes_note(j->url, vm_ground_guess(vm_config(j->vmm->vm)));
+    if (rc < 0)
+        return rc;
+    job_defer(j->vmm, end_snapshot, st);
+    snap_sizes_note(j->url, vm_ground_guess(vm_config(j->vmm->vm)));
     return rc;
 }
 

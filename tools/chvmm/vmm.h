@@ -64,6 +64,7 @@ struct vmm {
 
     enum vmm_busy busy;
     struct job *job;                            /* NULL unless lent to one */
+    struct job *job_before;                     /* has told its end, and may be at work yet; NULL */
     struct migration *last_migration;           /* NULL: none yet */
     struct snapshot_status *last_snapshot;      /* likewise */
     struct vmm_waiter waiters[VMM_WAITERS_MAX]; /* for the end of the migration */
