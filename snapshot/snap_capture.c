@@ -46,6 +46,7 @@ struct capture {
     struct dirty_consumer *dirty; /* where memory is copied in rounds */
     struct aside *aside;          /* owned; likewise */
     struct snap_moment *moment;   /* where it is protected */
+    struct writer_chunk *chunk;   /* that its pages are copied into; NULL: none */
     struct state_buf state;
     char *disks; /* owned; snap_disks_describe() of the moment */
     bool paused_by_us;
@@ -357,10 +358,25 @@ static int copy_in_rounds(struct capture *c, struct err *err)
 
 /* --- State at the moment asked: memory protected ----------------------------------- */
 
-static int give_pages(void *arg, unsigned region, uint64_t first, uint64_t nr, const uint8_t *data,
-                      struct err *err)
+static uint8_t *chunk_at(void *arg, uint64_t *ret_nr)
 {
-    return give_run(arg, &(struct dirty_run){region, first, nr}, data, err);
+    struct capture *c = arg;
+
+    if (!c->chunk)
+        c->chunk = store_writer_chunk(c->writer);
+    return store_writer_chunk_at(c->chunk, ret_nr);
+}
+
+static int give_chunk(void *arg, unsigned region, uint64_t first, uint64_t nr, struct err *err)
+{
+    struct capture *c = arg;
+    int rc = snap_check(c->p, err);
+
+    if (rc >= 0)
+        rc = store_writer_filled(c->writer, &c->chunk, region, first, nr, err);
+    if (rc >= 0)
+        atomic_fetch_add(&c->p->pages_done, nr);
+    return rc;
 }
 
 static int give_zero(void *arg, unsigned region, uint64_t first, uint64_t nr, struct err *err)
@@ -376,7 +392,8 @@ static int give_zero(void *arg, unsigned region, uint64_t first, uint64_t nr, st
 
 static int copy_of_moment(struct capture *c, struct err *err)
 {
-    const struct snap_moment_sink sink = {.pages = give_pages, .zero = give_zero, .arg = c};
+    const struct snap_moment_sink sink = {
+        .room = chunk_at, .pages = give_chunk, .zero = give_zero, .arg = c};
     int rc = catch_up(c, err); /* so that there is little to do for it in the pause */
 
     atomic_store(&c->p->phase, SNAP_PHASE_STOPPED);
@@ -391,7 +408,10 @@ static int copy_of_moment(struct capture *c, struct err *err)
         rc = snap_moment_take(c->moment, c->track ? c->track->dirty : NULL, err);
     rc = let_go(c, rc, err);
     atomic_store(&c->p->phase, SNAP_PHASE_COPY);
-    return rc < 0 ? rc : snap_moment_read(c->moment, &sink, err);
+    if (rc >= 0)
+        rc = snap_moment_read(c->moment, &sink, err);
+    store_writer_chunk_give(c->writer, steal_ptr(c->chunk));
+    return rc;
 }
 
 /* A VM that stands still anyway is copied as it is. */

@@ -20,12 +20,13 @@
 #include "snapshot/snap_uffd.h"
 
 enum {
-    MOMENT_RUN_PAGES = 512, /* read at once: 2 MiB, so that huge pages stay whole */
-    MOMENT_FAULTS = 16,     /* read from the kernel at once */
-    MOMENT_AROUND = 16,     /* pages kept aside by one fault, at most */
-    MOMENT_ASIDE_RUN =
-        64, /* handed over at once: their places are taken until the store has them */
+    MOMENT_BLOCK_PAGES =
+        512,            /* protected and released at once: 2 MiB, so that huge pages stay whole */
+    MOMENT_FAULTS = 16, /* read from the kernel at once */
+    MOMENT_AROUND = 16, /* pages kept aside by one fault, at most */
 };
+
+#define ASIDE_LEN ((size_t)SNAP_MOMENT_ASIDE_PAGES * PAGE_SIZE_4K)
 
 struct area {
     const struct gmem_region *r; /* borrowed */
@@ -45,7 +46,6 @@ struct snap_moment {
     int uffd, present_fd, quit_fd;
     pthread_t thread;
     bool started;
-    uint64_t pages;
     struct area areas[GMEM_REGIONS_MAX];
     unsigned nr;
 
@@ -57,7 +57,6 @@ struct snap_moment {
     struct aside aside[SNAP_MOMENT_ASIDE_PAGES];
 
     uint8_t *aside_data; /* SNAP_MOMENT_ASIDE_PAGES pages */
-    uint8_t *run_data;   /* MOMENT_RUN_PAGES pages */
 };
 
 /* --- Bits ------------------------------------------------------------------- */
@@ -229,16 +228,10 @@ static void *fault_main(void *arg)
 
 /* --- Life cycle -------------------------------------------------------------------- */
 
-static uint8_t *alloc_pages(size_t nr, int flags)
-{
-    void *p = mmap(NULL, nr * PAGE_SIZE_4K, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-
-    return p == MAP_FAILED ? NULL : p;
-}
-
 static int alloc_areas(struct snap_moment *m, struct err *err)
 {
+    void *aside;
+
     m->nr = gmem_nr_regions(m->gm);
     if (gmem_is_served(m->gm))
         return err_set(err, -EBUSY, "memory is still being restored");
@@ -257,9 +250,11 @@ static int alloc_areas(struct snap_moment *m, struct err *err)
         if (!a->absent || !a->todo)
             return err_set(err, -ENOMEM, "out of memory");
     }
-    m->aside_data = alloc_pages(SNAP_MOMENT_ASIDE_PAGES, 0); /* occupied as far as it is used */
-    m->run_data = alloc_pages(MOMENT_RUN_PAGES, MAP_POPULATE);
-    return m->aside_data && m->run_data ? 0 : err_set(err, -ENOMEM, "out of memory");
+    aside = mmap(NULL, ASIDE_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (aside == MAP_FAILED)
+        return err_set(err, -ENOMEM, "out of memory");
+    m->aside_data = aside; /* occupied as far as it is used */
+    return 0;
 }
 
 static int open_all(struct snap_moment *m, struct err *err)
@@ -332,9 +327,7 @@ void snap_moment_free(struct snap_moment *m)
         free(m->areas[i].todo);
     }
     if (m->aside_data)
-        (void)munmap(m->aside_data, SNAP_MOMENT_ASIDE_PAGES * PAGE_SIZE_4K);
-    if (m->run_data)
-        (void)munmap(m->run_data, MOMENT_RUN_PAGES * PAGE_SIZE_4K);
+        (void)munmap(m->aside_data, ASIDE_LEN);
     for (unsigned i = 0; i < 3; i++) {
         int fd = (int[]){m->uffd, m->present_fd, m->quit_fd}[i];
 
@@ -389,7 +382,6 @@ static int protect_present(struct snap_moment *m, struct area *a, uint64_t first
                 continue;
             bits_set(a->absent, p, stop - p, false);
             bits_set(a->todo, p, stop - p, true);
-            m->pages += stop - p;
         }
         first = at + nr;
     }
@@ -400,7 +392,7 @@ static int protect_present(struct snap_moment *m, struct area *a, uint64_t first
 static bool block_is_wanted(const struct area *a, uint64_t first)
 {
     uint64_t left = a->pages - first,
-             end = first + (left < MOMENT_RUN_PAGES ? left : MOMENT_RUN_PAGES);
+             end = first + (left < MOMENT_BLOCK_PAGES ? left : MOMENT_BLOCK_PAGES);
 
     return bit_get(a->absent, first) || bits_run_end(a->absent, first, end) < end;
 }
@@ -416,10 +408,10 @@ static int take_area(struct snap_moment *m, struct area *a)
             first = bits_run_end(a->absent, first, a->pages);
         if (first == a->pages)
             break;
-        first -= first % MOMENT_RUN_PAGES;
+        first -= first % MOMENT_BLOCK_PAGES;
         end = first;
         while (end < a->pages && block_is_wanted(a, end))
-            end += MOMENT_RUN_PAGES;
+            end += MOMENT_BLOCK_PAGES;
         end = end < a->pages ? end : a->pages;
         rc = protect_present(m, a, first, end);
         first = end;
@@ -457,11 +449,6 @@ int snap_moment_take(struct snap_moment *m, struct dirty_consumer *changed, stru
     return rc;
 }
 
-uint64_t snap_moment_pages(const struct snap_moment *m)
-{
-    return m->pages;
-}
-
 /* --- Reading -------------------------------------------------------------------------- */
 
 /* The pages at the head of the ring that follow each other in memory and in the ring; 0: it is empty. */
@@ -473,10 +460,35 @@ static unsigned aside_run_locked(const struct snap_moment *m)
     if (m->head == m->tail)
         return 0;
     max = m->tail - m->head < max ? m->tail - m->head : max;
-    max = max < MOMENT_ASIDE_RUN ? max : MOMENT_ASIDE_RUN;
     while (nr < max && a[nr].region == a->region && a[nr].page == a->page + nr)
         nr++;
     return nr;
+}
+
+/*
+ * Copy the run of equal kind that some pages begin with to where the sink wants them, as far as there is
+ * room; zeroes are not copied.
+ *
+ * Return: pages in the run.
+ */
+static uint64_t copy_run(const uint8_t *pages, uint64_t nr, uint8_t *room, uint64_t room_nr,
+                         bool *ret_zero)
+{
+    uint64_t n = page_scan_run(pages, nr < room_nr ? nr : room_nr, ret_zero);
+    bool zero = true;
+
+    if (!*ret_zero)
+        memcpy(room, pages, n << PAGE_SHIFT_4K);
+    else if (n < nr && page_scan_run(pages + (n << PAGE_SHIFT_4K), 1, &zero) && zero)
+        n += page_scan_run(pages + (n << PAGE_SHIFT_4K), nr - n, &zero);
+    return n;
+}
+
+/* Tell the sink of a run that was copied, or is zero. */
+static int tell(const struct snap_moment_sink *sink, unsigned region, uint64_t first, uint64_t nr,
+                bool zero, struct err *err)
+{
+    return (zero ? sink->zero : sink->pages)(sink->arg, region, first, nr, err);
 }
 
 /* Hand over what was kept aside. */
@@ -485,8 +497,11 @@ static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink
     int rc = 0;
 
     while (rc == 0) {
+        uint64_t nr, left;
         struct aside a;
-        unsigned at, nr;
+        uint8_t *room;
+        unsigned at;
+        bool zero;
 
         (void)pthread_mutex_lock(&m->lock);
         nr = aside_run_locked(m);
@@ -497,9 +512,11 @@ static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink
         (void)pthread_mutex_unlock(&m->lock);
         if (rc != 0)
             break;
-        rc = sink->pages(sink->arg, a.region, a.page, nr, m->aside_data + at * PAGE_SIZE_4K, err);
+        room = sink->room(sink->arg, &left);
+        nr = copy_run(m->aside_data + at * PAGE_SIZE_4K, nr, room, left, &zero);
+        rc = tell(sink, a.region, a.page, nr, zero, err);
         (void)pthread_mutex_lock(&m->lock);
-        m->head += nr;
+        m->head += (unsigned)nr;
         if (m->head == m->tail)
             m->head = m->tail = 0; /* the same few pages again, while few are needed */
         (void)pthread_cond_signal(&m->room);
@@ -508,22 +525,19 @@ static int read_aside(struct snap_moment *m, const struct snap_moment_sink *sink
     return rc < 0 ? rc : 0;
 }
 
-/* Take the next run off an area: pages, of which those with contents are copied. */
-static uint64_t copy_run(struct snap_moment *m, struct area *a, uint64_t *from, bool *ret_zero)
+/* Take the next run off an area; *@from becomes its first page.  Return: pages; 0: there is none. */
+static uint64_t take_run(struct snap_moment *m, struct area *a, uint64_t *from, uint8_t *room,
+                         uint64_t room_nr, bool *ret_zero)
 {
     uint64_t first = *from, end = a->pages, nr = 0;
-    const uint8_t *hva;
 
     (void)pthread_mutex_lock(&m->lock);
     if (!bit_get(a->todo, first))
         first = bits_run_end(a->todo, first, a->pages);
     if (first < end) {
-        end = (first / MOMENT_RUN_PAGES + 1) * MOMENT_RUN_PAGES;
+        end = (first / MOMENT_BLOCK_PAGES + 1) * MOMENT_BLOCK_PAGES;
         end = bits_run_end(a->todo, first, end < a->pages ? end : a->pages);
-        hva = a->r->hva + (first << PAGE_SHIFT_4K);
-        nr = page_scan_run(hva, end - first, ret_zero);
-        if (!*ret_zero)
-            memcpy(m->run_data, hva, nr << PAGE_SHIFT_4K);
+        nr = copy_run(a->r->hva + (first << PAGE_SHIFT_4K), end - first, room, room_nr, ret_zero);
         bits_set(a->todo, first, nr, false);
     }
     (void)pthread_mutex_unlock(&m->lock);
@@ -535,23 +549,27 @@ static int read_area(struct snap_moment *m, unsigned region, const struct snap_m
                      struct err *err)
 {
     struct area *a = &m->areas[region];
-    uint64_t from = 0, released = 0, nr;
-    bool zero = false;
+    uint64_t from = 0, released = 0;
     int rc = 0;
 
-    while (rc == 0 && from < a->pages && (nr = copy_run(m, a, &from, &zero)) > 0) {
-        uint64_t end = from + nr;
+    while (rc == 0 && from < a->pages) {
+        uint64_t left, nr, end;
+        uint8_t *room = sink->room(sink->arg, &left);
+        bool zero = false;
 
+        nr = take_run(m, a, &from, room, left, &zero);
+        if (!nr)
+            break;
+        end = from + nr;
         /* Released in whole huge pages where that is possible: parts of one would split it. */
-        if (end % MOMENT_RUN_PAGES == 0 || end == a->pages) {
+        if (end % MOMENT_BLOCK_PAGES == 0 || end == a->pages) {
             rc = protect(m, a, released, end - released, false);
             if (rc < 0)
                 return err_set(err, rc, "memory zone %s: releasing it: %s", a->r->id,
                                strerror(-rc));
             released = end;
         }
-        rc = zero ? sink->zero(sink->arg, region, from, nr, err)
-                  : sink->pages(sink->arg, region, from, nr, m->run_data, err);
+        rc = tell(sink, region, from, nr, zero, err);
         from = end;
         if (rc == 0)
             rc = read_aside(m, sink, err);

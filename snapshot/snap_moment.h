@@ -28,9 +28,10 @@ enum {
 
 /* Who gets the pages: called by snap_moment_read() only, in its thread. */
 struct snap_moment_sink {
-    /* Contents of pages; valid during the call. */
-    CHECKED int (*pages)(void *arg, unsigned region, uint64_t first, uint64_t nr,
-                         const uint8_t *data, struct err *err);
+    /* Where pages are to be copied to, and how many, at least one. */
+    uint8_t *(*room)(void *arg, uint64_t *ret_nr);
+    /* So many of these pages, none of them zero, were copied there. */
+    CHECKED int (*pages)(void *arg, unsigned region, uint64_t first, uint64_t nr, struct err *err);
     /* Pages that are zero. */
     CHECKED int (*zero)(void *arg, unsigned region, uint64_t first, uint64_t nr, struct err *err);
     void *arg;
@@ -58,13 +59,6 @@ CHECKED int snap_moment_new(struct gmem *gm, struct snap_moment **ret_m, struct 
  */
 CHECKED int snap_moment_take(struct snap_moment *m, struct dirty_consumer *changed,
                              struct err *err);
-
-/**
- * snap_moment_pages() - how many pages are wanted and had memory at the moment.
- *
- * Threads: any.
- */
-uint64_t snap_moment_pages(const struct snap_moment *m);
 
 /**
  * snap_moment_read() - hand over every page as it was at the moment, and release it.

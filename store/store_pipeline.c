@@ -449,7 +449,7 @@ static bool queue_help_locked(struct store_writer *w)
     return true;
 }
 
-struct writer_chunk *writer_chunk_take(struct store_writer *w)
+struct writer_chunk *store_writer_chunk(struct store_writer *w)
 {
     struct writer_chunk *c;
 
@@ -465,8 +465,10 @@ struct writer_chunk *writer_chunk_take(struct store_writer *w)
     return c;
 }
 
-void writer_chunk_give(struct store_writer *w, struct writer_chunk *c)
+void store_writer_chunk_give(struct store_writer *w, struct writer_chunk *c)
 {
+    if (!c)
+        return;
     (void)pthread_mutex_lock(&w->queue_lock);
     if (c->nr) {
         c->next = NULL;

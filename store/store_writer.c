@@ -205,40 +205,60 @@ static bool page_is_zero(const uint8_t *p)
            memcmp(p, p + sizeof(zero), PAGE_SIZE_4K - sizeof(zero)) == 0;
 }
 
+uint8_t *store_writer_chunk_at(struct writer_chunk *c, uint64_t *ret_left)
+{
+    *ret_left = WRITER_CHUNK_PAGES - c->nr;
+    return c->data + c->nr * PAGE_SIZE_4K;
+}
+
+/* As store_writer_filled(), for pages that are known to be there. */
+static int chunk_filled(struct store_writer *w, struct writer_chunk **ref, unsigned region,
+                        uint64_t first, uint64_t nr, struct err *err)
+{
+    struct writer_chunk *c = *ref;
+
+    for (uint64_t i = 0; i < nr; i++, c->nr++) {
+        c->at[c->nr].region = region;
+        c->at[c->nr].page = first + i;
+        c->at[c->nr].seq = atomic_fetch_add(&w->seq, 1);
+    }
+    if (c->nr < WRITER_CHUNK_PAGES)
+        return 0;
+    store_writer_chunk_give(w, steal_ptr(*ref));
+    return atomic_load(&w->failed) ? writer_check(w, err) : 0;
+}
+
+int store_writer_filled(struct store_writer *w, struct writer_chunk **ref, unsigned region,
+                        uint64_t first, uint64_t nr, struct err *err)
+{
+    int rc = writer_check_range(w, region, first, nr, err);
+
+    return rc < 0 ? rc : chunk_filled(w, ref, region, first, nr, err);
+}
+
 int store_writer_pages(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
                        const void *data, struct err *err)
 {
     const uint8_t *p = data;
     struct writer_chunk *c = NULL;
-    uint64_t zero_from = first;
+    uint64_t zero_from = first, left;
     int rc = writer_check_range(w, region, first, nr, err);
 
     for (uint64_t page = first; page < first + nr && rc == 0; page++, p += PAGE_SIZE_4K) {
-        unsigned i;
-
         if (page_is_zero(p))
             continue;
         if (zero_from < page)
             rc = writer_mark(w, region, zero_from, page - zero_from, false, err);
         zero_from = page + 1;
         if (!c)
-            c = writer_chunk_take(w);
-        i = c->nr++;
-        memcpy(c->data + i * PAGE_SIZE_4K, p, PAGE_SIZE_4K);
-        c->at[i].region = region;
-        c->at[i].page = page;
-        c->at[i].seq = atomic_fetch_add(&w->seq, 1);
-        if (c->nr < WRITER_CHUNK_PAGES)
-            continue;
-        writer_chunk_give(w, c);
-        c = NULL;
-        if (atomic_load(&w->failed))
-            rc = writer_check(w, err);
+            c = store_writer_chunk(w);
+        memcpy(store_writer_chunk_at(c, &left), p, PAGE_SIZE_4K);
+        if (rc == 0)
+            rc = chunk_filled(w, &c, region, page, 1, err);
     }
     if (rc == 0 && zero_from < first + nr)
         rc = writer_mark(w, region, zero_from, first + nr - zero_from, false, err);
-    if (c)
-        writer_chunk_give(w, c);
+    store_writer_chunk_give(w, c);
     return rc;
 }
 

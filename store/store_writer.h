@@ -17,9 +17,11 @@
 #include "store/store.h"
 
 struct store_writer;
+struct writer_chunk; /* memory of a writer that a few pages are copied into */
 
 enum {
     STORE_THREADS_MAX = 64,
+    STORE_CHUNK_PAGES = 16,
 };
 
 struct store_writer_region {
@@ -71,6 +73,43 @@ CHECKED int store_writer_begin(struct store *st, const struct store_writer_cfg *
  */
 CHECKED int store_writer_pages(struct store_writer *w, unsigned region, uint64_t first, uint64_t nr,
                                const void *data, struct err *err);
+
+/**
+ * store_writer_chunk() - room for STORE_CHUNK_PAGES pages, which the caller copies itself.
+ *
+ * For memory that can be read only under a lock, without a copy of the copy.  Waits until there is
+ * room, and works on what was given meanwhile.
+ * Return: owned, for store_writer_chunk_give() before the writer ends; never NULL.
+ * Threads: any; a thread has one at a time, and gives contents in no other way meanwhile.
+ */
+struct writer_chunk *store_writer_chunk(struct store_writer *w);
+
+/**
+ * store_writer_chunk_at() - where the next page is to be copied.
+ * @ret_left: pages for which there is room, at least one.
+ *
+ * Threads: the owner.
+ */
+uint8_t *store_writer_chunk_at(struct writer_chunk *c, uint64_t *ret_left);
+
+/**
+ * store_writer_filled() - pages were copied to store_writer_chunk_at().
+ * @ref: the chunk; taken and set to NULL when it is full.
+ * @nr:  at most what was left; none of the pages is zero.
+ *
+ * Return: as store_writer_pages().
+ * Threads: the owner.
+ */
+CHECKED int store_writer_filled(struct store_writer *w, struct writer_chunk **ref, unsigned region,
+                                uint64_t first, uint64_t nr, struct err *err);
+
+/**
+ * store_writer_chunk_give() - hand over what was filled, though there is room left.
+ * @c: taken; NULL is allowed.
+ *
+ * Threads: the owner.
+ */
+void store_writer_chunk_give(struct store_writer *w, struct writer_chunk *c);
 
 /**
  * store_writer_zero() - pages are known to be zero.

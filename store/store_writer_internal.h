@@ -17,7 +17,7 @@ enum {
     WRITER_LOCK_POLL_NS = 10000000,
     WRITER_STRIPES = 64,
     WRITER_PACKS_MAX = 4096,
-    WRITER_CHUNK_PAGES = 16,
+    WRITER_CHUNK_PAGES = STORE_CHUNK_PAGES,
     WRITER_OUT_SEGMENTS = 32, /* written at once, at most */
     WRITER_OUT_LEN = 256 * 1024,
 };
@@ -211,22 +211,6 @@ void writer_pipeline_drain(struct store_writer *w);
  * Threads: the last user.
  */
 void writer_pipeline_free(struct store_writer *w);
-
-/**
- * writer_chunk_take() - an empty chunk; works on queued ones until one is free.
- *
- * Return: the chunk, owned; never NULL.
- * Threads: any; a thread takes one at a time.
- */
-struct writer_chunk *writer_chunk_take(struct store_writer *w);
-
-/**
- * writer_chunk_give() - queue a chunk, or free it if it is empty.
- * @c: taken.
- *
- * Threads: any.
- */
-void writer_chunk_give(struct store_writer *w, struct writer_chunk *c);
 
 /**
  * writer_check() - whether the writer may go on.
