@@ -314,6 +314,23 @@ static int take_net_fds(struct chctl_call *call, const struct net_fds_config *xs
     return 0;
 }
 
+/* A value by itself, as earlier versions of ch-remote had it, is no unknown key. */
+static int need_key(const struct chctl_command *command, const char *arg, struct err *err)
+{
+    static const char *const firsts[] = {
+        [ACTION_RESTORE] = "source_url",
+        [ACTION_SEND_MIGRATION] = "destination_url",
+        [ACTION_RECEIVE_MIGRATION] = "receiver_url",
+        [ACTION_RESOLVE_MIGRATION] = "statement",
+    };
+    char end = arg[strcspn(arg, "=,:/")];
+
+    if (end != ':' && end != '/')
+        return 0;
+    return err_set(err, -EINVAL, "%s: '%.64s' needs its key: %s=%.64s", command->name, arg,
+                   firsts[command->arg], arg);
+}
+
 static int parse_action(const struct chctl_command *command, int argc, char *const argv[],
                         struct chctl_call *call, struct err *err)
 {
@@ -327,6 +344,8 @@ static int parse_action(const struct chctl_command *command, int argc, char *con
     struct json_object *obj = NULL;
     int rc = need_one(command, argc, argv, err);
 
+    if (!rc)
+        rc = need_key(command, argv[0], err);
     if (!rc)
         rc = action_config_from_option(kind, command->name, argv[0], &cfg, err);
     if (rc)
