@@ -414,7 +414,8 @@ static int accept_lanes(struct mig_dest *dst, struct err *err)
                 return rc;
             /* It may be quicker than the lanes, to which the door listens. */
             if (rc && mig_door_is_idle(dst->door))
-                return err_set(err, -EPROTO, "%u of %u lanes came before STOP", n, dst->lanes);
+                return err_set(err, -EPROTO, "%u of %u lanes had come when the source went on", n,
+                               dst->lanes);
             if (rc)
                 wake_fd = -1;
         } else {

@@ -18,8 +18,8 @@ from lane_tls import Authority
 from lane_vmm import Background, Vmm, vm_args
 from peer_receiver import Receiver
 from peer_source import Source
-from peer_wire import (COMMIT, DATA, LAST, LOADED, OPTIONAL, PAGE, PAGES, ROUND_DONE, ROUND_END,
-                       RUNNING, STATE, STOP, GaveUp, ProtocolError, Refused)
+from peer_wire import (COMMIT, DATA, FACTS, LAST, LOADED, OPTIONAL, PAGE, PAGES, ROUND_DONE,
+                       ROUND_END, RUNNING, STATE, STOP, GaveUp, ProtocolError, Refused)
 
 sys.path.insert(0, str(lane_base.SOURCE / "tests" / "format"))
 import read_state  # pylint: disable=wrong-import-position
@@ -331,6 +331,13 @@ class FailsTest(SourceTest):
                     source.control.send(kind, body)
                 source.control.receive()
             return act
+        def goes_on_without_lanes(source):
+            source.greet()
+            source.describe()
+            source.control.send(FACTS, b"{}")
+            source.control.receive()
+        self.fails(goes_on_without_lanes, "0 of 2 lanes had come when the source went on", GaveUp,
+                   lanes=2)
         last = struct.pack("<II", LAST, 0)
         self.fails(sends((STATE, last)), "STATE in state 'rounds'", GaveUp)
         self.fails(sends((COMMIT, b"")), "COMMIT in state 'rounds'", GaveUp)
