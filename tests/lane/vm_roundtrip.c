@@ -347,13 +347,15 @@ static void round_trip(struct fixture *fix, const char *when)
     struct vm_origin from;
     struct vm *vm = NULL;
     struct err err = {0};
+    char never_served[64];
 
     if (vm_pause(fix->vm, &err))
         fail_msg("%s: pausing: %s", when, err.msg);
     describe(fix->vm, &d);
     from = (struct vm_origin){.model = d.model};
     save(fix->vm, &first, when);
-    assert_int_equal(vm_config_set_string(&d.cfg.serial.socket, fix->disk), 0); /* never used */
+    (void)snprintf(never_served, sizeof(never_served), "%s/never", fix->dir);
+    assert_int_equal(vm_config_set_string(&d.cfg.serial.socket, never_served), 0);
     if (vm_new(&d.cfg, &from, NULL, &board_ops, &fake_hooks, &vm, &err))
         fail_msg("%s: building: %s", when, err.msg);
     copy_memory(vm, fix->vm);
