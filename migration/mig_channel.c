@@ -75,7 +75,7 @@ int mig_channel_wait_fd(int fd, short events, const struct mig_wait *w, uint64_t
 
 static int explain_wait(int rc, const struct mig_wait *w, struct err *err)
 {
-    if (rc == -ETIMEDOUT && w->idle_ms)
+    if (rc == -ETIMEDOUT && w->idle_ms && !(w->deadline_ns && loop_now_ns() >= w->deadline_ns))
         return err_set(err, rc, "no answer from the peer for %u ms", w->idle_ms);
     if (rc == -ETIMEDOUT)
         return err_set(err, rc, "no answer from the peer in time");

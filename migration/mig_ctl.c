@@ -23,6 +23,7 @@ struct mig_ctl {
     struct mig_ctl_params p;
     unsigned state;
     atomic_int cancel_fd;
+    uint64_t send_by_ns; /* for messages of the engine; 0: no limit */
 
     pthread_mutex_t tx_lock; /* one message at a time, and below */
     bool tx_broken;          /* a message was cut: nothing may follow */
@@ -82,6 +83,11 @@ static struct mig_wait write_wait(struct mig_ctl *ctl)
         .cancel_fd = atomic_load(&ctl->cancel_fd), .wake_fd = -1, .idle_ms = ctl->p.idle_ms};
 }
 
+void mig_ctl_send_by(struct mig_ctl *ctl, uint64_t end_ns)
+{
+    ctl->send_by_ns = end_ns;
+}
+
 int mig_ctl_send(struct mig_ctl *ctl, enum mig_msg type, const struct iovec *parts, unsigned nr,
                  struct err *err)
 {
@@ -93,6 +99,8 @@ int mig_ctl_send(struct mig_ctl *ctl, enum mig_msg type, const struct iovec *par
         rc = mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_OUT, type, err);
     if (rc < 0)
         return rc;
+    if (type != MIG_MSG_ROUND_DONE)
+        wait.deadline_ns = ctl->send_by_ns;
     (void)pthread_mutex_lock(&ctl->tx_lock);
     rc = send_locked(ctl, type, parts, nr, &wait, err);
     (void)pthread_mutex_unlock(&ctl->tx_lock);

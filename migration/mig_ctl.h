@@ -55,6 +55,14 @@ CHECKED int mig_ctl_send(struct mig_ctl *ctl, enum mig_msg type, const struct io
                          unsigned nr, struct err *err);
 
 /**
+ * mig_ctl_send_by() - a limit for what is sent from now on, however little at a time the peer takes.
+ * @end_ns: CLOCK_MONOTONIC: -ETIMEDOUT then; 0: none, as at first.
+ *
+ * Threads: the engine.
+ */
+void mig_ctl_send_by(struct mig_ctl *ctl, uint64_t end_ns);
+
+/**
  * mig_ctl_unread() - what was read of the channel before: it is received first.
  * @body: as many bytes as @hdr says; copied.
  *

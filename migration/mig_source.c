@@ -25,7 +25,7 @@ enum {
     HERE_NS = 3000000,    /* a guess: stop, save, load and start on the two hosts */
     BLACKOUT_TRIPS = 2,   /* last page to LOADED, COMMIT to RUNNING */
     STATE_BYTES = 16384,  /* what a machine with one processor has: how much it is shows too late */
-    LOADED_MS = 60000,    /* for LOADED, beyond four times the estimated blackout */
+    LOADED_MS = 60000,    /* the default of mig_source_params.loaded_ms */
     RUNNING_MS = 60000,   /* for the answer to COMMIT, as long as the peer lives */
     LAST_WORD_MS = 300,   /* the default of mig_source_params.last_word_ms */
     LINGER_MS = 200,      /* for our reason to arrive */
@@ -59,6 +59,7 @@ struct mig_source {
     struct mig_measure m;
     struct state_buf state;          /* saved, and not sent yet */
     uint64_t state_sent;             /* bytes */
+    uint64_t state_patience_ns;      /* how long sending it may take yet */
     uint64_t begin_ns;               /* when the move began */
     uint64_t rounds_ns;              /* when the first round began */
     uint64_t harvest_ns;             /* when the dirty log was read last */
@@ -86,6 +87,7 @@ int mig_source_new(const struct mig_source_params *params, struct mig_source **r
     src->p.lanes = params->lanes ? params->lanes : 1;
     src->p.idle_ms = params->idle_ms ? params->idle_ms : IDLE_MS;
     src->p.hello_ms = params->hello_ms ? params->hello_ms : HELLO_MS;
+    src->p.loaded_ms = params->loaded_ms ? params->loaded_ms : LOADED_MS;
     src->p.last_word_ms = params->last_word_ms ? params->last_word_ms : LAST_WORD_MS;
     if (params->keepalive_ms == 0)
         src->p.keepalive_ms = KEEPALIVE_MS;
@@ -589,13 +591,28 @@ static int run_rounds(struct mig_source *src, struct err *err)
 
 /* --- The blackout -------------------------------------------------------- */
 
-/* Send the state that is there. */
+/* For how long a stopped guest waits for its state to be sent, and then for it to be loaded. */
+static uint64_t patience_ns(const struct mig_source *src)
+{
+    uint64_t estimate = mig_policy_estimate(&src->m);
+
+    if (estimate >= UINT64_MAX / 8)
+        estimate = ESTIMATE_NONE;
+    return 4 * estimate + (uint64_t)src->p.loaded_ms * 1000000;
+}
+
+/*
+ * Send the state that is there.  A destination that takes a byte now and then is not dead, and must
+ * not keep the guest.
+ */
 static int send_state(struct mig_source *src, bool last, struct err *err)
 {
     struct state_buf *state = &src->state;
+    uint64_t begin = loop_now_ns(), took;
     size_t at = 0;
     int rc;
 
+    mig_ctl_send_by(src->ctl, begin + src->state_patience_ns);
     do {
         size_t n = state->len - at < MIG_STATE_CHUNK_MAX ? state->len - at : MIG_STATE_CHUNK_MAX;
         bool end = last && at + n == state->len;
@@ -609,6 +626,9 @@ static int send_state(struct mig_source *src, bool last, struct err *err)
                           2, err);
         at += n;
     } while (rc >= 0 && at < state->len);
+    mig_ctl_send_by(src->ctl, 0);
+    took = loop_now_ns() - begin;
+    src->state_patience_ns -= took < src->state_patience_ns ? took : src->state_patience_ns;
     src->state_sent += state->len;
     state->len = 0;
     return rc;
@@ -673,13 +693,10 @@ static int stop_and_send(struct mig_source *src, struct err *err)
 
 static int await_loaded(struct mig_source *src, uint64_t stopped_ns, struct err *err)
 {
-    uint64_t estimate = mig_policy_estimate(&src->m), end = loop_now_ns();
+    uint64_t end = loop_now_ns() + patience_ns(src);
     struct mig_message msg;
     int rc;
 
-    if (estimate >= UINT64_MAX / 8)
-        estimate = ESTIMATE_NONE;
-    end += 4 * estimate + (uint64_t)LOADED_MS * 1000000;
     rc = mig_ctl_recv(src->ctl, end, &msg, err);
     if (rc >= 0 && msg.type == MIG_MSG_ROUND_DONE) {
         rc = check_round_done(&msg, src->round, err);
@@ -746,6 +763,7 @@ static int blackout(struct mig_source *src, struct err *err)
     uint64_t begin = loop_now_ns();
     int rc;
 
+    src->state_patience_ns = patience_ns(src);
     rc = stop_and_send(src, err);
     if (rc >= 0)
         rc = await_loaded(src, begin, err);

@@ -76,6 +76,8 @@ struct mig_source_params {
     uint32_t idle_ms;  /* 0: 9 s */
     uint32_t hello_ms; /* for the destination to shake hands, and to answer HELLO; 0: 30 s each */
     unsigned keepalive_ms; /* 0: 1 s; UINT_MAX: none */
+    uint32_t
+        loaded_ms; /* for the state to be sent and loaded, beyond what it should take; 0: 60 s */
     uint32_t last_word_ms; /* for the reason of a destination that goes; 0: 300 ms */
 };
 

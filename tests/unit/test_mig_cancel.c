@@ -20,7 +20,8 @@
 enum {
     FOR_EVER_MS = 600000, /* every limit of the engines */
     LONG_S = 60,          /* what no machine takes for what waits for nobody */
-    NAP_NS = 20000000,    /* for an end to get to its wait; less is harmless */
+    TRICKLE_MS = 50,
+    NAP_NS = 20000000, /* for an end to get to its wait; less is harmless */
     LAST = sizeof(struct mig_msg_hdr) + sizeof(struct mig_msg_hdr) + sizeof(struct mig_times_wire),
 };
 
@@ -97,6 +98,28 @@ static void test_both_ends_are_cancelled_while_nothing_comes(void **state)
         fake_link_free(link);
         fake_pair_release(&p);
     }
+}
+
+/* --- The destination takes a little now and then ---------------------------- */
+
+static void test_a_slow_destination_does_not_keep_a_stopped_guest(void **state)
+{
+    struct fake_link *link = fake_link_new(&(struct fake_link_config){.delay_ms = TRICKLE_MS});
+    struct fake_pair p;
+    uint64_t begin;
+
+    (void)state;
+    connect_pair(&p, link);
+    p.from.state_pad = MIB(48); /* at a piece in TRICKLE_MS: longer than anybody is patient */
+    p.sp.loaded_ms = p.sp.last_word_ms = 1;
+    begin = loop_now_ns();
+    fake_pair_run(&p);
+    must_be_prompt(begin);
+    assert_int_equal(p.src_rc, -ETIMEDOUT);
+    assert_non_null(strstr(p.src_err.msg, "sending STATE: no answer from the peer in time"));
+    assert_true(p.from.running);
+    fake_link_free(link);
+    fake_pair_release(&p);
 }
 
 /* --- A lane that does not come about -------------------------------------- */
@@ -201,6 +224,7 @@ static void test_either_end_is_cancelled_while_it_waits_for_a_reason(void **stat
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_slow_destination_does_not_keep_a_stopped_guest),
         cmocka_unit_test(test_both_ends_are_cancelled_while_nothing_comes),
         cmocka_unit_test(test_a_source_is_cancelled_while_it_connects_a_lane),
         cmocka_unit_test(test_either_end_is_cancelled_while_it_waits_for_a_reason),
