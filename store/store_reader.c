@@ -37,8 +37,13 @@ static int snapshot_lock(struct store_snapshot *snap, struct err *err)
         return be->readonly ? 0 : rc;
     /* It may have been removed before the lock was ours. */
     rc = store_find(snap->st, snap->found.info.id, &again, err);
-    if (rc == 0)
-        store_found_release(&again);
+    if (rc < 0)
+        return rc;
+    /* Or removed and brought again, and then it is another lock's. */
+    if (again.info.seq != snap->found.info.seq)
+        rc = err_set(err, -ENOENT, "snapshot %.*s was removed meanwhile", STORE_ID_SHORT,
+                     snap->found.info.id);
+    store_found_release(&again);
     return rc;
 }
 
