@@ -127,16 +127,12 @@ static uint64_t away_ns(const struct vm *vm, enum vm_clock clock)
  * them apart: kvmclock is set, read back with the host's TSC of that moment, and the processors'
  * TSCs follow what it shows.
  */
-static int set_clocks(struct vm *vm, enum vm_clock clock, struct err *err)
+static int set_kvm_clocks(struct vm *vm, uint64_t away, struct err *err)
 {
-    uint64_t away = away_ns(vm, clock), cycles;
     struct kvm_clock_sample now;
+    uint64_t cycles;
     int rc;
 
-    atomic_store(&vm->time_ns, atomic_load(&vm->time_ns) + away);
-    /* On the host where it was paused, the processors' clocks have gone on by themselves. */
-    if (!vm->loaded && clock == VM_CLOCK_ADVANCE)
-        return 0;
     rc = kvm_set_clock(vm->kvm, vm->clock.clock_ns + away, err);
     if (rc >= 0)
         rc = read_clocks(vm, &now, err);
@@ -148,6 +144,20 @@ static int set_clocks(struct vm *vm, enum vm_clock clock, struct err *err)
         (uint64_t)((__uint128_t)(now.clock_ns - vm->clock.clock_ns) * vm->model->tsc_khz / 1000000);
     for (unsigned i = 0; rc >= 0 && i < vm->nr_vcpus; i++)
         rc = kvm_vcpu_set_tsc_at(vcpu_kvm(vm->vcpus[i]), vm->tsc[i] + cycles, now.host_tsc, err);
+    return rc;
+}
+
+static int set_clocks(struct vm *vm, enum vm_clock clock, struct err *err)
+{
+    uint64_t away = away_ns(vm, clock);
+    int rc = 0;
+
+    /* On the host where it was paused, the processors' clocks have gone on by themselves. */
+    if (vm->loaded || clock != VM_CLOCK_ADVANCE)
+        rc = set_kvm_clocks(vm, away, err);
+    /* Not before: who fails may be asked again. */
+    if (rc >= 0)
+        atomic_store(&vm->time_ns, atomic_load(&vm->time_ns) + away);
     return rc;
 }
 
