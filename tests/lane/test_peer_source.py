@@ -345,6 +345,16 @@ class FailsTest(SourceTest):
         self.fails(sends((STOP, b""), (STATE, bytes(8))), "STATE: empty", GaveUp)
         self.fails(sends((999, b"")), "message type 999 is not known here", GaveUp)
 
+    def test_state_that_does_not_load(self):
+        whole = read_state.raw_sections(bytes(self.receiver.state))
+        stranger = whole[-1].replace(b"__rng", b"__rnq")
+        for why, sections in (("state has no section for __rng", whole[:-1]),
+                              ("state has two sections for machine", [*whole, whole[0]]),
+                              ("state has a section for __rnq", [*whole, stranger]),
+                              ("cut short", [*whole[:-1], whole[-1][:-1]])):
+            self.receiver.state = b"".join(sections)
+            self.fails(self.up_to_loaded, why, GaveUp)
+
     def test_lanes_that_lie(self):
         def sends(*bodies):
             def act(source):
