@@ -542,7 +542,7 @@ int store_remove(struct store *st, const char *ref, struct err *err)
 {
     struct store_lock *lock = NULL;
     struct err full = {0};
-    struct find_walk w;
+    struct find_walk w = {0};
     uint64_t seq;
     int rc = store_write_check(st, err);
 

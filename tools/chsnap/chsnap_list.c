@@ -110,13 +110,14 @@ static int list_one(void *arg, const struct store_info *info)
         return 0;
     if (l->tag && !info_has_tag(info, l->tag))
         return 0;
-    if (l->c->json)
+    if (l->c->json) {
         (void)json_object_array_add(l->json, l->ids ? json_object_new_string(info->id)
                                                     : chsnap_info_json(info));
-    else if (l->ids)
+    } else if (l->ids) {
         (void)puts(info->id);
-    else
+    } else {
         list_add_row(l, info);
+    }
     return 0;
 }
 

@@ -581,10 +581,11 @@ static void receive_done(struct vmm *vmm, void *arg, int rc, const struct err *e
         log_error("migration: %s", err->msg);
     else
         log_blackout(mig_dest_progress(m->dst));
-    if (mig_dest_secret(m->dst))
+    if (mig_dest_secret(m->dst)) {
         resolve_remember(vmm, mig_dest_secret(m->dst),
                          rc < 0 ? MIG_OUTCOME_NEVER : MIG_OUTCOME_TAKEN,
                          mig_dest_may_be_asked(m->dst));
+    }
     if (rc < 0)
         vmm_event_with(vmm, "migration-receive-failed", "error", err->msg);
     else
