@@ -95,12 +95,12 @@ int mig_ctl_send(struct mig_ctl *ctl, enum mig_msg type, const struct iovec *par
     int rc = 0;
 
     /* ROUND_DONE moves no state and comes from another thread. */
-    if (type != MIG_MSG_ROUND_DONE)
+    if (type != MIG_MSG_ROUND_DONE) {
         rc = mig_fsm_step(ctl->p.fsm, &ctl->state, MIG_OUT, type, err);
+        wait.deadline_ns = ctl->send_by_ns;
+    }
     if (rc < 0)
         return rc;
-    if (type != MIG_MSG_ROUND_DONE)
-        wait.deadline_ns = ctl->send_by_ns;
     (void)pthread_mutex_lock(&ctl->tx_lock);
     rc = send_locked(ctl, type, parts, nr, &wait, err);
     (void)pthread_mutex_unlock(&ctl->tx_lock);

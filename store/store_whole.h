@@ -18,7 +18,7 @@
  *
  * Reads the nodes above the leaves; leaves only if their hints leave something open.
  * Return: 1; 0 if memory or device state has lost something; or an errno, of anything else.
- * Threads: any.
+ * Threads: any, while no other uses the store: one view of its index is held meanwhile.
  */
 CHECKED int store_snapshot_is_whole(struct store_snapshot *snap, struct err *err);
 

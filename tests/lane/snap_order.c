@@ -27,9 +27,9 @@
 #include "devices/board.h"
 #include "snapshot/snap_capture.h"
 #include "tests/fakes/fake_hooks.h"
+#include "tests/lane/lane_guest.h"
 
 enum {
-    SKIPPED = 77,
     PATIENCE_MS = 60000,
     CHANCE_MS = 500, /* that who compresses too early has to be seen */
     MARKS = 64,
@@ -231,14 +231,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_memory_of_a_moment_is_compressed_when_the_guest_runs_again),
         cmocka_unit_test(test_the_last_pages_of_rounds_are_compressed_when_the_guest_runs_again),
     };
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
-    if (fd < 0 || argc < 2) {
-        (void)printf("skipped: /dev/kvm: %s\n", argc < 2 ? "no guest was given" : strerror(errno));
-        return SKIPPED;
-    }
-    (void)close(fd);
-    guest_path = argv[1];
-    vcpu_init_signals();
+    guest_path = lane_guest(argc, argv);
+    if (!guest_path)
+        return LANE_SKIPPED;
     return cmocka_run_group_tests_name("snap_order", tests, NULL, NULL);
 }

@@ -213,13 +213,18 @@ class FileSystemTest:
         self.assertIn("test_collector_killed_at_every_call", done.stderr + done.stdout)
         self.assertEqual(list(there.glob("chrysalis-test-*")), [])
 
-    def test_a_full_disk_frees_itself_by_rm_and_gc(self):
-        there = self.mounted(300 * MIB)
+    def stored_twice(self, there):
+        """Return: a VM, and the store that has its snapshots a and b."""
         store = there / "store"
         vmm = Vmm(self, "vm", vm_args(memory="128M"))
         vmm.boot()
         for name in ("a", "b"):
             self.chsnap("create", "--api-socket", vmm.api_path, store, name)
+        return vmm, store
+
+    def test_a_full_disk_frees_itself_by_rm_and_gc(self):
+        there = self.mounted(300 * MIB)
+        vmm, store = self.stored_twice(there)
         vmm.guest.do("fill 32 64 random 5")
         # Somebody has the store open, so that the memory its users share is on the disk already.
         reader = sqlite3.connect(store / "store.db", isolation_level=None)
@@ -278,11 +283,7 @@ class BtrfsTest(FileSystemTest, LaneTest):
 
     def test_metadata_that_are_full_cost_nothing_that_is_there(self):
         there = self.mounted(120 * MIB)
-        store = there / "store"
-        vmm = Vmm(self, "vm", vm_args(memory="128M"))
-        vmm.boot()
-        for name in ("a", "b"):
-            self.chsnap("create", "--api-socket", vmm.api_path, store, name)
+        vmm, store = self.stored_twice(there)
         fill_metadata(there)
         vmm.guest.do("fill 32 16 random 5")
         said = self.chsnap("create", "--api-socket", vmm.api_path, store, "c", code=1)

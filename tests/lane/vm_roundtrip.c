@@ -30,9 +30,9 @@
 #include "core/x86/cpu_model.h"
 #include "devices/board.h"
 #include "tests/fakes/fake_hooks.h"
+#include "tests/lane/lane_guest.h"
 
 enum {
-    SKIPPED = 77,
     TEXT_MAX = 64 << 10,
     ANSWER_MS = 60000,
     PAUSES = 3, /* of each activity */
@@ -596,14 +596,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_clocks_survive_a_machine_that_never_ran),
         cmocka_unit_test(test_a_tsc_of_another_rate_has_to_be_accepted),
     };
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
-    if (fd < 0 || argc < 2) {
-        (void)printf("skipped: /dev/kvm: %s\n", argc < 2 ? "no guest was given" : strerror(errno));
-        return SKIPPED;
-    }
-    (void)close(fd);
-    guest_path = argv[1];
-    vcpu_init_signals();
+    guest_path = lane_guest(argc, argv);
+    if (!guest_path)
+        return LANE_SKIPPED;
     return cmocka_run_group_tests_name("vm_roundtrip", tests, NULL, NULL);
 }
