@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "core/decimal.h"
 #include "core/image_file.h"
 #include "core/json_get.h"
 
@@ -27,9 +28,10 @@ bool snap_is_same_file(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+/* Only compared: a file of the year 2300, which file systems have, may wrap around. */
 static int64_t mtime_ns(const struct stat *st)
 {
-    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    return (int64_t)((uint64_t)st->st_mtim.tv_sec * 1000000000 + (uint64_t)st->st_mtim.tv_nsec);
 }
 
 /* Bytes, also of a block device; -errno. */
@@ -90,6 +92,16 @@ static const char *text_of(struct json_object *o, const char *key)
     return json_object_get_string(v);
 }
 
+/* An inode's number; what is none is as good as 0, which no file has. */
+static uint64_t inode_of(struct json_object *o)
+{
+    struct json_object *v = NULL;
+
+    if (!json_object_object_get_ex(o, "inode", &v) || !json_object_is_type(v, json_type_int))
+        return 0;
+    return json_object_get_uint64(v);
+}
+
 static int64_t number_of(struct json_object *o, const char *key)
 {
     struct json_object *v = NULL;
@@ -119,7 +131,7 @@ static const char *changed(struct json_object *o, const char *path)
         return strerrordesc_np(errno);
     if (!has_size(o, path, &st))
         return "its size has changed";
-    if ((int64_t)st.st_ino != number_of(o, "inode"))
+    if (st.st_ino != inode_of(o))
         return "it is another file";
     if (mtime_ns(&st) != number_of(o, "mtime_ns"))
         return "it was written after the snapshot";
@@ -150,20 +162,54 @@ void snap_disks_mark(int copy, int original)
     (void)fsetxattr(copy, COPY_XATTR, text, (size_t)n, 0);
 }
 
-/* A copy that was made of the disk as it is recorded, and written since: its guest went on with it. */
-static bool is_used_copy(struct json_object *o, const char *path, const struct stat *st)
+/* What snap_disks_mark() noted. */
+struct copy_mark {
+    uint64_t inode;
+    int64_t original_ns;
+    int64_t own_ns;
+};
+
+/* A time of change, which may be before 1970. */
+static bool take_time(const char **at, int64_t *ret_ns)
 {
-    unsigned long long inode;
-    long long original, own;
+    bool before = **at == '-';
+    const char *digits = *at + before;
+    uint64_t n;
+
+    if (!decimal_take(&digits, (uint64_t)INT64_MAX + before, &n))
+        return false;
+    *ret_ns = (int64_t)(before ? 0 - n : n);
+    *at = digits;
+    return true;
+}
+
+static bool take_space(const char **at)
+{
+    return *(*at)++ == ' ';
+}
+
+/* Whoever owns the file may have written anything there: what is not ours to the last byte is none. */
+static bool read_mark(const char *path, struct copy_mark *ret)
+{
     char text[COPY_TEXT];
     ssize_t n = getxattr(path, COPY_XATTR, text, sizeof(text) - 1);
+    const char *at = text;
 
     if (n <= 0)
         return false;
     text[n] = 0;
-    return sscanf(text, "%llu %lld %lld", &inode, &original, &own) == 3 &&
-           (int64_t)inode == number_of(o, "inode") && original == number_of(o, "mtime_ns") &&
-           own != mtime_ns(st);
+    return decimal_take(&at, UINT64_MAX, &ret->inode) && take_space(&at) &&
+           take_time(&at, &ret->original_ns) && take_space(&at) && take_time(&at, &ret->own_ns) &&
+           at == text + n;
+}
+
+/* A copy that was made of the disk as it is recorded, and written since: its guest went on with it. */
+static bool is_used_copy(struct json_object *o, const char *path, const struct stat *st)
+{
+    struct copy_mark mark;
+
+    return read_mark(path, &mark) && mark.inode == inode_of(o) &&
+           mark.original_ns == number_of(o, "mtime_ns") && mark.own_ns != mtime_ns(st);
 }
 
 /* An image given in place of the recorded one.  Return: why not; NULL if it will do. */

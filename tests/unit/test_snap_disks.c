@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "snapshot/snap_disks.h"
@@ -176,6 +177,132 @@ static void test_a_disk_that_cannot_be_looked_at_is_named(void **state)
     assert_null(json);
 }
 
+/* --- Copies ---------------------------------------------------------------------- */
+
+#define MARK "user.chrysalis.copy"
+
+/* The disk's image is given by hand; the snapshot recorded this of it. */
+static void check_marked(struct snap_fixture *s, const char *inode, const char *mtime)
+{
+    char json[256], item[] = "disks.rw.path=";
+    char *items[] = {item};
+    const struct snap_sets sets = {items, 1};
+
+    (void)snprintf(json, sizeof(json),
+                   "[{\"id\":\"rw\",\"path\":\"/x\",\"size\":65536,\"inode\":%s,\"mtime_ns\":%s}]",
+                   inode, mtime);
+    check(s, json, &sets, false);
+}
+
+static void mark(const struct snap_fixture *s, const char *text, size_t len)
+{
+    if (setxattr(s->rw, MARK, text, len, 0) == 0)
+        return;
+    if (errno == ENOTSUP)
+        skip(); /* of a file system without them */
+    fail_msg("%s: %s", MARK, strerror(errno));
+}
+
+static void test_a_copy_that_was_written_since_is_refused(void **state)
+{
+    static const struct {
+        time_t s;
+        long ns;
+        const char *mtime;
+    } times[] = {
+        {1700000000,  5,         "1700000000000000005" },
+        {-2,          999999999, "-1000000001"         },
+        {-1,          0,         "-1000000000"         },
+        {9223372036,  854775807, "9223372036854775807" },
+        {-2147483648, 0,         "-2147483648000000000"},
+    };
+    struct snap_fixture *s = *state;
+    const char *original = snap_fixture_path(s, "original.img");
+    auto_close int from = open(original, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    auto_close int to = open(s->rw, O_RDWR | O_CLOEXEC);
+    char inode[32];
+    struct stat st;
+
+    assert_int_equal(fstat(from, &st), 0);
+    (void)snprintf(inode, sizeof(inode), "%llu", (unsigned long long)st.st_ino);
+    mark(s, "x", 1);
+    for (size_t i = 0; i < ARRAY_LEN(times); i++) {
+        set_mtime(original, times[i].s, times[i].ns);
+        set_mtime(s->rw, times[i].s, times[i].ns);
+        snap_disks_mark(to, from);
+        check_marked(s, inode, times[i].mtime);
+        assert_int_equal(s->why.nr, 0);
+        set_mtime(s->rw, 1600000000, 0);
+        check_marked(s, inode, times[i].mtime);
+        snap_fixture_one_problem(s, "it is an earlier clone's, which has written to it");
+        /* Of another disk, or of this one at another time. */
+        check_marked(s, "0", times[i].mtime);
+        check_marked(s, inode, "17");
+        assert_int_equal(s->why.nr, 0);
+    }
+}
+
+static void test_numbers_have_all_their_bits(void **state)
+{
+    static const char text[] = "18446744073709551615 -9223372036854775808 9223372036854775807";
+    struct snap_fixture *s = *state;
+
+    mark(s, text, strlen(text));
+    check_marked(s, "18446744073709551615", "-9223372036854775808");
+    snap_fixture_one_problem(s, "it is an earlier clone's");
+    check_marked(s, "9223372036854775807", "-9223372036854775808");
+    assert_int_equal(s->why.nr, 0);
+}
+
+static void test_what_is_no_mark_is_none(void **state)
+{
+#define TEXT(t)          \
+    {                    \
+        t, sizeof(t) - 1 \
+    }
+    static const struct {
+        const char *s;
+        size_t len;
+    } texts[] = {
+        TEXT(""),
+        TEXT("7"),
+        TEXT("7 5"),
+        TEXT("7 5 "),
+        TEXT("7 5 x"),
+        TEXT("7 5 9x"),
+        TEXT("7 5 9 "),
+        TEXT("7 5 9\n"),
+        TEXT("7 5 9\0"),
+        TEXT("7 5\0 9"),
+        TEXT(" 7 5 9"),
+        TEXT("7  5 9"),
+        TEXT("7 5\t9"),
+        TEXT("+7 5 9"),
+        TEXT("-7 5 9"),
+        TEXT("7 +5 9"),
+        TEXT("7 5 +9"),
+        TEXT("7 5 --9"),
+        TEXT("7 5 -"),
+        TEXT("7 5 9 11"),
+        TEXT("18446744073709551623 5 9"), /* 2^64 + 7 */
+        TEXT("7 5 9223372036854775808"),
+        TEXT("7 5 -9223372036854775809"),
+        TEXT("7 5 99999999999999999999999999999999"),
+    };
+#undef TEXT
+    struct snap_fixture *s = *state;
+
+    mark(s, "7 5 9", 5);
+    check_marked(s, "7", "5");
+    snap_fixture_one_problem(s, "it is an earlier clone's");
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        mark(s, texts[i].s, texts[i].len);
+        check_marked(s, "7", "5");
+        if (s->why.nr)
+            fail_msg("\"%s\" (%zu bytes) is taken for a mark", texts[i].s, texts[i].len);
+    }
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, snap_fixture_setup, snap_fixture_teardown)
 
 int main(void)
@@ -188,6 +315,9 @@ int main(void)
         T(test_another_image_has_to_be_as_long),
         T(test_hostile_texts_are_refused_or_are_problems),
         T(test_a_disk_that_cannot_be_looked_at_is_named),
+        T(test_a_copy_that_was_written_since_is_refused),
+        T(test_numbers_have_all_their_bits),
+        T(test_what_is_no_mark_is_none),
     };
 
     return cmocka_run_group_tests_name("snap_disks", tests, NULL, NULL);

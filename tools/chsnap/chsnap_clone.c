@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/decimal.h"
 #include "snapshot/snap_restore.h"
 #include "tools/chctl/http_client.h"
 #include "tools/chsnap/chsnap_template.h"
@@ -376,11 +377,9 @@ static int clone_into(struct chsnap *c, struct cloning *k, const char *dir_text)
 
 static bool parse_count(const char *text, unsigned lowest, unsigned highest, unsigned *ret)
 {
-    char *end;
-    unsigned long n = strtoul(text, &end, 10);
+    uint64_t n;
 
-    /* strtoul() takes spaces and signs too. */
-    if (text[0] < '0' || text[0] > '9' || *end || n < lowest || n > highest)
+    if (!decimal_parse(text, lowest, highest, &n))
         return false;
     *ret = (unsigned)n;
     return true;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/decimal.h"
 #include "tools/chsnap/chsnap.h"
 #include "tools/chsnap/prune_policy.h"
 
@@ -212,10 +213,9 @@ static int remove_rest(struct prune *p)
 /* A number after --keep-...; false after a complaint. */
 static bool take_keep(struct prune *p, enum prune_rule rule, const char *text)
 {
-    char *end;
-    unsigned long n = strtoul(text, &end, 10);
+    uint64_t n;
 
-    if (text[0] < '0' || text[0] > '9' || *end || !n || n > PRUNE_KEEP_MAX) {
+    if (!decimal_parse(text, 1, PRUNE_KEEP_MAX, &n)) {
         (void)chsnap_usage_error(p->c, "--keep-%s %s: 1 to %d", rule_names[rule], text,
                                  PRUNE_KEEP_MAX);
         return false;
