@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
+
+#include "core/socket_name.h"
 
 static const struct char_backend closed = {.out_fd = -1, .in_fd = -1, .listen_fd = -1};
 
@@ -64,64 +64,41 @@ static int open_file(const char *path, struct char_backend *be)
     return be->out_fd < 0 ? -errno : 0;
 }
 
-static int unix_address(const char *path, struct sockaddr_un *ret)
+static int open_socket(const char *path, struct char_backend *be, struct err *err)
 {
-    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(ret->sun_path))
-        return -ENAMETOOLONG;
-    memcpy(ret->sun_path, path, strlen(path));
-    return 0;
-}
-
-/* Whether there is what a socket must not take the place of. */
-static bool is_no_socket(const char *path)
-{
-    struct stat st;
-
-    return lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode);
-}
-
-static int open_socket(const char *path, struct char_backend *be)
-{
+    auto_free char *hidden = NULL;
     struct sockaddr_un sa;
-    int rc;
+    int rc = socket_name_check(path, err);
 
-    if (is_no_socket(path))
-        return -EEXIST;
-    be->socket = strdup(path);
-    if (!be->socket || asprintf(&be->hidden, "%s.%d", path, (int)getpid()) < 0) {
-        be->hidden = NULL;
-        return -ENOMEM;
-    }
-    rc = unix_address(be->hidden, &sa);
     if (rc < 0)
         return rc;
-    (void)unlink(be->hidden); /* of a dead process with our number */
+    be->socket = strdup(path);
+    if (!be->socket || asprintf(&hidden, "%s.%d", path, (int)getpid()) < 0) {
+        hidden = NULL;
+        return -ENOMEM;
+    }
+    rc = socket_name_address(hidden, &sa, err);
+    if (rc >= 0)
+        rc = socket_name_may_take(hidden, err);
+    if (rc < 0)
+        return rc;
+    (void)unlink(hidden); /* of a dead process with our number */
     be->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (be->listen_fd < 0 || bind(be->listen_fd, (struct sockaddr *)&sa, (socklen_t)sizeof(sa)) < 0)
         return -errno;
+    be->hidden = steal_ptr(hidden); /* ours, to be removed */
     return listen(be->listen_fd, 1) < 0 ? -errno : 0;
-}
-
-/* Whether a process listens there; a socket that is only left over does not count. */
-static bool is_served(const char *path)
-{
-    auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_un sa;
-
-    if (fd < 0 || unix_address(path, &sa) < 0)
-        return false;
-    return connect(fd, (struct sockaddr *)&sa, (socklen_t)sizeof(sa)) == 0 || errno == EAGAIN;
 }
 
 int char_backend_publish(struct char_backend *be, struct err *err)
 {
+    int rc;
+
     if (!be->socket || be->published)
         return 0;
-    if (is_no_socket(be->socket))
-        return err_set(err, -EEXIST, "%s: is there and is not a socket", be->socket);
-    if (is_served(be->socket))
-        return err_set(err, -EADDRINUSE, "%s: somebody serves this socket", be->socket);
+    rc = socket_name_may_take(be->socket, err);
+    if (rc < 0)
+        return rc;
     if (rename(be->hidden, be->socket) < 0)
         return err_set(err, -errno, "%s: %s", be->socket, strerror(errno));
     be->published = true;
@@ -141,6 +118,7 @@ int char_backend_open(const char *what, const struct console_config *cfg,
 {
     struct char_backend be = closed;
     const char *path = "";
+    struct err why = {0};
     int rc = 0;
 
     switch (cfg->mode) {
@@ -156,7 +134,7 @@ int char_backend_open(const char *what, const struct console_config *cfg,
         break;
     case CONSOLE_SOCKET:
         path = cfg->socket;
-        rc = open_socket(path, &be);
+        rc = open_socket(path, &be, &why);
         break;
     case CONSOLE_DEFAULT:
     case CONSOLE_OFF:
@@ -165,6 +143,8 @@ int char_backend_open(const char *what, const struct console_config *cfg,
     }
     if (rc < 0) {
         char_backend_close(&be);
+        if (why.code)
+            return err_set(err, rc, "%s: %s", what, why.msg);
         return err_set(err, rc, "%s: %s%s%s", what, path, *path ? ": " : "", strerror(-rc));
     }
     *ret_be = be;

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 
 #include "core/loop.h"
+#include "core/socket_name.h"
 
 enum {
     BACKLOG = 130,  /* every lane and the control channel at once */
@@ -345,23 +346,6 @@ int mig_connect(struct mig_dial *dial, const struct mig_wait *wait, struct mig_c
 
 /* --- Listening ----------------------------------------------------------- */
 
-/* Whether a socket is there at which nobody listens: that of a process that was killed. */
-static bool is_left_over(const struct sockaddr_un *sun)
-{
-    auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-    return fd >= 0 && connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0 &&
-           errno == ECONNREFUSED;
-}
-
-/* unix(7): a file that is no socket refuses a connection too. */
-static bool is_socket(const char *path)
-{
-    struct stat st;
-
-    return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode);
-}
-
 static int bind_unix(const struct mig_dial *dial, int *ret_fd, struct err *err)
 {
     struct sockaddr_un sun = unix_address(&dial->url);
@@ -375,10 +359,12 @@ static int bind_unix(const struct mig_dial *dial, int *ret_fd, struct err *err)
     if (rc == 0)
         rc = bind(fd, (const struct sockaddr *)&sun, sizeof(sun));
     if (rc < 0 && errno == EADDRINUSE) {
-        if (is_socket(dial->url.path) && is_left_over(&sun) && unlink(dial->url.path) == 0)
-            rc = bind(fd, (const struct sockaddr *)&sun, sizeof(sun));
-        else
-            errno = EADDRINUSE;
+        /* That of a process that was killed? */
+        rc = socket_name_may_take(dial->url.path, err);
+        if (rc < 0)
+            return rc;
+        (void)unlink(dial->url.path);
+        rc = bind(fd, (const struct sockaddr *)&sun, sizeof(sun));
     }
     if (rc < 0)
         return err_set(err, -errno, "%s: %s", dial->url.path, strerror(errno));

@@ -88,10 +88,11 @@ struct mig_listener;
  * mig_listen() - wait for connections of a source.
  * @dial: tls must be of the server's role; url.port "0" takes any free port.
  *
- * A UNIX socket is made with mode 0600 and removed by mig_listener_close().
+ * A UNIX socket is made with mode 0600, in place of one that is left over, and removed by
+ * mig_listener_close().
  *
  * Return: 0 and *@ret_ls, owned; -EINVAL for TLS on a UNIX socket, and TCP without
- * TLS beyond loopback; the kernel's errno.
+ * TLS beyond loopback; -EADDRINUSE if somebody serves the path; -EEXIST if it is no socket; the kernel's errno.
  * Threads: any.
  */
 CHECKED int mig_listen(const struct mig_dial *dial, struct mig_listener **ret_ls, struct err *err);

@@ -6,12 +6,11 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/image_file.h"
+#include "core/socket_name.h"
 #include "core/tap_name.h"
 #include "snapshot/snap_disks.h"
 
@@ -135,16 +134,14 @@ static void check_nets(const struct vm_config *cfg, struct snap_problems *why)
 static void check_console(const char *name, const struct console_config *c,
                           struct snap_problems *why)
 {
-    struct stat st;
+    struct err err = {0};
 
     if (c->mode == CONSOLE_FILE && c->file && !can_write(c->file))
         snap_problem(why, "%s.file: %s: %s", name, c->file, strerror(errno));
     if (c->mode != CONSOLE_SOCKET || !c->socket)
         return;
-    if (strlen(c->socket) >= sizeof((struct sockaddr_un){0}.sun_path))
-        snap_problem(why, "%s.socket: %s: %s", name, c->socket, strerror(ENAMETOOLONG));
-    else if (lstat(c->socket, &st) == 0 && !S_ISSOCK(st.st_mode))
-        snap_problem(why, "%s.socket: %s: is there and is not a socket", name, c->socket);
+    if (socket_name_check(c->socket, &err) < 0)
+        snap_problem(why, "%s.socket: %s", name, err.msg);
     else if (!can_write(c->socket))
         snap_problem(why, "%s.socket: %s: %s", name, c->socket, strerror(errno));
 }

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "core/socket_name.h"
+
 enum {
     LOCK_TRIES = 16, /* the file may be removed by its last owner between open and lock */
     BACKLOG = 128,
@@ -67,15 +69,13 @@ static int take_lock(const char *path, int *ret_fd, struct err *err)
     return err_set(err, -EADDRINUSE, "API socket: %s keeps changing", name);
 }
 
+/* Who serves it without its lock got it from somebody else, as a descriptor. */
 static int remove_stale(const char *path, struct err *err)
 {
-    struct stat st;
+    int rc = socket_name_may_take(path, err);
 
-    if (lstat(path, &st))
-        return errno == ENOENT ? 0
-                               : err_set(err, -errno, "API socket: %s: %s", path, strerror(errno));
-    if (!S_ISSOCK(st.st_mode))
-        return err_set(err, -EEXIST, "API socket: %s is there and is not a socket", path);
+    if (rc < 0)
+        return err_prefix(err, rc, "API socket");
     if (unlink(path) && errno != ENOENT)
         return err_set(err, -errno, "API socket: cannot remove %s: %s", path, strerror(errno));
     return 0;

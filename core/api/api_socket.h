@@ -19,8 +19,8 @@ struct api_socket {
  * @path: of the socket.
  *
  * Return: 0 and *@ret_sock, owned, to be given to api_socket_close();
- * -EADDRINUSE if a server has the lock; -EEXIST if @path is no socket;
- * -ENAMETOOLONG; the kernel's errno.
+ * -EADDRINUSE if a server has the lock or serves the path without it; -EEXIST if @path is no
+ * socket; -ENAMETOOLONG; the kernel's errno.
  * Threads: any.
  */
 CHECKED int api_socket_open(const char *path, struct api_socket *ret_sock, struct err *err);

@@ -739,6 +739,27 @@ static void test_a_path_has_one_server(void **state)
     assert_null(other);
 }
 
+/* Who got its socket as a descriptor has no lock. */
+static void test_what_another_serves_is_left_alone(void **state)
+{
+    struct fixture *fix = *state;
+    struct api_server_config config = config_of(fix);
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct err err = {0};
+
+    api_server_stop(steal_ptr(fix->srv));
+    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", fix->path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    assert_int_equal(serve(&config, &fix->srv, &err), -EADDRINUSE);
+    assert_non_null(strstr(err.msg, "somebody serves this socket"));
+    assert_null(fix->srv);
+    assert_int_equal(close(client_open(fix)), 0); /* it is still reached */
+    assert_int_equal(unlink(fix->path), 0);
+    (void)close(fd);
+}
+
 static void test_who_comes_before_the_start_is_answered_after_it(void **state)
 {
     static struct response res;
@@ -847,6 +868,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_path_has_one_server, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_comes_before_the_start_is_answered_after_it, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_what_another_serves_is_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_a_dead_server_left_is_replaced, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_listening_socket_can_be_handed_over, setup,
                                         teardown),

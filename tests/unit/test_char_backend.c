@@ -142,7 +142,9 @@ static void test_a_file_is_not_replaced(void **state)
 
     write_file(f, "precious");
     assert_int_equal(char_backend_open("serial", &f->cfg, &f->be, &err), -EEXIST);
+    assert_non_null(strstr(err.msg, "serial: "));
     assert_non_null(strstr(err.msg, f->path));
+    assert_non_null(strstr(err.msg, "is there and is not a socket"));
     assert_file(f, "precious");
 }
 
@@ -157,6 +159,24 @@ static void test_a_file_that_came_meanwhile_is_not_replaced(void **state)
     assert_non_null(strstr(err.msg, "is there and is not a socket"));
     char_backend_close(&f->be);
     assert_file(f, "precious");
+}
+
+/* Nor is one beside it, where the socket is until it is published. */
+static void test_a_file_beside_it_is_not_replaced(void **state)
+{
+    struct fix *f = *state;
+    char path[sizeof(f->path)];
+    struct err err = {0};
+
+    memcpy(path, f->path, sizeof(path));
+    (void)snprintf(f->path, sizeof(f->path), "%.40s.%d", path, (int)getpid());
+    write_file(f, "precious");
+    f->cfg.socket = path;
+    assert_int_equal(char_backend_open("serial", &f->cfg, &f->be, &err), -EEXIST);
+    assert_non_null(strstr(err.msg, "is there and is not a socket"));
+    assert_file(f, "precious");
+    assert_int_equal(unlink(f->path), 0);
+    memcpy(f->path, path, sizeof(path));
 }
 
 static void test_a_link_is_not_replaced(void **state)
@@ -177,6 +197,7 @@ int main(void)
         T(test_a_socket_that_is_served_is_left_alone),
         T(test_a_file_is_not_replaced),
         T(test_a_file_that_came_meanwhile_is_not_replaced),
+        T(test_a_file_beside_it_is_not_replaced),
         T(test_a_link_is_not_replaced),
     };
 

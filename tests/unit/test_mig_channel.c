@@ -413,7 +413,9 @@ static void test_a_unix_socket_that_was_left_over_is_replaced(void **state)
     fd = open(dial.url.path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
     assert_int_equal(close(fd), 0);
-    assert_int_equal(mig_listen(&dial, &ls, NULL), -EADDRINUSE);
+    err = (struct err){0};
+    assert_int_equal(mig_listen(&dial, &ls, &err), -EEXIST);
+    assert_non_null(strstr(err.msg, "is there and is not a socket"));
     assert_int_equal(unlink(dial.url.path), 0);
 }
 
