@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 enum {
@@ -27,11 +28,31 @@ static void *new_table(size_t cap, size_t entry_len)
     return table;
 }
 
+/* For the first table of a map; the next ones have the same. */
+static int draw_secret(uint64_t secret[STORE_MAP_SECRETS])
+{
+    const ssize_t len = STORE_MAP_SECRETS * sizeof(secret[0]);
+
+    return getrandom(secret, (size_t)len, 0) == len ? 0 : -EIO;
+}
+
+/* Both halves of the product: every bit of both factors counts in the lowest. */
+static uint64_t fold(uint64_t a, uint64_t b)
+{
+    unsigned __int128 product = (unsigned __int128)a * b;
+
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
 static size_t digest_slot(const struct store_digest_map *m, const struct store_digest *d)
 {
+    uint64_t w[STORE_DIGEST_LEN / sizeof(uint64_t)];
     size_t i;
 
-    memcpy(&i, d->b, sizeof(i));
+    _Static_assert(STORE_DIGEST_LEN == STORE_MAP_SECRETS * sizeof(uint64_t), "a secret each");
+    memcpy(w, d->b, sizeof(w));
+    i = fold(w[0] ^ m->secret[0], w[1] ^ m->secret[1]) ^
+        fold(w[2] ^ m->secret[2], w[3] ^ m->secret[3]);
     for (i &= m->cap - 1; m->e[i].d.alg; i = (i + 1) & (m->cap - 1))
         if (store_digest_equal(&m->e[i].d, d))
             break;
@@ -50,8 +71,11 @@ uint64_t *store_digest_map_find(const struct store_digest_map *m, const struct s
 
 static int digest_map_grow(struct store_digest_map *m, size_t cap)
 {
-    struct store_digest_map bigger = {.nr = m->nr, .cap = cap};
+    struct store_digest_map bigger = *m;
 
+    if (!m->cap && draw_secret(bigger.secret) < 0)
+        return -EIO;
+    bigger.cap = cap;
     bigger.e = new_table(cap, sizeof(bigger.e[0]));
     if (!bigger.e)
         return -ENOMEM;
@@ -75,9 +99,10 @@ int store_digest_map_reserve(struct store_digest_map *m, size_t nr)
 int store_digest_map_put(struct store_digest_map *m, const struct store_digest *d, uint64_t value)
 {
     size_t i;
+    int rc = store_digest_map_reserve(m, m->nr + 1);
 
-    if (store_digest_map_reserve(m, m->nr + 1) < 0)
-        return -ENOMEM;
+    if (rc < 0)
+        return rc;
     i = digest_slot(m, d);
     m->nr += !m->e[i].d.alg;
     m->e[i].d = *d;
@@ -93,7 +118,7 @@ void store_digest_map_release(struct store_digest_map *m)
 
 static size_t id_slot(const struct store_id_map *m, uint64_t id)
 {
-    size_t i = (size_t)(id * 0x9e3779b97f4a7c15U >> 20);
+    size_t i = fold(id ^ m->secret[0], m->secret[1]) ^ m->secret[2];
 
     for (i &= m->cap - 1; m->e[i].used; i = (i + 1) & (m->cap - 1))
         if (m->e[i].id == id)
@@ -113,8 +138,11 @@ uint32_t *store_id_map_find(const struct store_id_map *m, uint64_t id)
 
 static int id_map_grow(struct store_id_map *m)
 {
-    struct store_id_map bigger = {.nr = m->nr, .cap = m->cap ? 2 * m->cap : MAP_CAP_MIN};
+    struct store_id_map bigger = *m;
 
+    if (!m->cap && draw_secret(bigger.secret) < 0)
+        return -EIO;
+    bigger.cap = m->cap ? 2 * m->cap : MAP_CAP_MIN;
     bigger.e = new_table(bigger.cap, sizeof(bigger.e[0]));
     if (!bigger.e)
         return -ENOMEM;
@@ -129,9 +157,10 @@ static int id_map_grow(struct store_id_map *m)
 int store_id_map_or(struct store_id_map *m, uint64_t id, uint32_t bits)
 {
     size_t i;
+    int rc = 2 * m->nr >= m->cap ? id_map_grow(m) : 0;
 
-    if (2 * m->nr >= m->cap && id_map_grow(m) < 0)
-        return -ENOMEM;
+    if (rc < 0)
+        return rc;
     i = id_slot(m, id);
     m->nr += !m->e[i].used;
     m->e[i] = (struct store_id_entry){.id = id, .value = m->e[i].value | bits, .used = true};

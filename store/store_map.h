@@ -2,6 +2,9 @@
 /*
  * Two growing hash tables for walks over the whole store: digests to a value, and
  * segment ids to a value.
+ *
+ * Whoever wrote the store chose both: a page's digest is not looked at until the page is.  So each
+ * table has a secret of its own, without which nobody finds keys that come to lie in one place.
  */
 #ifndef STORE_STORE_MAP_H
 #define STORE_STORE_MAP_H
@@ -13,9 +16,14 @@ struct store_digest_entry {
     uint64_t value;
 };
 
+enum {
+    STORE_MAP_SECRETS = 4,
+};
+
 /* Zeroed: empty. */
 struct store_digest_map {
     size_t nr, cap;
+    uint64_t secret[STORE_MAP_SECRETS];
     struct store_digest_entry *e;
 };
 
@@ -28,6 +36,7 @@ struct store_id_entry {
 /* Zeroed: empty. */
 struct store_id_map {
     size_t nr, cap;
+    uint64_t secret[STORE_MAP_SECRETS];
     struct store_id_entry *e;
 };
 
@@ -43,7 +52,7 @@ uint64_t *store_digest_map_find(const struct store_digest_map *m, const struct s
  * store_digest_map_reserve() - make room, so that puts do not move what is there.
  * @nr: entries in all, below SIZE_MAX / 4.
  *
- * Return: 0; -ENOMEM.
+ * Return: 0; -ENOMEM; -EIO: the kernel has no random numbers.
  * Threads: one at a time.
  */
 CHECKED int store_digest_map_reserve(struct store_digest_map *m, size_t nr);
@@ -51,7 +60,7 @@ CHECKED int store_digest_map_reserve(struct store_digest_map *m, size_t nr);
 /**
  * store_digest_map_put() - set the value of a digest.
  *
- * Return: 0; -ENOMEM.
+ * Return: as store_digest_map_reserve().
  * Threads: one at a time.
  */
 CHECKED int store_digest_map_put(struct store_digest_map *m, const struct store_digest *d,
@@ -75,7 +84,7 @@ uint32_t *store_id_map_find(const struct store_id_map *m, uint64_t id);
 /**
  * store_id_map_or() - set bits in the value of an id, which begins as 0.
  *
- * Return: 0; -ENOMEM.
+ * Return: as store_digest_map_reserve().
  * Threads: one at a time.
  */
 CHECKED int store_id_map_or(struct store_id_map *m, uint64_t id, uint32_t bits);

@@ -341,6 +341,136 @@ static void test_maps_find_what_was_put(void **state)
     store_seen_free(seen);
 }
 
+enum {
+    CHOSEN = 1 << 16, /* keys of one family */
+    RUN_MAX = 512,    /* of slots in use, one behind the other; by chance there are a hundred */
+};
+
+/* A digest whose four words are chosen, as whoever writes a store may. */
+static struct store_digest chosen(uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    const uint64_t w[] = {a, b, c, d};
+    struct store_digest digest = {.alg = STORE_ALG_SHA256};
+
+    _Static_assert(sizeof(w) == STORE_DIGEST_LEN, "all of a digest");
+    memcpy(digest.b, w, sizeof(w));
+    return digest;
+}
+
+static struct store_digest of_family(unsigned family, uint64_t i)
+{
+    switch (family) {
+    case 0:
+        return chosen(0, 0, 0, i + 1);
+    case 1:
+        return chosen(0, 0, i + 1, 0);
+    case 2:
+        return chosen(0, i + 1, 0, 0);
+    case 3:
+        return chosen(i + 1, 0, 0, 0);
+    case 4:
+        return chosen(i << 48, 1, 0, 0);
+    case 5:
+        return chosen(7, i << 48, 7, i << 32);
+    case 6:
+        return chosen(i, i, i, i);
+    default:
+        return chosen(i, ~i, 0 - i, i << 20);
+    }
+}
+
+/* The most slots that a search looks at before it comes to a free one. */
+static size_t longest_digest_run(const struct store_digest_map *m)
+{
+    size_t longest = 0, run = 0;
+
+    for (size_t i = 0; i < m->cap; i++) {
+        run = m->e[i].d.alg ? run + 1 : 0;
+        longest = run > longest ? run : longest;
+    }
+    return longest;
+}
+
+static void test_digests_that_were_chosen_do_not_pile_up(void **state)
+{
+    (void)state;
+    for (unsigned family = 0; family < 8; family++) {
+        struct store_digest_map m = {0};
+
+        for (uint64_t i = 0; i < CHOSEN; i++) {
+            struct store_digest d = of_family(family, i);
+
+            assert_int_equal(store_digest_map_put(&m, &d, i), 0);
+            /* Before they cost hours. */
+            if (i % 4096 == 4095 && longest_digest_run(&m) > RUN_MAX)
+                fail_msg("family %u: %zu slots in a row", family, longest_digest_run(&m));
+        }
+        assert_int_equal(m.nr, CHOSEN);
+        store_digest_map_release(&m);
+    }
+}
+
+static size_t longest_id_run(const struct store_id_map *m)
+{
+    size_t longest = 0, run = 0;
+
+    for (size_t i = 0; i < m->cap; i++) {
+        run = m->e[i].used ? run + 1 : 0;
+        longest = run > longest ? run : longest;
+    }
+    return longest;
+}
+
+static void test_ids_that_were_chosen_do_not_pile_up(void **state)
+{
+    /* times 0x9e3779b97f4a7c15 is 1: ids that a hash by the golden ratio puts in one place */
+    const uint64_t golden_inverse = 0xf1de83e19937733d;
+
+    (void)state;
+    assert_true(golden_inverse * 0x9e3779b97f4a7c15 == 1);
+    for (unsigned shift = 0; shift < 48; shift += 16) {
+        for (unsigned family = 0; family < 2; family++) {
+            struct store_id_map m = {0};
+
+            for (uint64_t i = 0; i < CHOSEN; i++) {
+                uint64_t id = (i << shift) * (family ? golden_inverse : 1);
+
+                assert_int_equal(store_id_map_or(&m, id, 1), 0);
+                if (i % 4096 == 4095 && longest_id_run(&m) > RUN_MAX)
+                    fail_msg("family %u, shift %u: %zu slots in a row", family, shift,
+                             longest_id_run(&m));
+            }
+            assert_int_equal(m.nr, CHOSEN);
+            store_id_map_release(&m);
+        }
+    }
+}
+
+/* Who could say where a key lies could choose those that lie in one place. */
+static void test_no_two_maps_have_the_same_places(void **state)
+{
+    struct store_digest_map a = {0}, b = {0};
+    struct store_id_map x = {0}, y = {0};
+
+    (void)state;
+    for (uint64_t i = 0; i < 100; i++) {
+        struct store_digest d = of_family(0, i);
+
+        assert_int_equal(store_digest_map_put(&a, &d, i), 0);
+        assert_int_equal(store_digest_map_put(&b, &d, i), 0);
+        assert_int_equal(store_id_map_or(&x, i, 1), 0);
+        assert_int_equal(store_id_map_or(&y, i, 1), 0);
+    }
+    assert_int_equal(a.cap, b.cap);
+    assert_memory_not_equal(a.e, b.e, a.cap * sizeof(a.e[0]));
+    assert_int_equal(x.cap, y.cap);
+    assert_memory_not_equal(x.e, y.e, x.cap * sizeof(x.e[0]));
+    store_digest_map_release(&a);
+    store_digest_map_release(&b);
+    store_id_map_release(&x);
+    store_id_map_release(&y);
+}
+
 static int load_key(void *arg, uint64_t key, void *obj, struct err *err)
 {
     ++*(unsigned *)arg;
@@ -454,6 +584,9 @@ int main(void)
         cmocka_unit_test(test_nodes_and_hints_come_back),
         cmocka_unit_test(test_records_come_back_and_cuts_are_refused),
         cmocka_unit_test(test_maps_find_what_was_put),
+        cmocka_unit_test(test_digests_that_were_chosen_do_not_pile_up),
+        cmocka_unit_test(test_ids_that_were_chosen_do_not_pile_up),
+        cmocka_unit_test(test_no_two_maps_have_the_same_places),
         cmocka_unit_test(test_cache_keeps_what_was_used_last),
         cmocka_unit_test(test_urls_are_taken_apart),
         cmocka_unit_test(test_names_keep_to_the_rules),
