@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots, to a directory and to a store, and what comes back from them."""
 
+import contextlib
 import ctypes
 import fcntl
 import json
 import os
+import pathlib
 import random
 import signal
 import struct
@@ -13,7 +15,7 @@ import time
 import unittest
 
 import lane_base
-from lane_base import MIB, LaneTest, program
+from lane_base import BUILD, MIB, LaneTest, program
 from lane_host import GuestMemory, differing_pages, page_digests_of
 from lane_vmm import Background, Vmm, vm_args
 
@@ -328,6 +330,44 @@ class SnapshotTest(LaneTest):
         self.assertEqual(progress["result"], "completed")
         self.assertEqual(progress["pages_done"], RAM // 4096)
         self.check_guest(vmm)
+
+    def has_open(self, vmm, path):
+        """Whether chvmm has a file open."""
+        for fd in pathlib.Path(f"/proc/{vmm.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(fd) == str(path):
+                    return True
+        return False
+
+    def test_the_answer_does_not_wait_for_the_store_to_be_closed(self):
+        hold = BUILD / "tests" / "lane" / "hold_close.so"
+        if not hold.exists():
+            self.skipTest("nothing holds a close up in this build")
+        database = self.dir / "store" / "store.db"
+        fifo = database.with_name("store.db.hold")
+        vmm = Vmm(self, "vm", vm_args(), prefix=("env", f"LD_PRELOAD={hold}", f"HOLD_CLOSE={database}"))
+        vmm.boot()
+        vmm.put("vm.snapshot", {"destination_url": self.store("first")})
+        lane_base.wait_until(lambda: not self.has_open(vmm, database), 30, "the store to be closed")
+        os.mkfifo(fifo)
+        vmm.put("vm.snapshot", {"destination_url": self.store("second")})
+        self.assertTrue(self.has_open(vmm, database))
+        # It is durable, and the VM is its own again.
+        self.assertEqual(vmm.get("vm.snapshot-progress")["result"], "completed")
+        listed = json.loads(subprocess.run([program("chsnap"), "list", "-j", self.dir / "store"], check=True,
+                                           capture_output=True, timeout=60).stdout)
+        self.assertEqual([s["name"] for s in listed], ["first", "second"])
+        vmm.put("vm.pause")
+        vmm.put("vm.resume")
+        # The next one waits for the close, not for another request.
+        third = Background(vmm.put, "vm.snapshot", {"destination_url": self.store("third")})
+        lane_base.wait_until(lambda: vmm.get("vm.snapshot-progress")["result"] == "none", 30, "the third snapshot")
+        self.assertTrue(self.has_open(vmm, database))
+        self.addCleanup(os.close, os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        fifo.unlink()
+        third.result(60)
+        self.assertEqual(vmm.get("vm.snapshot-progress")["result"], "completed")
+        lane_base.wait_until(lambda: not self.has_open(vmm, database), 30, "the store to be closed")
 
     def packs(self):
         return {p.name: p.stat().st_size for p in (self.dir / "store" / "packs").iterdir()}
