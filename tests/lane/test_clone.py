@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -193,6 +194,7 @@ class CloneTest(LaneTest):
             process.kill()
             process.wait()
             pids = self.settle()
+            self.assertIn(len(pids), (0, 3))
             if process.returncode == 0:
                 self.assertEqual(len(pids), 3)
             nr_ended += not pids
@@ -206,6 +208,68 @@ class CloneTest(LaneTest):
             for copy in copies:
                 copy.unlink()
         self.assertGreater(nr_ended, 0)
+
+    def test_a_chsnap_that_is_killed_has_let_all_run_or_none(self):
+        self.frozen().kill()
+        self.addCleanup(self.kill_orphans)
+        first = str(self.short / "c" / "clone-0.sock")
+        for _ in range(3):
+            process = self.cloning("-n", "10")
+
+            def runs(process=process):
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    status, body = request(first, "GET", "/api/v1/vm.info", timeout_s=5)
+                    return status == 200 and json.loads(body)["state"] == "Running"
+                return process.poll() is not None
+
+            while not runs():
+                pass
+            process.kill()
+            process.wait()
+            pids = self.settle()
+            self.assertEqual(len(pids), 10)
+            for pid in pids:
+                self.end(pid)
+            for pid in pids:
+                wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 30, "its end")
+
+    def leashed(self, name, fd, options=""):
+        vmm = Vmm(self, name, ["--restore", f"source_url=store:{self.dir}/store#warm{options}",
+                               "--end-with", f"fd={fd}"], pass_fds=(fd,))
+        os.close(fd)
+        vmm.wait_state("Paused")
+        return vmm
+
+    def test_one_byte_has_all_run_on_that_have_the_pipe(self):
+        self.frozen().kill()
+        out, into = os.pipe()
+        vmms = [self.leashed(f"back{i}", os.dup(out)) for i in range(2)]
+        os.close(out)
+        vmms[0].process.send_signal(signal.SIGSTOP)  # it looks when who wrote has gone
+        os.write(into, b"r")
+        os.close(into)
+        vmms[1].wait_state("Running")
+        vmms[0].process.send_signal(signal.SIGCONT)
+        vmms[0].wait_state("Running")
+        for vmm in vmms:
+            self.assertTrue(vmm.is_running())
+
+    def test_who_cannot_run_on_ends_with_who_wanted_that(self):
+        disk = self.make_disk("disk.img", 8 * MIB)
+        self.frozen(disk=f"path={disk}").kill()
+        out, into = os.pipe()
+        with self.lock(disk):
+            vmm = self.leashed("back", out)
+            os.write(into, b"r")
+            wait_until(lambda: "wants the VM to run on" in vmm.log(), 30, "the reason")
+            self.assertEqual(vmm.state(), "Paused")
+            os.close(into)
+            self.assertEqual(vmm.wait_exit(), 0)
+        # A socket's end is no word.
+        ours, theirs = (s.detach() for s in socket.socketpair())
+        vmm = self.leashed("other", theirs)
+        os.close(ours)
+        self.assertEqual(vmm.wait_exit(), 0)
 
     def clones_of(self, process):
         """pids of two that are chvmm by now: to stop one before would stop who makes it."""

@@ -24,6 +24,7 @@ enum {
     CLONES_MAX = 1000,
     START_TIMEOUT_MS = 60000,
     POLL_MS = 5,
+    RUN_MS = 200,     /* for a clone to run on, before it is asked why it does not */
     END_MS = 600,     /* for clones to end in order */
     DIR_MAX = 80,     /* characters, for a socket's path to have room for a name */
     LOG_TAIL = 32768, /* bytes of a log that are looked at */
@@ -67,8 +68,8 @@ struct clone {
 struct brood {
     unsigned nr;
     struct clone *clones;
-    int leash
-        [2]; /* a pipe, of which each has the side to read: who has not been let run ends with us */
+    /* A pipe, of which each has the side to read: who has not been let run ends with us. */
+    int leash[2];
 };
 
 static uint64_t now_ns(void)
@@ -162,11 +163,34 @@ static int wait_clone(struct chsnap *c, struct clone *clone)
                         clone->log_path);
 }
 
-static int run_clone_on(struct chsnap *c, struct clone *clone)
+/* One word for all of them, which stays in the pipe: who is killed has let all run, or none. */
+static int let_run(struct chsnap *c, const struct brood *b)
 {
-    struct err err = {0};
+    if (write(b->leash[1], "r", 1) != 1)
+        return chsnap_error(c, "pipe: %m");
+    return CHSNAP_OK;
+}
 
-    if (chsnap_call(clone->socket_path, "PUT", "/api/v1/vm.resume", NULL, NULL, &err) < 0)
+static bool is_running(const struct clone *clone)
+{
+    char state[32] = "", uuid[sizeof(clone->uuid)];
+
+    return vm_info(clone->socket_path, state, sizeof(state), uuid, sizeof(uuid)) &&
+           strcmp(state, "Running") == 0;
+}
+
+/* Wait until the clone runs; what keeps it from that is what it says when it is asked to. */
+static int wait_running(struct chsnap *c, struct clone *clone)
+{
+    uint64_t deadline = now_ns() + (uint64_t)RUN_MS * 1000000;
+    struct err err = {0};
+    bool runs;
+
+    while (!(runs = is_running(clone)) && now_ns() < deadline)
+        (void)usleep(1000);
+    if (!runs &&
+        chsnap_call(clone->socket_path, "PUT", "/api/v1/vm.resume", NULL, NULL, &err) < 0 &&
+        !is_running(clone))
         return chsnap_error(c, "%s: %s", clone->socket_path, err.msg);
     clone->took_ns = now_ns() - clone->started_ns;
     return CHSNAP_OK;
@@ -344,8 +368,10 @@ static int make_clones(struct chsnap *c, const struct cloning *k)
         rc = wait_clone(c, &b.clones[i]);
     /* All or none: from here on no signal ends it, and before none of them has done anything. */
     chsnap_stop_hold();
+    if (rc == CHSNAP_OK)
+        rc = let_run(c, &b);
     for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
-        rc = run_clone_on(c, &b.clones[i]);
+        rc = wait_running(c, &b.clones[i]);
     if (rc != CHSNAP_OK)
         end_brood(&b);
     chsnap_stop_done_locked(rc == CHSNAP_OK ? "all clones run" : "none of the clones was made");

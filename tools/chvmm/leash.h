@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who started the process and has plans for its VM: until the VM is used, it ends with them.
+ * Who started the process and has plans for its VM: until the VM is used, it ends with them.  A byte
+ * from them has it run on; one that reaches many processes at once has all of them run on, or none.
  *
  * Threads: control.
  */

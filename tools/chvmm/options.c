@@ -101,7 +101,7 @@ static const struct option_row option_rows[] = {
      "Write what happens as JSON: path=<file> | fd=<n>", NULL},
     {"end-with", 0, DO_END_WITH, 0, "fd=<n>",
      "End when the other side of this pipe is closed, unless the VM has run, was saved or moved\n"
-     "by then", NULL},
+     "by then; a byte written to it has the VM run on", NULL},
     {"seccomp", 0, DO_SECCOMP, 0, "<mode>",
      "Filter of system calls (default true): true | false | log | errno", NULL},
     {"landlock", 0, DO_LANDLOCK, 0, NULL,
