@@ -9,11 +9,13 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <limits.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "store/store_internal.h"
+#include "store/store_stream.h"
 #include "tests/unit/store_fixture.h"
 
 static struct fixture fx;
@@ -208,6 +210,122 @@ static void test_only_one_of_two_removes(void **state)
     image_free(&small);
 }
 
+/* ---- a snapshot that goes and comes back between look-up and lock ---- */
+
+/* What another process does before the lock is had; the back end is the store's own but for that. */
+static struct {
+    struct store_backend_ops ops;
+    const struct store_backend_ops *real;
+    struct store *other;
+    struct bytes stream;
+    unsigned left; /* how often yet */
+} meanwhile;
+
+static void export_snapshot(const char *ref)
+{
+    const struct store_stream_cfg cfg = {0};
+    struct store_stream_result res;
+    struct store_snapshot *snap;
+    struct err err = {0};
+
+    assert_ok(store_snapshot_open(st, ref, &snap, &err), &err);
+    assert_ok(store_export(snap, bytes_sink, &meanwhile.stream, &cfg, &res, &err), &err);
+    store_snapshot_close(snap);
+}
+
+static void bring_again(void)
+{
+    const struct store_stream_cfg cfg = {0};
+    struct store_stream_result res;
+    struct err err = {0};
+
+    meanwhile.stream.at = 0;
+    assert_ok(store_remove(meanwhile.other, "goes", &err), &err);
+    assert_int_equal(
+        store_import(meanwhile.other, bytes_source, &meanwhile.stream, &cfg, &res, &err), 1);
+}
+
+static int lock_after_that(struct store_backend *be, uint64_t what, enum store_lock_mode mode,
+                           bool wait, struct store_lock **ret, struct err *err)
+{
+    if (what >= STORE_LOCK_SNAPSHOTS && meanwhile.left) {
+        meanwhile.left--;
+        bring_again();
+    }
+    return meanwhile.real->lock(be, what, mode, wait, ret, err);
+}
+
+static void begin_meanwhile(unsigned times)
+{
+    meanwhile.other = fixture_open(&fx);
+    meanwhile.real = st->be->ops;
+    meanwhile.ops = *st->be->ops;
+    meanwhile.ops.lock = lock_after_that;
+    meanwhile.left = times;
+    st->be->ops = &meanwhile.ops;
+}
+
+static void end_meanwhile(void)
+{
+    st->be->ops = meanwhile.real;
+    store_close(meanwhile.other);
+    free(meanwhile.stream.p);
+    (void)memset(&meanwhile, 0, sizeof(meanwhile));
+}
+
+/* It has another number, and its lock is another's: who reads it would keep nobody from removing it. */
+static void test_what_came_back_is_locked_as_what_it_is_now(void **state)
+{
+    struct image img = image_make(10, 6);
+    struct store_snapshot *snap;
+    struct err err = {0};
+    uint64_t seq;
+
+    (void)state;
+    assert_ok(image_put(st, &img, NULL, "goes", NULL, &err), &err);
+    export_snapshot("goes");
+    assert_ok(image_put(st, &img, NULL, "stays", NULL, &err), &err);
+    assert_ok(store_snapshot_open(st, "goes", &snap, &err), &err);
+    seq = store_snapshot_info(snap)->seq;
+    store_snapshot_close(snap);
+
+    begin_meanwhile(2);
+    assert_ok(store_snapshot_open(st, "goes", &snap, &err), &err);
+    assert_int_equal(meanwhile.left, 0);
+    assert_true(store_snapshot_info(snap)->seq > seq + 1);
+    assert_int_equal(store_remove(meanwhile.other, "goes", NULL), -EBUSY);
+    store_snapshot_close(snap);
+    assert_ok(store_remove(meanwhile.other, "goes", &err), &err);
+    end_meanwhile();
+    image_free(&img);
+}
+
+/* An id means one snapshot, and that is gone. */
+static void test_what_came_back_is_not_what_an_id_meant(void **state)
+{
+    struct image img = image_make(10, 6);
+    char id[STORE_DIGEST_HEX + 1];
+    struct store_snapshot *snap;
+    struct err err = {0};
+
+    (void)state;
+    assert_ok(image_put(st, &img, NULL, "goes", id, &err), &err);
+    export_snapshot("goes");
+    assert_ok(image_put(st, &img, NULL, "stays", NULL, &err), &err);
+    begin_meanwhile(1);
+    assert_int_equal(store_snapshot_open(st, id, &snap, &err), -ENOENT);
+    assert_non_null(strstr(err.msg, "was removed meanwhile"));
+    err = (struct err){0};
+    assert_ok(store_snapshot_open(st, id, &snap, &err), &err);
+    store_snapshot_close(snap);
+    /* Nor is it waited for without an end. */
+    meanwhile.left = UINT_MAX;
+    assert_int_equal(store_snapshot_open(st, "goes", &snap, NULL), -ENOENT);
+    meanwhile.left = 0;
+    end_meanwhile();
+    image_free(&img);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +337,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_tag_that_moves_on_is_opened_where_it_went, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_only_one_of_two_removes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_came_back_is_locked_as_what_it_is_now, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_came_back_is_not_what_an_id_meant, setup,
+                                        teardown),
     };
 
     return cmocka_run_group_tests_name("store_names", tests, NULL, NULL);
