@@ -32,7 +32,7 @@ struct chsnap_restore_opts {
     "  -m, --memory MODE        how memory comes back: auto, copy, ondemand, mapped\n"    \
     "      --set KEY=VALUE      what shall be different: disks.ID.path, net.ID.tap,\n"    \
     "                           net.ID.mac, serial.file, serial.socket, memory.shared,\n" \
-    "                           platform.uuid and others (chsnap(1)); may be repeated\n"  \
+    "                           platform.uuid and others (chvmm(1)); may be repeated\n"   \
     "      --changed-disks      also with disks that were written after the snapshot\n"
 
 /**
