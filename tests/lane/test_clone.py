@@ -271,6 +271,19 @@ class CloneTest(LaneTest):
         os.close(ours)
         self.assertEqual(vmm.wait_exit(), 0)
 
+    def test_a_clone_that_cannot_run_on_takes_the_others_with_it(self):
+        self.frozen().kill()
+        self.addCleanup(self.kill_orphans)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(self.short / "serial1"))
+            other.listen()
+            error = self.chsnap("clone", "-n", 3, "--dir", self.short / "c", "--set",
+                                f"serial.socket={self.short}/serial{{n}}", self.dir / "store", "warm", code=1)
+        self.assertIn("clone-1.sock: ", error)
+        self.assertIn("serial1: somebody serves this socket", error)
+        self.assertEqual(self.orphans(), {})
+        self.assertEqual(list((self.short / "c").glob("*.sock")), [])
+
     def clones_of(self, process):
         """pids of two that are chvmm by now: to stop one before would stop who makes it."""
         pids = self.children(process)

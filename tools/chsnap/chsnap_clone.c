@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
@@ -24,7 +25,7 @@ enum {
     CLONES_MAX = 1000,
     START_TIMEOUT_MS = 60000,
     POLL_MS = 5,
-    RUN_MS = 200,     /* for a clone to run on, before it is asked why it does not */
+    RUN_MS = 200,     /* for clones to run, before they are asked why they do not */
     END_MS = 600,     /* for clones to end in order */
     DIR_MAX = 80,     /* characters, for a socket's path to have room for a name */
     LOG_TAIL = 32768, /* bytes of a log that are looked at */
@@ -163,14 +164,6 @@ static int wait_clone(struct chsnap *c, struct clone *clone)
                         clone->log_path);
 }
 
-/* One word for all of them, which stays in the pipe: who is killed has let all run, or none. */
-static int let_run(struct chsnap *c, const struct brood *b)
-{
-    if (write(b->leash[1], "r", 1) != 1)
-        return chsnap_error(c, "pipe: %m");
-    return CHSNAP_OK;
-}
-
 static bool is_running(const struct clone *clone)
 {
     char state[32] = "", uuid[sizeof(clone->uuid)];
@@ -179,21 +172,42 @@ static bool is_running(const struct clone *clone)
            strcmp(state, "Running") == 0;
 }
 
-/* Wait until the clone runs; what keeps it from that is what it says when it is asked to. */
-static int wait_running(struct chsnap *c, struct clone *clone)
+/* Whether all run; what keeps one from that is what it says when it is asked to. */
+static int look_who_runs(struct chsnap *c, const struct brood *b)
 {
-    uint64_t deadline = now_ns() + (uint64_t)RUN_MS * 1000000;
-    struct err err = {0};
-    bool runs;
+    for (unsigned i = 0; i < b->nr; i++) {
+        const char *path = b->clones[i].socket_path;
+        struct err err = {0};
 
-    while (!(runs = is_running(clone)) && now_ns() < deadline)
-        (void)usleep(1000);
-    if (!runs &&
-        chsnap_call(clone->socket_path, "PUT", "/api/v1/vm.resume", NULL, NULL, &err) < 0 &&
-        !is_running(clone))
-        return chsnap_error(c, "%s: %s", clone->socket_path, err.msg);
-    clone->took_ns = now_ns() - clone->started_ns;
+        if (!is_running(&b->clones[i]) &&
+            chsnap_call(path, "PUT", "/api/v1/vm.resume", NULL, NULL, &err) < 0 &&
+            !is_running(&b->clones[i]))
+            return chsnap_error(c, "%s: %s", path, err.msg);
+    }
     return CHSNAP_OK;
+}
+
+/*
+ * One word for all of them, which stays in the pipe: who is killed has let all run, or none.  Each
+ * lets go of the pipe as it runs; to ask each would take long beside so many guests.
+ */
+static int let_run(struct chsnap *c, struct brood *b)
+{
+    struct pollfd readers = {.fd = b->leash[1]};
+    int rc = CHSNAP_OK;
+
+    if (write(b->leash[1], "r", 1) != 1)
+        return chsnap_error(c, "pipe: %m");
+    (void)close(b->leash[0]);
+    b->leash[0] = -1;
+    if (poll(&readers, 1, RUN_MS) != 1)
+        rc = look_who_runs(c, b);
+    for (unsigned i = 0; rc == CHSNAP_OK && i < b->nr; i++) {
+        if (has_ended(&b->clones[i]))
+            rc = chsnap_error(c, "a clone ended at once: see %s", b->clones[i].log_path);
+        b->clones[i].took_ns = now_ns() - b->clones[i].started_ns;
+    }
+    return rc;
 }
 
 /* End what was started, and wait for that: a clone that did nothing takes its disks with it. */
@@ -370,15 +384,14 @@ static int make_clones(struct chsnap *c, const struct cloning *k)
     chsnap_stop_hold();
     if (rc == CHSNAP_OK)
         rc = let_run(c, &b);
-    for (unsigned i = 0; rc == CHSNAP_OK && i < k->nr; i++)
-        rc = wait_running(c, &b.clones[i]);
     if (rc != CHSNAP_OK)
         end_brood(&b);
     chsnap_stop_done_locked(rc == CHSNAP_OK ? "all clones run" : "none of the clones was made");
     chsnap_stop_release();
     if (rc == CHSNAP_OK)
         rc = print_clones(c, b.clones, k->nr);
-    (void)close(b.leash[0]);
+    if (b.leash[0] >= 0)
+        (void)close(b.leash[0]);
     (void)close(b.leash[1]);
     free(b.clones);
     return rc;
