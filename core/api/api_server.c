@@ -240,16 +240,24 @@ static bool is_anyone_busy(const struct api_server *srv)
     return false;
 }
 
-static void begin_stop(struct api_server *srv)
+static void reply_stopping(struct api_request *req)
 {
     static const char text[] = "[\"Error from API\",\"The VMM is shutting down\"]";
+    char *copy = strdup(text);
+
+    /* Without memory for words the status says it alone. */
+    set_reply(req, 503, copy, copy ? sizeof(text) - 1 : 0);
+}
+
+static void begin_stop(struct api_server *srv)
+{
     struct api_request *req;
 
     srv->stopping = true;
     srv->stop_deadline_ns = loop_now_ns() + API_STOP_TIMEOUT_MS * NS_PER_MS;
     loop_remove(steal_ptr(srv->listen_src));
     LIST_FOREACH(req, &srv->waiting, link)
-    set_reply(req, 503, strdup(text), sizeof(text) - 1);
+    reply_stopping(req);
 }
 
 static void end_stop(struct api_server *srv)

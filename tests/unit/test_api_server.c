@@ -9,6 +9,7 @@
 #include <json-c/json_object.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,6 +23,18 @@ enum {
     RESPONSE_MAX = 64 << 10,
     WAIT_MS = 5000,
 };
+
+/* ---- memory that is not there ---------------------------------------------- */
+
+static atomic_bool no_strdup;
+
+char *__real_strdup(const char *s);
+char *__wrap_strdup(const char *s);
+
+char *__wrap_strdup(const char *s)
+{
+    return atomic_load(&no_strdup) ? NULL : __real_strdup(s);
+}
 
 /* ---- the routes under test ------------------------------------------------- */
 
@@ -688,24 +701,36 @@ static void *stop_server(void *arg)
     return NULL;
 }
 
-static void test_a_stop_answers_what_waits(void **state)
+static void stop_while_one_waits(struct fixture *fix, bool has_memory, const char *want)
 {
     static const char text[] = "PUT /api/v1/vm.keep HTTP/1.1\r\nHost: a\r\n\r\n";
     static struct response res;
-    struct fixture *fix = *state;
     int fd = client_open(fix);
     struct api_request *req;
     pthread_t thread;
 
     client_send(fd, text, sizeof(text) - 1);
     req = take_kept(fix);
+    atomic_store(&no_strdup, !has_memory);
     assert_int_equal(pthread_create(&thread, NULL, stop_server, steal_ptr(fix->srv)), 0);
     client_receive(fd, &res);
     assert_int_equal(res.status, 503);
+    assert_string_equal(res.body, want);
     assert_int_equal(pthread_join(thread, NULL), 0);
+    atomic_store(&no_strdup, false);
     /* Its owner does not know, and need not. */
     api_reply(req, 200, "1", 1);
     (void)close(fd);
+}
+
+static void test_a_stop_answers_what_waits(void **state)
+{
+    stop_while_one_waits(*state, true, "[\"Error from API\",\"The VMM is shutting down\"]");
+}
+
+static void test_a_stop_without_memory_answers_by_its_status(void **state)
+{
+    stop_while_one_waits(*state, false, "");
 }
 
 static void test_an_answer_just_before_the_stop_leaves(void **state)
@@ -863,6 +888,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_client_that_reads_nothing_is_no_burden, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_stop_answers_what_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_stop_without_memory_answers_by_its_status, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_an_answer_just_before_the_stop_leaves, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_path_has_one_server, setup, teardown),
