@@ -27,7 +27,7 @@ struct loop_source {
 struct loop_call {
     loop_fn *fn;
     void *arg;
-    bool wait;
+    bool wait; /* whoever waits owns it */
     bool done; /* under loop->lock */
     struct loop_call *next;
 };
@@ -237,13 +237,19 @@ int loop_post(struct loop *loop, loop_fn *fn, void *arg)
     return 0;
 }
 
+/* Whether the caller has to make the call itself. */
+static bool is_own_locked(const struct loop *loop)
+{
+    return !loop->running || pthread_equal(loop->thread, pthread_self());
+}
+
 int loop_call_begin(struct loop *loop, loop_fn *fn, void *arg, struct loop_call **ret_call)
 {
     struct loop_call *c;
 
     *ret_call = NULL;
     (void)pthread_mutex_lock(&loop->lock);
-    if (!loop->running || pthread_equal(loop->thread, pthread_self())) {
+    if (is_own_locked(loop)) {
         (void)pthread_mutex_unlock(&loop->lock);
         fn(arg);
         return 0;
@@ -268,25 +274,36 @@ bool loop_call_is_done(struct loop *loop, const struct loop_call *c)
     return done;
 }
 
+static void await_locked(struct loop *loop, const struct loop_call *c)
+{
+    while (!c->done)
+        (void)pthread_cond_wait(&loop->changed, &loop->lock);
+}
+
 void loop_call_end(struct loop *loop, struct loop_call *c)
 {
     if (!c)
         return;
     (void)pthread_mutex_lock(&loop->lock);
-    while (!c->done)
-        (void)pthread_cond_wait(&loop->changed, &loop->lock);
+    await_locked(loop, c);
     (void)pthread_mutex_unlock(&loop->lock);
     free(c);
 }
 
-int loop_call(struct loop *loop, loop_fn *fn, void *arg)
+void loop_call(struct loop *loop, loop_fn *fn, void *arg)
 {
-    struct loop_call *c;
-    int rc = loop_call_begin(loop, fn, arg, &c);
+    struct loop_call c = {.fn = fn, .arg = arg, .wait = true};
+    bool is_own;
 
-    if (rc >= 0)
-        loop_call_end(loop, c);
-    return rc;
+    (void)pthread_mutex_lock(&loop->lock);
+    is_own = is_own_locked(loop);
+    if (!is_own) {
+        push_locked(loop, &c);
+        await_locked(loop, &c);
+    }
+    (void)pthread_mutex_unlock(&loop->lock);
+    if (is_own)
+        fn(arg);
 }
 
 static void run_calls(struct loop *loop)

@@ -89,12 +89,12 @@ CHECKED int loop_post(struct loop *loop, loop_fn *fn, void *arg);
 /**
  * loop_call() - run a function on the loop's thread and wait until it returned.
  *
- * At once where the caller is that thread or the loop does not run.
+ * At once where the caller is that thread or the loop does not run.  It needs no memory: what has
+ * to be given up can be.
  *
- * Return: 0; -ENOMEM.
  * Threads: any that holds no lock the function takes.
  */
-CHECKED int loop_call(struct loop *loop, loop_fn *fn, void *arg);
+void loop_call(struct loop *loop, loop_fn *fn, void *arg);
 
 /**
  * loop_call_begin() - loop_call() that does not wait.

@@ -405,9 +405,9 @@ static void stop_on_loop(void *arg)
     device_unlock(p->dev);
 }
 
-int char_port_stop(struct char_port *p)
+void char_port_stop(struct char_port *p)
 {
-    return loop_call(loop_of(p), stop_on_loop, p);
+    loop_call(loop_of(p), stop_on_loop, p);
 }
 
 void char_port_write(struct char_port *p, const uint8_t *data, size_t len)

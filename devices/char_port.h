@@ -102,10 +102,9 @@ void char_port_start(struct char_port *p);
 /**
  * char_port_stop() - leave the loop; what the other end takes at once is still written.
  *
- * Return: 0; -ENOMEM, and nothing has changed.
  * Threads: control, in quiesce, without dev->lock.
  */
-CHECKED int char_port_stop(struct char_port *p);
+void char_port_stop(struct char_port *p);
 
 /**
  * char_port_write() - output.

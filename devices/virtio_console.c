@@ -182,15 +182,9 @@ static int vcon_quiesce(struct device *dev, uint64_t deadline_ns, struct err *er
 {
     int rc = virtio_device_quiesce(dev, deadline_ns, err);
 
-    if (rc < 0)
-        return rc;
-    rc = char_port_stop(&to_vcon(dev)->port);
     if (rc >= 0)
-        return 0;
-    device_lock(dev);
-    virtio_pci_resume(dev);
-    device_unlock(dev);
-    return err_set(err, rc, "%s: out of memory", dev->id);
+        char_port_stop(&to_vcon(dev)->port);
+    return rc;
 }
 
 void vcon_resize(struct device *dev, uint16_t cols, uint16_t rows)

@@ -150,7 +150,7 @@ static void call_back(void *arg)
     assert_true(pthread_equal(pthread_self(), f->thread));
     hit(f);
     /* From the loop's own thread: at once. */
-    assert_int_equal(loop_call(f->loop, hit, f), 0);
+    loop_call(f->loop, hit, f);
 }
 
 static void test_calls_run_on_the_loop_and_are_waited_for(void **state)
@@ -158,7 +158,7 @@ static void test_calls_run_on_the_loop_and_are_waited_for(void **state)
     struct fix *f = *state;
 
     for (int i = 1; i <= 100; i++) {
-        assert_int_equal(loop_call(f->loop, call_back, f), 0);
+        loop_call(f->loop, call_back, f);
         if (atomic_load(&f->hits) != 2 * i) /* before the loop runs, a call is made here */
             fail();
     }
@@ -188,10 +188,36 @@ static void test_a_call_before_the_loop_runs_is_made_at_once(void **state)
 
     (void)state;
     assert_int_equal(loop_new(&f.loop), 0);
-    assert_int_equal(loop_call(f.loop, hit, &f), 0);
+    loop_call(f.loop, hit, &f);
     assert_int_equal(atomic_load(&f.hits), 1);
     assert_int_equal(loop_post(f.loop, hit, &f), 0); /* freed with the loop */
     loop_free(f.loop);
+}
+
+/* --- Memory that is not there --------------------------------------------------- */
+
+static _Thread_local bool no_memory;
+
+void *__real_calloc(size_t nr, size_t size);
+void *__wrap_calloc(size_t nr, size_t size);
+
+void *__wrap_calloc(size_t nr, size_t size)
+{
+    return no_memory ? NULL : __real_calloc(nr, size);
+}
+
+/* A machine is given up so, whatever else fails. */
+static void test_a_call_that_is_waited_for_needs_no_memory(void **state)
+{
+    struct fix *f = *state;
+    struct loop_call *call;
+
+    no_memory = true;
+    assert_int_equal(loop_post(f->loop, hit, f), -ENOMEM);
+    assert_int_equal(loop_call_begin(f->loop, hit, f, &call), -ENOMEM);
+    loop_call(f->loop, hit, f);
+    no_memory = false;
+    assert_int_equal(atomic_load(&f->hits), 1);
 }
 
 /* --- A call while the loop ends ------------------------------------------------- */
@@ -295,6 +321,7 @@ int main(void)
         T(test_timers_fire_once_and_not_early),
         T(test_calls_run_on_the_loop_and_are_waited_for),
         T(test_a_call_may_be_begun_and_waited_for_later),
+        T(test_a_call_that_is_waited_for_needs_no_memory),
         cmocka_unit_test(test_a_call_before_the_loop_runs_is_made_at_once),
         cmocka_unit_test(test_a_call_while_the_loop_ends_is_made_whenever_it_comes),
     };
