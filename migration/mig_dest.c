@@ -335,7 +335,7 @@ static int send_ready(struct mig_dest *dst, struct err *err)
     memcpy(ready.secret, dst->secret, sizeof(ready.secret));
     dst->has_secret = true;
     mig_progress_secret(&dst->progress, dst->secret);
-    mig_door_let_lanes_in(dst->door, dst->secret);
+    mig_door_let_lanes_in(dst->door, dst->secret, dst->lanes);
     return mig_ctl_send(dst->ctl, MIG_MSG_READY, &(struct iovec){&ready, sizeof(ready)}, 1, err);
 }
 

@@ -48,6 +48,7 @@ struct mig_door {
     struct mig_visitor let_in[LET_IN_MAX];
     unsigned nr_let_in, nr_fetched;
     bool has_secret;
+    unsigned nr_lanes; /* that may come with it */
     uint8_t secret[MIG_SECRET_SIZE];
     int rc; /* nobody comes any more */
     struct err err;
@@ -85,15 +86,17 @@ static void say_ready(struct mig_door *door)
 
 static int let_in(struct mig_door *door, struct caller *c, struct err *err)
 {
+    unsigned most;
     bool fits;
 
     (void)pthread_mutex_lock(&door->lock);
-    fits = door->nr_let_in < LET_IN_MAX;
+    most = 1 + door->nr_lanes;
+    fits = door->nr_let_in < most;
     if (fits)
         door->let_in[door->nr_let_in++] = c->v;
     (void)pthread_mutex_unlock(&door->lock);
     if (!fits)
-        return err_set(err, -EACCES, "more than %d lanes", MIG_LANES_MAX);
+        return err_set(err, -EACCES, "a lane came when all %u were there", most - 1);
     c->v = (struct mig_visitor){0};
     say_ready(door);
     return 0;
@@ -489,10 +492,11 @@ void mig_door_close(struct mig_door *door)
     door_free(door);
 }
 
-void mig_door_let_lanes_in(struct mig_door *door, const uint8_t *secret)
+void mig_door_let_lanes_in(struct mig_door *door, const uint8_t *secret, unsigned nr)
 {
     (void)pthread_mutex_lock(&door->lock);
     memcpy(door->secret, secret, sizeof(door->secret));
+    door->nr_lanes = nr < MIG_LANES_MAX ? nr : MIG_LANES_MAX;
     door->has_secret = true;
     (void)pthread_mutex_unlock(&door->lock);
 }

@@ -55,10 +55,11 @@ void mig_door_close(struct mig_door *door);
 /**
  * mig_door_let_lanes_in() - from now on, those that have the secret.
  * @secret: MIG_SECRET_SIZE bytes.
+ * @nr: so many of them, at most MIG_LANES_MAX; one more is turned away.
  *
  * Threads: any.
  */
-void mig_door_let_lanes_in(struct mig_door *door, const uint8_t *secret);
+void mig_door_let_lanes_in(struct mig_door *door, const uint8_t *secret, unsigned nr);
 
 /**
  * mig_door_await() - wait for the next one: the source, then lanes.

@@ -11,6 +11,8 @@
 #include <arpa/inet.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "migration/mig_door.h"
 #include "tests/fakes/fake_ends.h"
 #include "tests/fakes/fake_pki.h"
 
@@ -310,11 +313,78 @@ static void test_a_destination_without_a_source_is_cancelled(void **state)
     }
 }
 
+/* --- A lane too many ------------------------------------------------------- */
+
+static void count_refusal(void *arg, const struct err *why)
+{
+    assert_string_equal(why->msg, "a lane came when all 1 were there");
+    atomic_fetch_add((atomic_uint *)arg, 1);
+}
+
+static struct mig_visitor await_visitor(struct mig_door *door)
+{
+    const struct mig_wait wait = {.cancel_fd = -1, .wake_fd = -1};
+    struct mig_visitor v = {0};
+
+    assert_int_equal(mig_door_await(door, &wait, &v, NULL), 0);
+    return v;
+}
+
+static void test_a_lane_too_many_is_closed_at_once(void **state)
+{
+    static const struct fake_guest_config tiny = {.len = {KIB(64)}};
+    const struct mig_lane_wire lane = {
+        .secret = {1, 2, 3}
+    };
+    struct mig_hello h = {.version_min = MIG_VERSION,
+                          .version_max = MIG_VERSION,
+                          .page_size = PAGE_SIZE_4K,
+                          .lanes = 1};
+    uint8_t hello[64];
+    struct wr w = {hello, sizeof(hello), false};
+    struct mig_door_params params = {
+        .open = mig_open_by_accept, .hello_ms = 20000, .turned_away = count_refusal};
+    struct mig_visitor source, first;
+    struct mig_door *door;
+    atomic_uint refused = 0;
+    struct crowd c = {0};
+    int fd[3];
+    char byte;
+
+    (void)state;
+    fake_ends_open(&c.e, "tcp:127.0.0.1:0", &tiny, NULL, NULL);
+    params.open_arg = c.e.ls;
+    params.open_fd = mig_listener_fd(c.e.ls);
+    params.arg = &refused;
+    assert_int_equal(mig_door_open(&params, &door, NULL), 0);
+    for (unsigned i = 0; i < ARRAY_LEN(fd); i++) {
+        fd[i] = knock(&c);
+        assert_int_equal(fcntl(fd[i], F_SETFL, 0), 0);
+    }
+    mig_hello_put(&h, &w);
+    say_message(fd[0], MIG_MSG_HELLO, hello, sizeof(hello) - w.left);
+    source = await_visitor(door);
+    mig_door_let_lanes_in(door, lane.secret, 1);
+    say_message(fd[1], MIG_MSG_LANE, &lane, sizeof(lane));
+    first = await_visitor(door);
+    say_message(fd[2], MIG_MSG_LANE, &lane, sizeof(lane));
+    assert_int_equal(poll(&(struct pollfd){.fd = fd[2], .events = POLLIN}, 1, 20000), 1);
+    assert_int_equal(recv(fd[2], &byte, 1, 0), 0);
+    assert_int_equal(atomic_load(&refused), 1);
+    mig_visitor_release(&source);
+    mig_visitor_release(&first);
+    mig_door_close(door);
+    for (unsigned i = 0; i < ARRAY_LEN(fd); i++)
+        (void)close(fd[i]);
+    fake_ends_close(&c.e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_guest_moves_through_a_crowd),
         cmocka_unit_test(test_a_destination_without_a_source_is_cancelled),
+        cmocka_unit_test(test_a_lane_too_many_is_closed_at_once),
     };
 
     return cmocka_run_group_tests_name("mig_door", tests, setup_tls, teardown_tls);
