@@ -718,6 +718,17 @@ static bool may_be_asked(const struct mig_dest *dst)
     return state >= MIG_DST_LOADED && state != MIG_DST_FAILED;
 }
 
+/*
+ * For as long as the answer to COMMIT, where that may be on its way or was read behind a cancel: the
+ * source is undecided without our word.  One that has been silent for long would not read it either.
+ */
+static unsigned linger_ms(const struct mig_dest *dst, int rc)
+{
+    bool answers = dst->past_commit || (dst->may_be_asked && rc != -ETIMEDOUT);
+
+    return answers ? ANSWER_MS : LINGER_MS;
+}
+
 static int fail(struct mig_dest *dst, int rc, struct err *err)
 {
     rc = explain(dst, rc, err);
@@ -732,7 +743,7 @@ static int fail(struct mig_dest *dst, int rc, struct err *err)
         mig_ctl_past_cancel(dst->ctl);
         mig_ctl_abort(dst->ctl, err->msg);
     }
-    wind_up(dst, dst->past_commit ? ANSWER_MS : LINGER_MS);
+    wind_up(dst, linger_ms(dst, rc));
     mig_progress_finish(&dst->progress,
                         is_cancelled(dst) ? MIG_RESULT_CANCELLED : MIG_RESULT_FAILED, false, err);
     return rc;
