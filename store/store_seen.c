@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Entries lie in the order in which they came, and a small table leads to them: memory is touched
+ * as far as it is used, and one line of a processor's cache tells that a page is not there.
+ */
 #include "store/store_seen.h"
 
 #include <errno.h>
 #include <pthread.h>
 
 enum {
-    SEEN_WAYS = 16,
-    SEEN_LOCKS = 64,
+    SEEN_WAYS = 16, /* slots of a set: 64 bytes */
+    SEEN_SHELVES = 64,
     SEEN_NR_MIN = 1 << 10,
-    SEEN_NR_MAX = 1 << 17, /* 5 MiB */
+    SEEN_NR_MAX = 1 << 17, /* 5.5 MiB */
+    SEEN_TAG_SHIFT = 16,   /* of a slot; below: the number of an entry, from 1, or 0: free */
 };
 
 struct seen_entry {
@@ -16,16 +21,18 @@ struct seen_entry {
     uint8_t b[STORE_DIGEST_LEN];
 };
 
-struct seen_set {
-    uint8_t nr;   /* entries that are in use: no other is looked at, nor its memory touched */
-    uint8_t next; /* the way that goes next */
+/* Every so many sets, with what they lead to. */
+struct seen_shelf {
+    pthread_mutex_t lock; /* leaf */
+    uint64_t put;         /* entries so far; the oldest makes way */
+    struct seen_entry *entries;
 };
 
 struct store_seen {
-    pthread_mutex_t locks[SEEN_LOCKS]; /* leaf locks, one per so many sets */
-    uint64_t nr_sets;
+    uint64_t nr_sets, per_shelf;
+    uint32_t (*sets)[SEEN_WAYS];
     struct seen_entry *entries;
-    struct seen_set *sets;
+    struct seen_shelf shelves[SEEN_SHELVES];
 };
 
 int store_seen_new(uint64_t nr, struct store_seen **ret_s)
@@ -37,15 +44,18 @@ int store_seen_new(uint64_t nr, struct store_seen **ret_s)
         return -ENOMEM;
     while (size < nr && size < SEEN_NR_MAX)
         size *= 2;
-    for (unsigned i = 0; i < SEEN_LOCKS; i++)
-        (void)pthread_mutex_init(&s->locks[i], NULL);
+    for (unsigned i = 0; i < SEEN_SHELVES; i++)
+        (void)pthread_mutex_init(&s->shelves[i].lock, NULL);
     s->nr_sets = size / SEEN_WAYS;
+    s->per_shelf = size / SEEN_SHELVES;
     s->entries = calloc(size, sizeof(s->entries[0]));
     s->sets = calloc(s->nr_sets, sizeof(s->sets[0]));
     if (!s->entries || !s->sets) {
         store_seen_free(s);
         return -ENOMEM;
     }
+    for (unsigned i = 0; i < SEEN_SHELVES; i++)
+        s->shelves[i].entries = s->entries + i * s->per_shelf;
     *ret_s = s;
     return 0;
 }
@@ -54,61 +64,81 @@ void store_seen_free(struct store_seen *s)
 {
     if (!s)
         return;
-    for (unsigned i = 0; i < SEEN_LOCKS; i++)
-        (void)pthread_mutex_destroy(&s->locks[i]);
+    for (unsigned i = 0; i < SEEN_SHELVES; i++)
+        (void)pthread_mutex_destroy(&s->shelves[i].lock);
     free(s->entries);
     free(s->sets);
     free(s);
 }
 
-static uint64_t seen_set(const struct store_seen *s, const struct store_digest *d)
-{
-    uint64_t h;
+/* Where a digest, which is its own hash, is looked for. */
+struct seen_place {
+    struct seen_shelf *shelf;
+    uint32_t *set; /* SEEN_WAYS slots */
+    uint32_t tag;
+};
 
-    memcpy(&h, d->b, sizeof(h)); /* the digest is its own hash */
-    return h & (s->nr_sets - 1);
+static struct seen_place seen_place(struct store_seen *s, const struct store_digest *d)
+{
+    uint64_t h, set;
+
+    memcpy(&h, d->b, sizeof(h));
+    set = h & (s->nr_sets - 1);
+    return (struct seen_place){.shelf = &s->shelves[set % SEEN_SHELVES],
+                               .set = s->sets[set],
+                               .tag = (uint32_t)(h >> 48) << SEEN_TAG_SHIFT};
 }
 
-static uint64_t seen_find_locked(const struct store_seen *s, uint64_t set,
-                                 const struct store_digest *d)
+static uint64_t seen_find_locked(const struct seen_place *at, const struct store_digest *d)
 {
-    const struct seen_entry *e = &s->entries[set * SEEN_WAYS];
+    const uint32_t numbers = (1U << SEEN_TAG_SHIFT) - 1;
 
-    for (unsigned i = 0; i < s->sets[set].nr; i++)
-        if (memcmp(e[i].b, d->b, STORE_DIGEST_LEN) == 0)
-            return e[i].loc;
+    for (unsigned i = 0; i < SEEN_WAYS && at->set[i]; i++) {
+        const struct seen_entry *e;
+
+        if ((at->set[i] & ~numbers) != at->tag)
+            continue;
+        e = &at->shelf->entries[(at->set[i] & numbers) - 1];
+        if (memcmp(e->b, d->b, STORE_DIGEST_LEN) == 0)
+            return e->loc;
+    }
     return 0;
 }
 
 bool store_seen_find(struct store_seen *s, const struct store_digest *d, uint64_t *ret_loc)
 {
-    uint64_t set = seen_set(s, d);
-    uint64_t loc;
+    const struct seen_place at = seen_place(s, d);
 
-    (void)pthread_mutex_lock(&s->locks[set % SEEN_LOCKS]);
-    loc = seen_find_locked(s, set, d);
-    (void)pthread_mutex_unlock(&s->locks[set % SEEN_LOCKS]);
-    *ret_loc = loc;
-    return loc != 0;
+    (void)pthread_mutex_lock(&at.shelf->lock);
+    *ret_loc = seen_find_locked(&at, d);
+    (void)pthread_mutex_unlock(&at.shelf->lock);
+    return *ret_loc != 0;
+}
+
+static void seen_put_locked(const struct store_seen *s, const struct seen_place *at,
+                            const struct store_digest *d, uint64_t loc)
+{
+    uint64_t number = at->shelf->put++ % s->per_shelf;
+    unsigned way = 0;
+
+    while (way < SEEN_WAYS && at->set[way])
+        way++;
+    if (way == SEEN_WAYS)
+        way = (unsigned)number % SEEN_WAYS;
+    at->set[way] = at->tag | (uint32_t)(number + 1);
+    at->shelf->entries[number].loc = loc;
+    memcpy(at->shelf->entries[number].b, d->b, STORE_DIGEST_LEN);
 }
 
 uint64_t store_seen_claim(struct store_seen *s, const struct store_digest *d, uint64_t loc)
 {
-    uint64_t set = seen_set(s, d);
+    const struct seen_place at = seen_place(s, d);
     uint64_t there;
 
-    (void)pthread_mutex_lock(&s->locks[set % SEEN_LOCKS]);
-    there = seen_find_locked(s, set, d);
-    if (!there) {
-        struct seen_set *used = &s->sets[set];
-        struct seen_entry *e = &s->entries[set * SEEN_WAYS + used->next];
-
-        e->loc = loc;
-        memcpy(e->b, d->b, STORE_DIGEST_LEN);
-        used->next = (uint8_t)((used->next + 1) % SEEN_WAYS);
-        if (used->nr < SEEN_WAYS)
-            used->nr++;
-    }
-    (void)pthread_mutex_unlock(&s->locks[set % SEEN_LOCKS]);
+    (void)pthread_mutex_lock(&at.shelf->lock);
+    there = seen_find_locked(&at, d);
+    if (!there)
+        seen_put_locked(s, &at, d, loc);
+    (void)pthread_mutex_unlock(&at.shelf->lock);
     return there ? there : loc;
 }

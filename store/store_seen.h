@@ -2,8 +2,8 @@
 /*
  * Pages that one writer has stored already: a table of bounded size.
  *
- * When a set of slots is full the oldest entry goes, so a page may be stored
- * twice by a writer of very much memory; it is never taken for another.
+ * When it is full an old entry goes, so a page may be stored twice by a writer of very much memory;
+ * it is never taken for another.
  */
 #ifndef STORE_STORE_SEEN_H
 #define STORE_STORE_SEEN_H
