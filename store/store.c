@@ -104,10 +104,23 @@ void store_abandon(struct store *st)
     store_close(st);
 }
 
+/* What could wait until who published had an answer.  If it fails, the next to publish does it. */
+static void settle(struct store *st)
+{
+    struct store_lock *lock = NULL;
+
+    /* A collection does as much. */
+    if (!atomic_load(&st->unsettled) || store_lock_as_writer(st, false, &lock, NULL) < 0)
+        return;
+    (void)!store_index_settle(st->ix, NULL);
+    st->be->ops->unlock(st->be, lock);
+}
+
 void store_close(struct store *st)
 {
     if (!st)
         return;
+    settle(st);
     store_fetch_free(st->fetch);
     store_index_close(st->ix);
     if (st->be)

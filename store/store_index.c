@@ -798,6 +798,20 @@ int store_index_checkpoint(struct store_index *ix, struct err *err)
     return 0;
 }
 
+int store_index_write_back(struct store_index *ix, struct err *err)
+{
+    int rc = index_room(ix, err);
+
+    if (rc < 0)
+        return rc;
+    return sqlite3_wal_checkpoint(ix->db, "main") == SQLITE_OK ? 0 : index_fail(ix, err);
+}
+
+int store_index_put_off(struct store_index *ix, struct err *err)
+{
+    return sqlite3_wal_autocheckpoint(ix->db, 0) == SQLITE_OK ? 0 : index_fail(ix, err);
+}
+
 int store_index_trim(struct store_index *ix, struct err *err)
 {
     int rc = index_room(ix, err);

@@ -300,6 +300,24 @@ CHECKED int store_index_add_pages(struct store_index *ix, struct store_page_at *
 CHECKED int store_index_fold(struct store_index *ix, struct err *err);
 
 /**
+ * store_index_settle() - what makes the next changes quick: sort in pages that were kept aside, if
+ * they are many, and write the log back.
+ *
+ * In a transaction of its own.
+ * Return: 0; or an errno, and nothing has changed.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_settle(struct store_index *ix, struct err *err);
+
+/**
+ * store_index_put_off() - leave writing the log back to store_index_settle(), of any connection.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_put_off(struct store_index *ix, struct err *err);
+
+/**
  * store_index_add_object() - an object is there; one that is known stays where it was.
  *
  * Return: 0; or an errno.
@@ -403,6 +421,14 @@ CHECKED int store_index_del_fresh(struct store_index *ix, uint64_t segment, stru
  * Threads: one at a time, outside a transaction.
  */
 CHECKED int store_index_checkpoint(struct store_index *ix, struct err *err);
+
+/**
+ * store_index_write_back() - write back what of the log nobody looks at any more.
+ *
+ * Return: 0; or an errno.
+ * Threads: one at a time.
+ */
+CHECKED int store_index_write_back(struct store_index *ix, struct err *err);
 
 /**
  * store_index_trim() - give free space of the database back to the file system.

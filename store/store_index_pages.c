@@ -11,6 +11,7 @@
 enum {
     FRESH_ENTRY_LEN = 1 + sizeof(struct store_digest), /* slot, digest */
     FRESH_MAX = 1 << 16,                               /* pages: 2 MiB to read, 6 MiB of memory */
+    FRESH_LONG = FRESH_MAX / 2,                        /* worth sorting in when nobody waits */
 };
 
 /* ---- the list ---- */
@@ -338,6 +339,28 @@ int store_index_fold(struct store_index *ix, struct err *err)
     rc = st ? index_run(ix, st, err) : index_errno(ix);
     ix->fresh_known = false;
     return rc;
+}
+
+static int fold_alone(struct store_index *ix, struct err *err)
+{
+    int rc = store_index_begin(ix, err);
+
+    if (rc == 0)
+        rc = store_index_fold(ix, err);
+    if (rc == 0)
+        return store_index_commit(ix, err);
+    store_index_rollback(ix);
+    return rc;
+}
+
+int store_index_settle(struct store_index *ix, struct err *err)
+{
+    uint64_t rows = 0, last = 0;
+    int rc = fresh_stamp(ix, &rows, &last, err);
+
+    if (rc == 0 && rows >= FRESH_LONG / STORE_SEGMENT_SLOTS)
+        rc = fold_alone(ix, err);
+    return rc < 0 ? rc : store_index_write_back(ix, err);
 }
 
 int store_index_add_pages(struct store_index *ix, struct store_page_at *p, size_t nr,

@@ -8,6 +8,8 @@
 #ifndef STORE_STORE_INTERNAL_H
 #define STORE_STORE_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "store/store.h"
 #include "store/store_fetch.h"
 #include "store/store_pack.h"
@@ -18,7 +20,8 @@ struct store {
     struct store_index *ix; /* under ix_lock; never in a transaction for long */
     struct store_fetch *fetch;
     uint8_t uuid[STORE_UUID_LEN];
-    bool readonly; /* as the caller asked */
+    bool readonly;         /* as the caller asked */
+    atomic_bool unsettled; /* something was published */
 };
 
 /* A snapshot's row, copied out of the index and checked. */

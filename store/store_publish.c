@@ -481,6 +481,8 @@ int store_writer_publish(struct store_writer *w, const struct store_publish *wha
         committing = true;
         rc = store_index_commit(w->ix, err);
         if (rc == 0)
+            atomic_store(&w->st->unsettled, true);
+        if (rc == 0)
             rc = w->st->be->ops->is_there(w->st->be, err);
     } else {
         store_index_rollback(w->ix);

@@ -429,7 +429,10 @@ static int begin_index(struct store_writer *w, struct err *err)
 
     if (rc < 0)
         return rc;
-    rc = store_index_pin(w->ix, err);
+    /* Whoever waits for the snapshot does not wait for that; store_close() does it. */
+    rc = store_index_put_off(w->ix, err);
+    if (rc == 0)
+        rc = store_index_pin(w->ix, err);
     if (rc == 0)
         rc = store_index_nr_pages(w->ix, &pages, err);
     w->ix_has_pages = pages > 0;
