@@ -107,13 +107,17 @@ void store_abandon(struct store *st)
 /* What could wait until who published had an answer.  If it fails, the next to publish does it. */
 static void settle(struct store *st)
 {
-    struct store_lock *lock = NULL;
+    struct store_lock *lock = NULL, *settler = NULL;
+    struct store_backend *be = st->be;
 
-    /* A collection does as much. */
-    if (!atomic_load(&st->unsettled) || store_lock_as_writer(st, false, &lock, NULL) < 0)
+    if (!atomic_load(&st->unsettled))
         return;
-    (void)!store_index_settle(st->ix, NULL);
-    st->be->ops->unlock(st->be, lock);
+    /* Neither beside a collection nor beside another that does this. */
+    if (store_lock_as_writer(st, false, &lock, NULL) == 0 &&
+        be->ops->lock(be, STORE_LOCK_SETTLER, STORE_LOCK_EXCLUSIVE, false, &settler, NULL) == 0)
+        (void)!store_index_settle(st->ix, NULL);
+    be->ops->unlock(be, settler);
+    be->ops->unlock(be, lock);
 }
 
 void store_close(struct store *st)

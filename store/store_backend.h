@@ -28,6 +28,7 @@ enum {
     STORE_LOCK_GATE = 1,            /* shared: who is about to take the above; exclusive: the
                                        collector while it waits for it, so that it gets it */
     STORE_LOCK_COLLECTOR = 2,       /* exclusive: the collector, and a repair */
+    STORE_LOCK_SETTLER = 3,         /* exclusive: who does what was left to do by a publication */
     STORE_LOCK_SNAPSHOTS = 1 << 16, /* + sequence number; shared: readers; exclusive: rm */
 };
 
@@ -89,6 +90,14 @@ struct store_backend_ops {
 
     /* -ESTALE if what is opened is no longer what anybody would find. */
     int (*is_there)(struct store_backend *be, struct err *err);
+
+    /*
+     * Open a file of the cache, which may go at any time, with open(2)'s @flags; regular ones only.
+     * Return: a descriptor, owned; or an errno.
+     */
+    int (*cache_open)(struct store_backend *be, const char *name, int flags);
+    /* Give file @from of the cache the name @to, in place of what has it, durably; NULL: remove it. */
+    int (*cache_move)(struct store_backend *be, const char *from, const char *to);
 
     /* -EAGAIN if @wait is false and somebody is in the way. */
     int (*lock)(struct store_backend *be, uint64_t what, enum store_lock_mode mode, bool wait,

@@ -4,7 +4,7 @@
  *
  *     store.db        the index
  *     packs/N.pack    N in eight or more hex digits
- *     cache/          images expanded for clones; nothing in it is needed
+ *     cache/          what can be made again; nothing in it is needed
  *     lock            byte-range locks; empty
  *     reserve         room for removing when the disk is full; may be missing
  *
@@ -450,6 +450,45 @@ static void dir_unmake(struct store_backend *be)
         (void)unlinkat(AT_FDCWD, d->path, AT_REMOVEDIR);
 }
 
+/* ---- cache ---- */
+
+static int dir_cache(const struct dir_backend *d)
+{
+    int fd = openat(d->dir_fd, "cache", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+static int dir_cache_open(struct store_backend *be, const char *name, int flags)
+{
+    struct dir_backend *d = dir_of(be);
+    auto_close int dir = dir_cache(d);
+    auto_close int fd = -1;
+    struct stat st;
+
+    if (dir < 0)
+        return dir;
+    fd = openat(dir, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return -EBADMSG;
+    if (flags & O_CREAT)
+        dir_give_to_owner(d, fd);
+    return steal_fd(&fd);
+}
+
+static int dir_cache_move(struct store_backend *be, const char *from, const char *to)
+{
+    auto_close int dir = dir_cache(dir_of(be));
+
+    if (dir < 0)
+        return dir;
+    if ((to ? renameat(dir, from, dir, to) : unlinkat(dir, from, 0)) < 0)
+        return -errno;
+    return fsync(dir) < 0 ? -errno : 0;
+}
+
 static const struct store_backend_ops dir_ops = {
     .name = "directory",
     .pack_create = dir_pack_create,
@@ -468,6 +507,8 @@ static const struct store_backend_ops dir_ops = {
     .sync = dir_sync,
     .size = dir_size,
     .close = dir_close,
+    .cache_open = dir_cache_open,
+    .cache_move = dir_cache_move,
     .lock = dir_lock,
     .unlock = dir_unlock,
     .is_locked = dir_is_locked,

@@ -308,6 +308,7 @@ void store_index_close(struct store_index *ix)
         (void)sqlite3_finalize(ix->st[i]);
     (void)sqlite3_close(ix->db);
     store_digest_map_release(&ix->fresh);
+    store_filter_close(ix->filter);
     free(ix);
 }
 
@@ -532,6 +533,7 @@ int store_index_begin(struct store_index *ix, struct err *err)
     sqlite3_stmt *st = index_stmt(ix, ST_BEGIN, err);
     int rc = st ? index_run(ix, st, err) : index_errno(ix);
 
+    store_filter_close(steal_ptr(ix->filter));
     ix->in_tx = rc == 0;
     return rc;
 }

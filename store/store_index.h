@@ -92,6 +92,15 @@ CHECKED int store_index_page(struct store_index *ix, const struct store_digest *
 CHECKED int store_index_pin(struct store_index *ix, struct err *err);
 
 /**
+ * store_index_use_filter() - answer for most pages that are not stored without a search of the tree.
+ *
+ * For who has pinned the list of pages; until a transaction begins.  Where there is no filter of the tree
+ * nothing happens.
+ * Threads: one at a time.
+ */
+void store_index_use_filter(struct store_index *ix);
+
+/**
  * store_index_nr_pages() - pages in the index, as it counts them itself.
  *
  * Return: 0; or an errno.
@@ -301,10 +310,10 @@ CHECKED int store_index_fold(struct store_index *ix, struct err *err);
 
 /**
  * store_index_settle() - what makes the next changes quick: sort in pages that were kept aside, if
- * they are many, and write the log back.
+ * they are many, write the log back, and have a filter of the tree.
  *
- * In a transaction of its own.
- * Return: 0; or an errno, and nothing has changed.
+ * In a transaction of its own; one at a time for a store.
+ * Return: 0; or an errno: no page has been lost.
  * Threads: one at a time.
  */
 CHECKED int store_index_settle(struct store_index *ix, struct err *err);

@@ -8,6 +8,7 @@
 
 #include <sqlite3.h>
 
+#include "store/store_filter.h"
 #include "store/store_index.h"
 #include "store/store_map.h"
 #include "store/store_segment.h"
@@ -69,6 +70,9 @@ struct store_index {
     uint64_t fresh_rows, fresh_last;
     uint64_t pin_version;          /* of the data, as the database counts it, when it was pinned */
     struct store_digest_map fresh; /* digest: loc */
+
+    struct store_filter *filter; /* what the tree lacks; NULL: not known */
+    bool filter_forgotten;       /* pages have left the tree */
 };
 
 /**

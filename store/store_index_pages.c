@@ -7,11 +7,14 @@
 #include <string.h>
 
 #include "store/store_index_internal.h"
+#include "store/store_pack.h"
 
 enum {
     FRESH_ENTRY_LEN = 1 + sizeof(struct store_digest), /* slot, digest */
     FRESH_MAX = 1 << 16,                               /* pages: 2 MiB to read, 6 MiB of memory */
     FRESH_LONG = FRESH_MAX / 2,                        /* worth sorting in when nobody waits */
+    FILTER_MIN = 1 << 13,                              /* pages of a tree that is worth a filter */
+    FILTER_MAX = 1 << 22,                              /* and read for one: a second */
 };
 
 /* ---- the list ---- */
@@ -103,33 +106,6 @@ int store_index_pin(struct store_index *ix, struct err *err)
 
 /* ---- questions ---- */
 
-int store_index_page(struct store_index *ix, const struct store_digest *d, uint64_t *ret_loc,
-                     struct err *err)
-{
-    sqlite3_stmt *st = index_stmt(ix, ST_PAGE, err);
-    const uint64_t *loc;
-    int rc;
-
-    if (!st)
-        return index_errno(ix);
-    index_bind_key(st, 1, d);
-    rc = index_step(ix, st, err);
-    if (rc < 0)
-        return rc;
-    if (rc > 0) {
-        rc = index_col_int(st, 0, INT64_MAX, ret_loc, err);
-        (void)sqlite3_reset(st);
-        return rc < 0 ? rc : 1;
-    }
-    rc = fresh_load(ix, err);
-    if (rc < 0)
-        return rc;
-    loc = store_digest_map_find(&ix->fresh, d);
-    if (loc)
-        *ret_loc = *loc;
-    return loc != NULL;
-}
-
 static int pages_in_tree(struct store_index *ix, uint64_t *ret_nr, struct err *err)
 {
     sqlite3_stmt *st = index_stmt(ix, ST_NR_PAGES, err);
@@ -144,6 +120,52 @@ static int pages_in_tree(struct store_index *ix, uint64_t *ret_nr, struct err *e
     return rc;
 }
 
+void store_index_use_filter(struct store_index *ix)
+{
+    uint8_t uuid[STORE_UUID_LEN];
+    uint64_t last_pack, nr;
+
+    store_filter_close(steal_ptr(ix->filter));
+    if (ix->fresh_pinned && store_index_identity(ix, uuid, &last_pack, NULL) == 0 &&
+        pages_in_tree(ix, &nr, NULL) == 0)
+        ix->filter = store_filter_open(ix->be, uuid, nr);
+}
+
+static int page_in_tree(struct store_index *ix, const struct store_digest *d, uint64_t *ret_loc,
+                        struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_PAGE, err);
+    int rc;
+
+    if (!st)
+        return index_errno(ix);
+    index_bind_key(st, 1, d);
+    rc = index_step(ix, st, err);
+    if (rc <= 0)
+        return rc;
+    rc = index_col_int(st, 0, INT64_MAX, ret_loc, err);
+    (void)sqlite3_reset(st);
+    return rc < 0 ? rc : 1;
+}
+
+int store_index_page(struct store_index *ix, const struct store_digest *d, uint64_t *ret_loc,
+                     struct err *err)
+{
+    const uint64_t *loc;
+    int rc =
+        ix->filter && store_filter_lacks(ix->filter, d) ? 0 : page_in_tree(ix, d, ret_loc, err);
+
+    if (rc != 0)
+        return rc;
+    rc = fresh_load(ix, err);
+    if (rc < 0)
+        return rc;
+    loc = store_digest_map_find(&ix->fresh, d);
+    if (loc)
+        *ret_loc = *loc;
+    return loc != NULL;
+}
+
 int store_index_nr_pages(struct store_index *ix, uint64_t *ret_nr, struct err *err)
 {
     uint64_t nr = 0;
@@ -156,7 +178,7 @@ int store_index_nr_pages(struct store_index *ix, uint64_t *ret_nr, struct err *e
     return rc;
 }
 
-int store_index_each_page(struct store_index *ix, store_page_row_fn *fn, void *arg, struct err *err)
+static int each_in_tree(struct store_index *ix, store_page_row_fn *fn, void *arg, struct err *err)
 {
     sqlite3_stmt *st = index_stmt(ix, ST_ALL_PAGES, err);
     int rc = st ? 0 : index_errno(ix);
@@ -172,6 +194,13 @@ int store_index_each_page(struct store_index *ix, store_page_row_fn *fn, void *a
             rc = fn(arg, &d, loc);
     }
     (void)sqlite3_reset(st);
+    return rc;
+}
+
+int store_index_each_page(struct store_index *ix, store_page_row_fn *fn, void *arg, struct err *err)
+{
+    int rc = each_in_tree(ix, fn, arg, err);
+
     if (rc == 0)
         rc = fresh_load(ix, err);
     for (size_t i = 0; i < ix->fresh.cap && rc == 0; i++)
@@ -239,10 +268,10 @@ static int pages_add_rows(struct store_index *ix, const struct store_page_at *p,
 
 /*
  * Into the tree, in its order: it is built, not shuffled.  32 rows a statement take half of the
- * time of as many statements.
+ * time of as many statements.  @filter: of the tree; NULL if it gets none.
  */
 static int pages_sort_in(struct store_index *ix, struct store_page_at *p, size_t nr,
-                         struct err *err)
+                         struct store_filter_maker *filter, struct err *err)
 {
     uint64_t total = 0;
     int rc = pages_in_tree(ix, &total, err);
@@ -255,6 +284,8 @@ static int pages_sort_in(struct store_index *ix, struct store_page_at *p, size_t
         n = nr - i < INDEX_ADD_PAGES ? 1 : INDEX_ADD_PAGES;
         rc = pages_add_rows(ix, p + i, n, &total, err);
     }
+    for (size_t i = 0; filter && i < nr; i++)
+        store_filter_put(filter, p[i].d);
     return rc < 0 ? rc : pages_set_nr(ix, total, err);
 }
 
@@ -315,7 +346,7 @@ static int pages_drop_known(struct store_index *ix, struct store_page_at *p, siz
     return 0;
 }
 
-int store_index_fold(struct store_index *ix, struct err *err)
+static int fold_into(struct store_index *ix, struct store_filter_maker *filter, struct err *err)
 {
     auto_free struct store_page_at *p = NULL;
     sqlite3_stmt *st;
@@ -332,7 +363,7 @@ int store_index_fold(struct store_index *ix, struct err *err)
     for (size_t i = 0; i < ix->fresh.cap; i++)
         if (ix->fresh.e[i].d.alg)
             p[nr++] = (struct store_page_at){.d = &ix->fresh.e[i].d, .loc = ix->fresh.e[i].value};
-    rc = pages_sort_in(ix, p, nr, err);
+    rc = pages_sort_in(ix, p, nr, filter, err);
     if (rc < 0)
         return rc;
     st = index_stmt(ix, ST_DROP_FRESH, err);
@@ -341,26 +372,9 @@ int store_index_fold(struct store_index *ix, struct err *err)
     return rc;
 }
 
-static int fold_alone(struct store_index *ix, struct err *err)
+int store_index_fold(struct store_index *ix, struct err *err)
 {
-    int rc = store_index_begin(ix, err);
-
-    if (rc == 0)
-        rc = store_index_fold(ix, err);
-    if (rc == 0)
-        return store_index_commit(ix, err);
-    store_index_rollback(ix);
-    return rc;
-}
-
-int store_index_settle(struct store_index *ix, struct err *err)
-{
-    uint64_t rows = 0, last = 0;
-    int rc = fresh_stamp(ix, &rows, &last, err);
-
-    if (rc == 0 && rows >= FRESH_LONG / STORE_SEGMENT_SLOTS)
-        rc = fold_alone(ix, err);
-    return rc < 0 ? rc : store_index_write_back(ix, err);
+    return fold_into(ix, NULL, err);
 }
 
 int store_index_add_pages(struct store_index *ix, struct store_page_at *p, size_t nr,
@@ -379,7 +393,7 @@ int store_index_add_pages(struct store_index *ix, struct store_page_at *p, size_
         return rc;
     if (total && nr + ix->fresh.nr < FRESH_MAX)
         return pages_put_aside(ix, p, nr, err);
-    rc = pages_sort_in(ix, p, nr, err);
+    rc = pages_sort_in(ix, p, nr, NULL, err);
     return rc < 0 ? rc : store_index_fold(ix, err);
 }
 
@@ -391,6 +405,10 @@ int store_index_del_page(struct store_index *ix, const struct store_digest *d, s
 
     if (!st)
         return index_errno(ix);
+    rc = ix->filter_forgotten ? 0 : store_filter_forget(ix->be, err);
+    if (rc < 0)
+        return rc;
+    ix->filter_forgotten = true;
     index_bind_key(st, 1, d);
     rc = index_run(ix, st, err);
     if (rc < 0 || sqlite3_changes(ix->db) == 0)
@@ -405,4 +423,86 @@ int store_index_recount(struct store_index *ix, struct err *err)
     int rc = index_scalar(ix, "SELECT count(*) FROM pages", &nr, err);
 
     return rc < 0 ? rc : pages_set_nr(ix, nr, err);
+}
+
+/* ---- what nobody waits for ---- */
+
+static int fold_alone(struct store_index *ix, const uint8_t *uuid, struct err *err)
+{
+    struct store_filter_maker *filter = NULL;
+    uint64_t nr = 0;
+    int rc = store_index_begin(ix, err);
+
+    if (rc == 0)
+        rc = pages_in_tree(ix, &nr, err);
+    if (rc == 0)
+        rc = fresh_load(ix, err);
+    if (rc == 0 && store_filter_extend(ix->be, uuid, nr, ix->fresh.nr, &filter) < 0)
+        filter = NULL;
+    if (rc == 0)
+        rc = fold_into(ix, filter, err);
+    if (rc == 0)
+        rc = pages_in_tree(ix, &nr, err);
+    if (rc == 0)
+        rc = store_index_commit(ix, err);
+    else
+        store_index_rollback(ix);
+    if (filter)
+        (void)!store_filter_end(filter, rc == 0 ? (int64_t)nr : -1);
+    return rc;
+}
+
+static int filter_take(void *arg, const struct store_digest *d, uint64_t loc)
+{
+    (void)loc;
+    store_filter_put(arg, d);
+    return 0;
+}
+
+/* A new filter of the tree as it is in one view. */
+static int filter_build(struct store_index *ix, const uint8_t *uuid, uint64_t nr, struct err *err)
+{
+    struct store_filter_maker *filter;
+    int rc = store_filter_make(ix->be, uuid, nr, &filter);
+
+    if (rc < 0)
+        return rc;
+    rc = each_in_tree(ix, filter_take, filter, err);
+    if (rc == 0)
+        return store_filter_end(filter, (int64_t)nr);
+    (void)!store_filter_end(filter, -1);
+    return rc;
+}
+
+static int filter_settle(struct store_index *ix, const uint8_t *uuid, struct err *err)
+{
+    struct store_filter *there = NULL;
+    uint64_t nr = 0;
+    int rc = store_index_look_begin(ix, err);
+
+    if (rc < 0)
+        return rc;
+    rc = pages_in_tree(ix, &nr, err);
+    if (rc == 0 && nr >= FILTER_MIN && nr <= FILTER_MAX) {
+        there = store_filter_open(ix->be, uuid, nr);
+        rc = there ? 0 : filter_build(ix, uuid, nr, err);
+    }
+    store_filter_close(there);
+    store_index_look_end(ix);
+    return rc;
+}
+
+int store_index_settle(struct store_index *ix, struct err *err)
+{
+    uint8_t uuid[STORE_UUID_LEN];
+    uint64_t rows = 0, last = 0;
+    int rc = store_index_identity(ix, uuid, &last, err);
+
+    if (rc == 0)
+        rc = fresh_stamp(ix, &rows, &last, err);
+    if (rc == 0 && rows >= FRESH_LONG / STORE_SEGMENT_SLOTS)
+        rc = fold_alone(ix, uuid, err);
+    if (rc == 0)
+        rc = store_index_write_back(ix, err);
+    return rc < 0 ? rc : filter_settle(ix, uuid, err);
 }

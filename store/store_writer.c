@@ -435,6 +435,8 @@ static int begin_index(struct store_writer *w, struct err *err)
         rc = store_index_pin(w->ix, err);
     if (rc == 0)
         rc = store_index_nr_pages(w->ix, &pages, err);
+    if (rc == 0)
+        store_index_use_filter(w->ix);
     w->ix_has_pages = pages > 0;
     return rc;
 }
