@@ -20,6 +20,8 @@ enum {
     LET_IN_MAX = 1 + MIG_LANES_MAX,
     SMALL_TALK_MAX = 16, /* messages before the first that says something */
     LEAVE_MS = 500,      /* for our last word to be read */
+    REST_MS = 100,       /* before one is taken again, where there was no room for one */
+    RESTS_MAX = 100,     /* one after the other, before nobody can come any more */
     TLS_HANDSHAKE = 22,  /* RFC 8446, section 5.1: the first byte of a client's */
 };
 
@@ -58,6 +60,8 @@ struct mig_door {
     /* Of the door's thread. */
     struct caller callers[CALLERS_MAX]; /* the oldest first */
     unsigned nr_turned_away;
+    unsigned nr_rests;      /* since a connection was taken */
+    uint64_t rest_until_ns; /* none is taken before; 0: no rest */
 };
 
 /* --- Letting in ---------------------------------------------------------- */
@@ -352,7 +356,20 @@ static void make_room(struct mig_door *door)
 /* Whether somebody may yet come after a failure to take a connection. */
 static bool is_passing(int rc)
 {
-    return rc != -EBADF && rc != -EINVAL && rc != -ENOTSOCK && rc != -ENOMEM && rc != -EMFILE;
+    return rc != -EBADF && rc != -EINVAL && rc != -ENOTSOCK;
+}
+
+/* The connection stays where it is, and is asked for again. */
+static bool is_out_of_room(int rc)
+{
+    return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -ENOBUFS;
+}
+
+static void rest(struct mig_door *door, int rc, const struct err *why)
+{
+    if (door->nr_rests++ == RESTS_MAX)
+        give_up(door, rc, why);
+    door->rest_until_ns = loop_now_ns() + (uint64_t)REST_MS * 1000000;
 }
 
 /* Take a connection; it is never in between, for mig_door_is_idle(). */
@@ -379,10 +396,14 @@ static void answer_the_door(struct mig_door *door)
     if (door->nr_callers == CALLERS_MAX)
         make_room(door);
     rc = take(door, &why);
+    if (rc >= 0)
+        door->nr_rests = 0;
     if (rc >= 0 || rc == -ETIMEDOUT)
         return;
-    if ((rc == -EMFILE || rc == -ENOMEM) && door->nr_callers)
+    if (is_out_of_room(rc) && door->nr_callers)
         make_room(door);
+    else if (is_out_of_room(rc))
+        rest(door, rc, &why);
     else if (is_passing(rc))
         turn_away(door, rc, &why);
     else
@@ -391,7 +412,7 @@ static void answer_the_door(struct mig_door *door)
 
 static int next_deadline_ms(const struct mig_door *door)
 {
-    uint64_t now = loop_now_ns(), first = UINT64_MAX;
+    uint64_t now = loop_now_ns(), first = door->rest_until_ns ? door->rest_until_ns : UINT64_MAX;
 
     for (unsigned i = 0; i < door->nr_callers; i++)
         if (door->callers[i].deadline_ns < first)
@@ -424,8 +445,9 @@ static void *door_main(void *arg)
     while (!p[0].revents) {
         unsigned nr = door->nr_callers;
 
-        if (is_given_up(door))
-            p[1].fd = -1;
+        if (door->rest_until_ns && loop_now_ns() >= door->rest_until_ns)
+            door->rest_until_ns = 0;
+        p[1].fd = is_given_up(door) || door->rest_until_ns ? -1 : door->p.open_fd;
         for (unsigned i = 0; i < nr; i++)
             p[2 + i] = (struct pollfd){.fd = mig_channel_fd(door->callers[i].v.ch),
                                        .events = door->callers[i].want};

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/loop.h"
 #include "migration/mig_door.h"
 #include "tests/fakes/fake_ends.h"
 #include "tests/fakes/fake_pki.h"
@@ -330,18 +331,25 @@ static struct mig_visitor await_visitor(struct mig_door *door)
     return v;
 }
 
-static void test_a_lane_too_many_is_closed_at_once(void **state)
+static void say_hello(int fd)
 {
-    static const struct fake_guest_config tiny = {.len = {KIB(64)}};
-    const struct mig_lane_wire lane = {
-        .secret = {1, 2, 3}
-    };
     struct mig_hello h = {.version_min = MIG_VERSION,
                           .version_max = MIG_VERSION,
                           .page_size = PAGE_SIZE_4K,
                           .lanes = 1};
     uint8_t hello[64];
     struct wr w = {hello, sizeof(hello), false};
+
+    mig_hello_put(&h, &w);
+    say_message(fd, MIG_MSG_HELLO, hello, sizeof(hello) - w.left);
+}
+
+static void test_a_lane_too_many_is_closed_at_once(void **state)
+{
+    static const struct fake_guest_config tiny = {.len = {KIB(64)}};
+    const struct mig_lane_wire lane = {
+        .secret = {1, 2, 3}
+    };
     struct mig_door_params params = {
         .open = mig_open_by_accept, .hello_ms = 20000, .turned_away = count_refusal};
     struct mig_visitor source, first;
@@ -361,8 +369,7 @@ static void test_a_lane_too_many_is_closed_at_once(void **state)
         fd[i] = knock(&c);
         assert_int_equal(fcntl(fd[i], F_SETFL, 0), 0);
     }
-    mig_hello_put(&h, &w);
-    say_message(fd[0], MIG_MSG_HELLO, hello, sizeof(hello) - w.left);
+    say_hello(fd[0]);
     source = await_visitor(door);
     mig_door_let_lanes_in(door, lane.secret, 1);
     say_message(fd[1], MIG_MSG_LANE, &lane, sizeof(lane));
@@ -379,12 +386,73 @@ static void test_a_lane_too_many_is_closed_at_once(void **state)
     fake_ends_close(&c.e);
 }
 
+/* --- No room for a connection ----------------------------------------------- */
+
+enum {
+    TRIES = 4,
+    REST_NS = 100000000,
+};
+
+struct full_house {
+    void *listener;
+    unsigned nr; /* times that a connection was asked for */
+    uint64_t at_ns[1 + TRIES];
+};
+
+static int open_when_there_is_room(void *arg, const struct mig_wait *wait,
+                                   struct mig_channel **ret_ch, struct err *err)
+{
+    struct full_house *f = arg;
+
+    if (f->nr < ARRAY_LEN(f->at_ns))
+        f->at_ns[f->nr] = loop_now_ns();
+    if (f->nr++ < TRIES)
+        return err_set(err, -ENFILE, "accept: %s", strerror(ENFILE));
+    return mig_open_by_accept(f->listener, wait, ret_ch, err);
+}
+
+static void never_refuse(void *arg, const struct err *why)
+{
+    (void)arg;
+    fail_msg("%s", why->msg);
+}
+
+static void test_where_there_is_no_room_it_rests_and_asks_again(void **state)
+{
+    static const struct fake_guest_config tiny = {.len = {KIB(64)}};
+    struct mig_door_params params = {
+        .open = open_when_there_is_room, .hello_ms = 20000, .turned_away = never_refuse};
+    struct full_house f = {0};
+    struct mig_visitor source;
+    struct mig_door *door;
+    struct crowd c = {0};
+    int fd;
+
+    (void)state;
+    fake_ends_open(&c.e, "tcp:127.0.0.1:0", &tiny, NULL, NULL);
+    f.listener = c.e.ls;
+    params.open_arg = &f;
+    params.open_fd = mig_listener_fd(c.e.ls);
+    assert_int_equal(mig_door_open(&params, &door, NULL), 0);
+    fd = knock(&c);
+    say_hello(fd);
+    source = await_visitor(door);
+    assert_true(f.nr > TRIES);
+    for (unsigned i = 0; i < TRIES; i++)
+        assert_true(f.at_ns[i + 1] - f.at_ns[i] >= REST_NS);
+    mig_visitor_release(&source);
+    mig_door_close(door);
+    (void)close(fd);
+    fake_ends_close(&c.e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_guest_moves_through_a_crowd),
         cmocka_unit_test(test_a_destination_without_a_source_is_cancelled),
         cmocka_unit_test(test_a_lane_too_many_is_closed_at_once),
+        cmocka_unit_test(test_where_there_is_no_room_it_rests_and_asks_again),
     };
 
     return cmocka_run_group_tests_name("mig_door", tests, setup_tls, teardown_tls);
