@@ -104,19 +104,19 @@ void store_abandon(struct store *st)
     store_close(st);
 }
 
-/* What could wait until who published had an answer.  If it fails, the next to publish does it. */
+/*
+ * What could wait until who published had an answer.  If it fails, or another is at it, the next to publish
+ * does it.
+ */
 static void settle(struct store *st)
 {
-    struct store_lock *lock = NULL, *settler = NULL;
+    struct store_lock *lock = NULL;
     struct store_backend *be = st->be;
 
-    if (!atomic_load(&st->unsettled))
+    if (!atomic_load(&st->unsettled) ||
+        be->ops->lock(be, STORE_LOCK_SETTLER, STORE_LOCK_EXCLUSIVE, false, &lock, NULL) < 0)
         return;
-    /* Neither beside a collection nor beside another that does this. */
-    if (store_lock_as_writer(st, false, &lock, NULL) == 0 &&
-        be->ops->lock(be, STORE_LOCK_SETTLER, STORE_LOCK_EXCLUSIVE, false, &settler, NULL) == 0)
-        (void)!store_index_settle(st->ix, NULL);
-    be->ops->unlock(be, settler);
+    (void)!store_index_settle(st->ix, NULL);
     be->ops->unlock(be, lock);
 }
 

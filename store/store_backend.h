@@ -28,7 +28,8 @@ enum {
     STORE_LOCK_GATE = 1,            /* shared: who is about to take the above; exclusive: the
                                        collector while it waits for it, so that it gets it */
     STORE_LOCK_COLLECTOR = 2,       /* exclusive: the collector, and a repair */
-    STORE_LOCK_SETTLER = 3,         /* exclusive: who does what was left to do by a publication */
+    STORE_LOCK_SETTLER = 3,         /* exclusive: who does what a publication left to do; the
+                                       collector's sweep, a repair */
     STORE_LOCK_SNAPSHOTS = 1 << 16, /* + sequence number; shared: readers; exclusive: rm */
 };
 

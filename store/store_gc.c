@@ -806,36 +806,47 @@ static enum store_lock_mode gc_lock_mode(const struct store *st)
     return st->be->readonly ? STORE_LOCK_SHARED : STORE_LOCK_EXCLUSIVE;
 }
 
-/* The writers' lock alone; those that would begin now wait behind the gate. */
-static int gc_lock_writers(struct store *st, bool wait, struct store_lock **ret, struct err *err)
+/* Who is kept out of a sweep. */
+struct gc_locks {
+    struct store_lock *writers, *settler;
+};
+
+/*
+ * The writers' lock alone; those that would begin now wait behind the gate.  What is settled behind
+ * a publication takes a moment, and nobody is refused for it.
+ */
+static int gc_lock_writers(struct store *st, bool wait, struct gc_locks *ret, struct err *err)
 {
     struct store_backend *be = st->be;
     struct store_lock *gate = NULL;
     int rc = be->ops->lock(be, STORE_LOCK_GATE, gc_lock_mode(st), wait, &gate, err);
 
     if (rc == 0)
-        rc = be->ops->lock(be, STORE_LOCK_WRITERS, gc_lock_mode(st), wait, ret, err);
+        rc = be->ops->lock(be, STORE_LOCK_WRITERS, gc_lock_mode(st), wait, &ret->writers, err);
     be->ops->unlock(be, gate);
     if (rc == -EAGAIN)
         return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
-    return rc;
+    return rc < 0
+               ? rc
+               : be->ops->lock(be, STORE_LOCK_SETTLER, gc_lock_mode(st), true, &ret->settler, err);
 }
 
 static int gc_run(struct gc *g, unsigned flags)
 {
     struct store_backend *be = g->st->be;
     bool dry = flags & STORE_GC_DRY_RUN;
-    struct store_lock *lock = NULL;
+    struct gc_locks locks = {0};
     int rc = gc_prepare(g, dry);
 
     if (rc == 0)
-        rc = gc_lock_writers(g->st, flags & STORE_GC_WAIT, &lock, g->err);
+        rc = gc_lock_writers(g->st, flags & STORE_GC_WAIT, &locks, g->err);
     if (rc == 0)
         rc = gc_finish(g, dry);
     /* A copy that nobody will refer to; the next collection removes it if this cannot. */
     if (rc == -EBUSY && g->file)
         (void)be->ops->pack_remove(be, g->file->id, NULL);
-    be->ops->unlock(be, lock);
+    be->ops->unlock(be, locks.settler);
+    be->ops->unlock(be, locks.writers);
     return rc;
 }
 

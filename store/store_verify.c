@@ -660,7 +660,7 @@ static void verify_free(struct verify *v)
 
 /* Who is kept out while the verifier is at work. */
 struct verify_locks {
-    struct store_lock *writers, *collector;
+    struct store_lock *writers, *collector, *settler;
 };
 
 /* Writers are welcome beside a verifier, the collector's sweep is not; a repair wants neither. */
@@ -681,6 +681,8 @@ static int verify_lock(struct store *st, bool repair, struct verify_locks *ret, 
         rc = be->ops->lock(be, STORE_LOCK_WRITERS, STORE_LOCK_EXCLUSIVE, false, &ret->writers, err);
     if (rc == -EAGAIN)
         return err_set(err, -EBUSY, "a snapshot is being written, or the store is being verified");
+    if (rc == 0)
+        rc = be->ops->lock(be, STORE_LOCK_SETTLER, STORE_LOCK_EXCLUSIVE, true, &ret->settler, err);
     return rc;
 }
 
@@ -707,6 +709,7 @@ int store_verify(struct store *st, const struct store_verify_cfg *cfg,
     if (rc == 0 && cfg->repair)
         rc = verify_repair(v, err);
     verify_free(v);
+    st->be->ops->unlock(st->be, locks.settler);
     st->be->ops->unlock(st->be, locks.writers);
     st->be->ops->unlock(st->be, locks.collector);
     if (rc == 0)
