@@ -16,7 +16,7 @@ enum {
     FILTER_BLOCK_LEN = 64,
     FILTER_BITS = 6,       /* that a digest sets in its block */
     FILTER_WORDS = 7,      /* of a block that have bits; the last one checks them */
-    FILTER_BITS_SHIFT = 9, /* of the 512 there are */
+    FILTER_BITS_SHIFT = 9, /* of a number, from one bit to the next */
     FILTER_ROOMY = 32,     /* pages a block in a new filter, at most */
     FILTER_FULL = 64,      /* and in one that has grown: one in 30 is looked for in vain */
     FILTER_LOG2_MIN = 6,   /* blocks */

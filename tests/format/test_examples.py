@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import pathlib
 import re
+import struct
 import sys
 import unittest
 
@@ -25,6 +26,24 @@ def dump(text, line):
     """Return: [(offset, bytes)] of its lines that are part of a dump."""
     found = [m for m in map(line.fullmatch, text.splitlines()) if m]
     return [(int(m[1], 16), bytes.fromhex(m[2].replace(" ", ""))) for m in found]
+
+
+def filter_of(uuid, nr, log2_blocks=6):
+    """A filter of the digests of the numbers below nr, made by the rules of the document."""
+    blocks = [[0] * 7 for _ in range(1 << log2_blocks)]
+    for number in range(nr):
+        digest = hashlib.sha256(struct.pack("<Q", number)).digest()
+        block = blocks[int.from_bytes(digest[:8], "big") >> (64 - log2_blocks)]
+        bits = int.from_bytes(digest[8:16], "little")
+        for g in (bits >> 9 * i for i in range(6)):
+            block[g // 64 % 7] |= 1 << g % 64
+    made = struct.pack("<8sHHI16sQ24x", b"CHRYFLTR", 1, 64, log2_blocks, uuid, nr)
+    for number, words in enumerate(blocks, start=1):
+        for word in words:
+            number = (number ^ word) * 0x9e3779b97f4a7c15 % 2**64
+            number ^= number >> 32
+        made += struct.pack("<8Q", *words, number)
+    return made
 
 
 class ExamplesTest(unittest.TestCase):
@@ -76,6 +95,12 @@ class ExamplesTest(unittest.TestCase):
         text = section("store-format.md", "## 14.", "## 15.")
         stream = (GOLDEN / "store" / "stream-v1.bin").read_bytes()
         self.compare(dump(text, OF_STORE), stream, 3)
+
+    def test_a_filter(self):
+        text = section("store-format.md", "## 15.")
+        golden = (GOLDEN / "store" / "filter-v1.bin").read_bytes()
+        self.compare(dump(text, OF_STORE), golden, 8)
+        self.assertEqual(filter_of(b"a store's number", 100), golden)
 
 
 if __name__ == "__main__":

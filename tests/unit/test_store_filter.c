@@ -186,6 +186,36 @@ static void test_another_file_is_no_filter(void **state)
     fixture_remove(&fx);
 }
 
+/* Equal bytes are made of equal digests, for ever. */
+static void test_the_golden_one_is_made_and_read(void **state)
+{
+    uint8_t golden[64 * 65], made[sizeof(golden) + 1];
+    struct fixture fx;
+    struct store_backend *be = backend_make(&fx);
+    struct store_filter *f;
+    int fd = open(CHRYSALIS_SOURCE_DIR "/tests/golden/store/filter-v1.bin", O_RDONLY);
+
+    (void)state;
+    assert_int_equal(read(fd, golden, sizeof(golden)), sizeof(golden));
+    (void)close(fd);
+    make(be, 100);
+    fd = open_file(&fx);
+    assert_int_equal(read(fd, made, sizeof(made)), sizeof(golden));
+    assert_memory_equal(made, golden, sizeof(golden));
+    memset(made, 0, sizeof(golden));
+    assert_int_equal(pwrite(fd, made, sizeof(golden), 0), sizeof(golden));
+    assert_null(store_filter_open(be, uuid, 100));
+    assert_int_equal(pwrite(fd, golden, sizeof(golden), 0), sizeof(golden));
+    (void)close(fd);
+    f = store_filter_open(be, uuid, 100);
+    assert_non_null(f);
+    assert_int_equal(nr_lacked(f, 0, 100), 0);
+    assert_true(nr_lacked(f, 1000, 2000) > 950);
+    store_filter_close(f);
+    be->ops->free(be);
+    fixture_remove(&fx);
+}
+
 /* ---- with a store ---- */
 
 /* Pages that are all different, and compress well. */
@@ -349,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_it_grows_with_its_tree_until_it_is_full),
         cmocka_unit_test(test_what_was_in_vain_leaves_none),
         cmocka_unit_test(test_another_file_is_no_filter),
+        cmocka_unit_test(test_the_golden_one_is_made_and_read),
         cmocka_unit_test(test_a_store_has_one_from_its_first_publication_on),
         cmocka_unit_test(test_it_follows_what_is_sorted_in),
         cmocka_unit_test(test_a_block_that_is_not_whole_lacks_nothing),
