@@ -32,6 +32,7 @@ static const char *const index_sql[ST_MAX] = {
     [ST_ALL_PAGES] = "SELECT digest, loc FROM pages ORDER BY digest",
     [ST_ALL_FRESH] = "SELECT segment, pages FROM fresh ORDER BY segment",
     [ST_FRESH_STAMP] = "SELECT count(*), coalesce(max(segment), 0) FROM fresh",
+    [ST_DATA_VERSION] = "PRAGMA data_version",
     [ST_NR_PAGES] = "SELECT nr_pages FROM store",
     [ST_ALL_OBJECTS] = "SELECT digest, segment FROM objects ORDER BY digest",
     [ST_BEGIN] = "BEGIN IMMEDIATE",

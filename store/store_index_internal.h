@@ -28,6 +28,7 @@ enum index_stmt {
     ST_ALL_PAGES,
     ST_ALL_FRESH,
     ST_FRESH_STAMP,
+    ST_DATA_VERSION, /* another when another connection has changed something */
     ST_NR_PAGES,
     ST_ALL_OBJECTS,
     ST_BEGIN,
@@ -65,9 +66,10 @@ struct store_index {
     sqlite3_stmt *st[ST_MAX];
     bool in_tx;
 
-    bool fresh_known;  /* the next three are what the table had when last looked at */
+    bool fresh_known;  /* the numbers below are what the table had when last looked at */
     bool fresh_pinned; /* do not look again */
     uint64_t fresh_rows, fresh_last;
+    uint64_t fresh_version;        /* of the data, when last looked at */
     uint64_t pin_version;          /* of the data, as the database counts it, when it was pinned */
     struct store_digest_map fresh; /* digest: loc */
 

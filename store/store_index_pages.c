@@ -61,18 +61,36 @@ static int fresh_stamp(struct store_index *ix, uint64_t *ret_rows, uint64_t *ret
     return rc;
 }
 
-/* Have the list in memory as it is in the database. */
+static int data_version(struct store_index *ix, uint64_t *ret_version, struct err *err)
+{
+    sqlite3_stmt *st = index_stmt(ix, ST_DATA_VERSION, err);
+    int rc = st ? index_step(ix, st, err) : index_errno(ix);
+
+    if (rc <= 0)
+        return rc;
+    rc = index_col_int(st, 0, INT64_MAX, ret_version, err);
+    (void)sqlite3_reset(st);
+    return rc;
+}
+
+/* Have the list in memory as it is in the database; to look at it takes time for each of its rows. */
 static int fresh_load(struct store_index *ix, struct err *err)
 {
-    uint64_t rows = 0, last = 0;
+    uint64_t rows = 0, last = 0, version = 0;
     sqlite3_stmt *st;
     int rc;
 
     if (ix->fresh_known && ix->fresh_pinned)
         return 0;
-    rc = fresh_stamp(ix, &rows, &last, err);
-    if (rc < 0 || (ix->fresh_known && rows == ix->fresh_rows && last == ix->fresh_last))
+    rc = data_version(ix, &version, err);
+    if (rc < 0 || (ix->fresh_known && version == ix->fresh_version))
         return rc;
+    rc = fresh_stamp(ix, &rows, &last, err);
+    if (rc < 0)
+        return rc;
+    ix->fresh_version = version;
+    if (ix->fresh_known && rows == ix->fresh_rows && last == ix->fresh_last)
+        return 0;
     store_digest_map_release(&ix->fresh);
     ix->fresh_known = false;
     if (store_digest_map_reserve(&ix->fresh, rows < FRESH_MAX / STORE_SEGMENT_SLOTS
@@ -97,7 +115,7 @@ int store_index_pin(struct store_index *ix, struct err *err)
     int rc;
 
     ix->fresh_pinned = false;
-    rc = index_scalar(ix, "PRAGMA data_version", &ix->pin_version, err);
+    rc = data_version(ix, &ix->pin_version, err);
     if (rc == 0)
         rc = fresh_load(ix, err);
     ix->fresh_pinned = rc == 0;
@@ -331,7 +349,7 @@ static int pages_drop_known(struct store_index *ix, struct store_page_at *p, siz
 {
     uint64_t version = 0, loc;
     size_t kept = 0;
-    int rc = index_scalar(ix, "PRAGMA data_version", &version, err);
+    int rc = data_version(ix, &version, err);
 
     if (rc < 0 || version == ix->pin_version)
         return rc;
