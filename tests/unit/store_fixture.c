@@ -173,6 +173,19 @@ struct image image_copy(const struct image *img)
     return copy;
 }
 
+struct image image_numbered(uint64_t pages, uint64_t from)
+{
+    struct image img = {.p = calloc(pages, PAGE_SIZE_4K), .pages = pages};
+
+    assert_non_null(img.p);
+    for (uint64_t i = 0; i < pages; i++) {
+        uint64_t n = from + i + 1;
+
+        memcpy(img.p + i * PAGE_SIZE_4K, &n, sizeof(n));
+    }
+    return img;
+}
+
 void image_free(struct image *img)
 {
     free(img->p);

@@ -46,6 +46,9 @@ struct image image_make(uint64_t pages, uint64_t seed);
 struct image image_copy(const struct image *img);
 void image_free(struct image *img);
 
+/* Pages that are all different, and nearly all zero: their numbers, from @from on. */
+struct image image_numbered(uint64_t pages, uint64_t from);
+
 /* Overwrite a page with noise. */
 void image_touch(struct image *img, uint64_t page, uint64_t seed);
 

@@ -218,20 +218,6 @@ static void test_the_golden_one_is_made_and_read(void **state)
 
 /* ---- with a store ---- */
 
-/* Pages that are all different, and compress well. */
-static struct image image_numbered(uint64_t from)
-{
-    struct image img = {.p = calloc(PAGES, PAGE_SIZE_4K), .pages = PAGES};
-
-    assert_non_null(img.p);
-    for (uint64_t i = 0; i < PAGES; i++) {
-        uint64_t n = from + i + 1;
-
-        memcpy(img.p + i * PAGE_SIZE_4K, &n, sizeof(n));
-    }
-    return img;
-}
-
 static uint64_t stored_pages(struct store *st)
 {
     struct store_stats stats;
@@ -263,7 +249,7 @@ static bool has_filter(const struct fixture *fx)
 
 static void test_a_store_has_one_from_its_first_publication_on(void **state)
 {
-    struct image a = image_numbered(0), b = image_numbered(PAGES / 2);
+    struct image a = image_numbered(PAGES, 0), b = image_numbered(PAGES, PAGES / 2);
     struct fixture fx;
     struct store *st;
 
@@ -291,7 +277,7 @@ static void test_it_follows_what_is_sorted_in(void **state)
     fixture_make(&fx);
     for (unsigned round = 0; round < 2; round++) {
         for (uint64_t i = 0; i < 6; i++) {
-            struct image img = image_numbered(i * PAGES);
+            struct image img = image_numbered(PAGES, i * PAGES);
             char name[16];
 
             (void)snprintf(name, sizeof(name), "%u.%llu", round, (unsigned long long)i);
@@ -346,7 +332,7 @@ static void test_a_block_that_is_not_whole_lacks_nothing(void **state)
 
 static void test_a_collection_forgets_it(void **state)
 {
-    struct image a = image_numbered(0), b = image_numbered(PAGES);
+    struct image a = image_numbered(PAGES, 0), b = image_numbered(PAGES, PAGES);
     struct store_gc_result res;
     struct err err = {0};
     struct fixture fx;
