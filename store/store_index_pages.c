@@ -14,7 +14,7 @@ enum {
     FRESH_MAX = 1 << 16,                               /* pages: 2 MiB to read, 6 MiB of memory */
     FRESH_LONG = FRESH_MAX / 2,                        /* worth sorting in when nobody waits */
     FILTER_MIN = 1 << 13,                              /* pages of a tree that is worth a filter */
-    FILTER_MAX = 1 << 22,                              /* and read for one: a second */
+    FILTER_MAX = 1 << 24, /* and read for one: seconds, at each doubling */
 };
 
 /* ---- the list ---- */
