@@ -5,6 +5,7 @@ state that peer_receiver.py took in.  Each step is a function of its own, so tha
 off between any two.  Compressed pages need the program zstd.
 """
 
+import contextlib
 import hashlib
 import hmac
 import socket
@@ -139,9 +140,12 @@ class Source:
     def describe(self):
         if self.facts is not None:
             self.control.send(FACTS, self.facts, OPTIONAL)
-        self.control.send(CONFIG, struct.pack("<II", len(self.regions), len(self.config)) +
-                          b"".join(struct.pack("<QQ32s", r.gpa, r.length, r.name.encode())
-                                   for r in self.regions) + self.config)
+        config = (struct.pack("<II", len(self.regions), len(self.config)) +
+                  b"".join(struct.pack("<QQ32s", r.gpa, r.length, r.name.encode())
+                           for r in self.regions) + self.config)
+        # One that has given up over the facts has said so, which comes next, and may have gone.
+        with contextlib.suppress(BrokenPipeError):
+            self.control.send(CONFIG, config)
         body = self.control.expect(READY)
         self.secret = bytes(body[:SECRET_SIZE])
         taken, _ = struct.unpack_from("<II", body, SECRET_SIZE)

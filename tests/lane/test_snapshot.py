@@ -460,8 +460,10 @@ class SnapshotTest(LaneTest):
         vmm.guest.do("fill 100 8 mix 3", timeout_s=60)
         vmm.put("vm.pause")
         vmm.put("vm.snapshot", {"destination_url": self.store("warm")})
-        vmm.kill()
         store = self.dir / "store"
+        lane_base.wait_until(lambda: not (store / "store.db-wal").exists(), 20,
+                             "a store that is closed")
+        vmm.kill()
         before = sorted(p.name for p in store.rglob("*"))
         for path in (store, store / "packs", store / "cache", store / "store.db"):
             path.chmod(0o500)
