@@ -284,9 +284,13 @@ class Warmth:
         os.waitpid(self._pid, 0)
 
 
-def machine():
-    """Takes precedence and prints one line about this machine, without its name."""
-    take_precedence()
+def machine(precedence=True):
+    """
+    Prints one line about this machine, without its name.  precedence: taken, which what waits for the
+    disk must not: threads of the kernel, which write, would come after all that is busy.
+    """
+    if precedence:
+        take_precedence()
     cpu = "unknown processor"
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
         for line in lines:
